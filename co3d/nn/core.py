@@ -1,0 +1,241 @@
+"""What every continual module has in common: timing, state, and the checks at the door.
+
+A module maps a clip (B, C, T, H, W) to a clip. Fed frame by frame it gives the same columns, as
+soon as the frames that they depend on have been seen (paper, section 3). Between frames it hands on
+a *state*: plain dicts, tuples, numbers and tensors, so that it can be saved, forked and stacked.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Any]
+FILLS = ("zeros", "replicate")
+EMITS = ("valid", "always")
+
+
+class Timing(NamedTuple):
+    """How output columns relate to input frames: column j sees frames j * stride - padding onward.
+
+    Attributes:
+        receptive_field: input frames that one output depends on, d(k - 1) + 1 for one convolution.
+        padding: zero frames at either end of a clip.
+        stride: input frames from one output to the next.
+    """
+
+    receptive_field: int = 1
+    padding: int = 0
+    stride: int = 1
+
+    def then(self, after: "Timing") -> "Timing":
+        """The timing of this module followed by `after`."""
+        return Timing(
+            self.receptive_field + (after.receptive_field - 1) * self.stride,
+            self.padding + after.padding * self.stride,
+            self.stride * after.stride,
+        )
+
+    @property
+    def delay(self) -> int:
+        """Frames that pass before the first output appears."""
+        return self.receptive_field - 1 - self.padding
+
+
+class Continual:
+    """Mixin of all modules that can be stepped.
+
+    A subclass has `timing` and two methods that take no checks: `_begin(start, fill, emit)` returns
+    its first state and the index of its first output, where `start` is the index of its first
+    input; `_steps(x, state, end)` takes a chunk (or None with `end`) and returns the outputs that
+    it completes (None if there are none) with the next state. It must not write to the old state.
+    """
+
+    expected_rank: int | None = 5  # of a clip; None: any
+    keeps_channels = True  # whether outputs have the channels of the inputs
+
+    @property
+    def timing(self) -> Timing:
+        return Timing()
+
+    @property
+    def receptive_field(self) -> int:
+        """Input frames that one output depends on."""
+        return self.timing.receptive_field
+
+    @property
+    def warmup(self) -> int:
+        """Frames before the first output: receptive_field - 1 - padding."""
+        return self.timing.delay
+
+    @property
+    def expected_channels(self) -> int | None:
+        """Input channels, None if any number will do."""
+        return None
+
+    def begin(self, fill: str = "zeros", emit: str = "valid") -> State:
+        """The state before the first frame.
+
+        Args:
+            fill: what stands in for the frames before the first one: "zeros" (a clip's padding),
+                or "replicate" (copies of each layer's first input).
+            emit: "valid" holds outputs back until the padded clip net would have them; "always"
+                emits from the first frame on (the start-up study, paper section 4.3).
+
+        Raises:
+            ValueError: for another fill or emit, or if a module inside has no step.
+        """
+        if fill not in FILLS or emit not in EMITS:
+            raise ValueError(
+                f"expected fill in {FILLS} and emit in {EMITS}, given {fill!r} and {emit!r}"
+            )
+        layers, _ = self._begin(0, fill, emit)
+        return {"model": self._signature(), "closed": False, "frame": None, "layers": layers}
+
+    @torch.no_grad()
+    def steps(
+        self, x: Tensor | None, state: State | None = None, end: bool = False
+    ) -> tuple[Tensor | None, State]:
+        """Feeds a chunk (B, C, T, H, W) and returns all outputs that it completes.
+
+        Any cutting of a clip into chunks gives the same outputs. `end=True` adds the padding after
+        the last frame and closes the state; then `x` may be None. No gradients are recorded, so a
+        stream can run for ever.
+
+        Returns:
+            Outputs (B, C', T', H', W'), or None while there are none, and the next state.
+
+        Raises:
+            ValueError: for a wrong shape, device or state, or an empty chunk without `end`.
+            TypeError: for something that is no floating-point tensor, or of another dtype.
+        """
+        state = self.begin() if state is None else state
+        self._check_state(state)
+        empty = x is None or (isinstance(x, Tensor) and x.ndim > 2 and x.shape[2] == 0)
+        if empty and not end:
+            raise ValueError("expected at least one frame, given an empty chunk without end=True")
+        frame = state["frame"]
+        if not empty:
+            self._check_input(x)
+            frame = self._check_frame(x, state)
+        y, layers = self._steps(None if empty else x, state["layers"], end)
+        return y, {**state, "closed": end, "frame": frame, "layers": layers}
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor | None, State]:
+        """Feeds one frame (B, C, H, W); returns its output (B, C', H', W') or None, and the state.
+
+        Raises:
+            ValueError, TypeError: as `steps`.
+        """
+        y, state = self.steps(self._as_chunk(x), state)
+        return (None if y is None else y.squeeze(2)), state
+
+    def flush(self, state: State) -> tuple[Tensor | None, State]:
+        """The outputs that the padding after the last frame completes; closes the state."""
+        return self.steps(None, state, end=True)
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
+        return (), start
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        raise NotImplementedError
+
+    def _signature(self) -> str:
+        """Names the structure of the module, not its weights: twins of other weights may share."""
+        if "_signature_cache" not in self.__dict__:
+            digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+            self.__dict__["_signature_cache"] = f"{type(self).__name__}-{digest}"
+        return self.__dict__["_signature_cache"]
+
+    def _as_chunk(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a frame as a tensor, given {type(x).__name__}")
+        if self.expected_rank is not None and x.ndim != self.expected_rank - 1:
+            raise ValueError(f"expected a frame (B, C, H, W), given shape {tuple(x.shape)}")
+        if x.ndim < 2:
+            raise ValueError(f"expected a frame (B, C, ...), given shape {tuple(x.shape)}")
+        return x.unsqueeze(2)
+
+    def _check_input(self, x: Tensor) -> None:
+        """Rank, channels, dtype and device of a clip against the weights."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a clip as a tensor, given {type(x).__name__}")
+        if not x.is_floating_point():
+            raise TypeError(f"expected floating-point frames, given {x.dtype}")
+        if self.expected_rank is not None and x.ndim != self.expected_rank:
+            raise ValueError(f"expected a clip (B, C, T, H, W), given shape {tuple(x.shape)}")
+        channels = self.expected_channels
+        if channels is not None and x.shape[1] != channels:
+            raise ValueError(f"expected {channels} channels, given {x.shape[1]}")
+        weight = next(self.parameters(), None) if isinstance(self, nn.Module) else None
+        if weight is not None:
+            _check_like(x, weight, "the weights")
+
+    def _check_state(self, state: Any) -> None:
+        if not isinstance(state, dict) or not {"model", "closed", "frame", "layers"} <= set(state):
+            raise TypeError(
+                f"expected a state from begin(), step() or steps(), given {type(state).__name__}"
+            )
+        if state["model"] != self._signature():
+            raise ValueError(
+                f"expected a state of this model, {self._signature()}, given one of "
+                f"{state['model']}"
+            )
+        if state["closed"]:
+            raise ValueError("expected an open state, given one that was closed by end=True")
+
+    def _check_frame(self, x: Tensor, state: State) -> tuple[int, ...]:
+        """The shape of a frame against those that the state has seen."""
+        shape = (x.shape[0], x.shape[1], *x.shape[3:])
+        if state["frame"] is None:
+            return shape
+        seen = tuple(state["frame"])
+        if shape != seen:
+            what = "batch" if shape[0] != seen[0] else "frame size"
+            raise ValueError(f"expected the {what} of the state, {seen}, given {shape}")
+        held = next(iter_tensors(state["layers"]), None)
+        if held is not None:
+            _check_like(x, held, "the state")
+        return shape
+
+
+class Tree(Continual):
+    """A continual module made of others."""
+
+    @property
+    def padding(self) -> int:
+        """Aggregated temporal zero padding at one end of a clip, in frames."""
+        return self.timing.padding
+
+    @property
+    def stride(self) -> int:
+        """Frames from one output to the next."""
+        return self.timing.stride
+
+
+def _check_like(x: Tensor, reference: Tensor, whose: str) -> None:
+    if x.dtype != reference.dtype:
+        raise TypeError(f"expected {reference.dtype} as in {whose}, given {x.dtype}")
+    if x.device != reference.device:
+        raise ValueError(f"expected device {reference.device} as in {whose}, given {x.device}")
+
+
+def iter_tensors(state: Any):
+    """All tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | tuple | list):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from iter_tensors(value)
+
+
+def map_tensors(function, state: Any) -> Any:
+    """The same state with `function` applied to every tensor."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: map_tensors(function, value) for key, value in state.items()}
+    if isinstance(state, tuple | list):
+        return tuple(map_tensors(function, value) for value in state)
+    return state

@@ -1,0 +1,84 @@
+"""A network = a body that ends in one vector per prediction, and a linear classifier."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Sequential
+from .core import State, Timing, Tree
+from .pointwise import Linear
+
+
+class ClipNet(nn.Module):
+    """A regular 3D CNN: a clip (B, C, T, H, W) in, logits (B, classes) out."""
+
+    def __init__(self, body: Sequential, classifier: Linear) -> None:
+        super().__init__()
+        self.body, self.classifier = body, classifier
+
+    def features(self, clip: Tensor, pad: bool = True) -> Tensor:
+        """The vector before the classifier, (B, D). `pad=False` leaves temporal padding out.
+
+        Raises:
+            ValueError, TypeError: for a clip that does not fit the network.
+        """
+        self.body._check_input(clip)
+        return self.body(clip, pad=pad).flatten(2)[:, :, -1]
+
+    def forward(self, clip: Tensor, pad: bool = True) -> Tensor:
+        """Logits (B, classes) of a clip (B, C, T, H, W); raises as `features`."""
+        return self.classifier(self.features(clip, pad))
+
+
+class StreamNet(Tree, ClipNet):
+    """A continual 3D CNN with the parameters of a ClipNet.
+
+    On a clip it gives the logits of the last window, the last column of `steps(clip, end=True)`.
+    """
+
+    @property
+    def timing(self) -> Timing:
+        return self.body.timing
+
+    @property
+    def expected_channels(self) -> int | None:
+        return self.body.expected_channels
+
+    def features(self, clip: Tensor, pad: bool = True) -> Tensor:
+        if isinstance(clip, Tensor) and clip.ndim == 5 and not pad:
+            frames = clip.shape[2]
+            if frames < self.receptive_field:
+                raise ValueError(
+                    f"expected at least {self.receptive_field} frames, the receptive field, for "
+                    f"pad=False, given {frames}"
+                )
+        return super().features(clip, pad)
+
+    @torch.no_grad()
+    def steps(
+        self,
+        x: Tensor | None,
+        state: State | None = None,
+        end: bool = False,
+        features: bool = False,
+    ) -> tuple[Tensor | None, State]:
+        """As `Continual.steps`, with logits (B, classes, T'), or features (B, D, T'), or None."""
+        y, state = super().steps(x, state, end)
+        if y is not None:
+            y = y.flatten(2)
+            y = y if features else self.classifier(y)
+        return y, state
+
+    def step(
+        self, x: Tensor, state: State | None = None, features: bool = False
+    ) -> tuple[Tensor | None, State]:
+        """As `Continual.step`, with logits (B, classes), or features (B, D), or None."""
+        y, state = self.steps(self._as_chunk(x), state, features=features)
+        return (None if y is None else y.squeeze(2)), state
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
+        return self.body._begin(start, fill, emit)
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        return self.body._steps(x, state, end)

@@ -1,0 +1,93 @@
+"""Layers that treat every frame alone, with the parameters and the `forward` of `torch.nn`."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .core import Continual
+
+
+class Pointwise(Continual):
+    """A layer that treats every frame alone: stepping it is calling it."""
+
+    expected_rank = None
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        return super().forward(x)
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        return (None if x is None else self.forward(x)), state
+
+
+def _pointwise(name: str) -> type:
+    body = {"__doc__": f"`torch.nn.{name}` that can be stepped.", "__module__": __name__}
+    return type(name, (Pointwise, getattr(nn, name)), body)
+
+
+ACTIVATIONS = {
+    name: _pointwise(name)
+    for name in (
+        *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
+        *("Sigmoid", "Tanh", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
+    )
+}
+ReLU, SiLU, Sigmoid = ACTIVATIONS["ReLU"], ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
+Dropout, Identity = _pointwise("Dropout"), _pointwise("Identity")
+
+
+class BatchNorm3d(Pointwise, nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d` with running statistics; stepping needs evaluation mode."""
+
+    expected_rank = 5
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if self.running_mean is None:
+            raise ValueError(
+                "expected BatchNorm3d with running statistics, given track_running_stats=False, "
+                "which normalises over time"
+            )
+
+    @property
+    def expected_channels(self) -> int:
+        return self.num_features
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        if self.training:
+            raise ValueError("expected evaluation mode for stepping, given training: call .eval()")
+        return super()._steps(x, state, end)
+
+
+class Linear(Pointwise, nn.Linear):
+    """`torch.nn.Linear` over axis 1, the channels, of a vector (B, C), a frame or a clip."""
+
+    keeps_channels = False
+
+    @property
+    def expected_channels(self) -> int:
+        return self.in_features
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        return nn.Linear.forward(self, x.transpose(1, -1)).transpose(1, -1)
+
+
+class Flatten(Pointwise, nn.Flatten):
+    """`torch.nn.Flatten` of every frame: (B, C, T, H, W) to (B, C H W, T)."""
+
+    keeps_channels = False
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__(start_dim, end_dim)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if (self.start_dim, self.end_dim) != (1, -1):
+            raise ValueError(
+                f"expected Flatten(1, -1), given Flatten({self.start_dim}, {self.end_dim})"
+            )
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        return x.transpose(1, 2).flatten(2).transpose(1, 2)

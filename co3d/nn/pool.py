@@ -1,0 +1,127 @@
+"""Pools over time and space, and the running window that ends a continual network."""
+
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .core import Timing
+from .pointwise import Pointwise
+from .temporal import Windowed, check_long_enough
+
+
+class MaxPool3d(Windowed, nn.MaxPool3d):
+    """`torch.nn.MaxPool3d` that can be stepped; before and after a clip stands minus infinity."""
+
+    pad_value = -math.inf
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        if self.return_indices:
+            raise ValueError("expected return_indices=False, given True")
+
+    def _valid(self, x: Tensor) -> Tensor:
+        padding = (0, *_triple(self.padding)[1:])
+        return F.max_pool3d(x, self.kernel_size, self.stride, padding, self.dilation)
+
+
+class AvgPool3d(Windowed, nn.AvgPool3d):
+    """`torch.nn.AvgPool3d` that can be stepped."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        if self._time[2] and not self.count_include_pad:
+            raise ValueError(
+                "expected count_include_pad=True with temporal padding, given False: its divisor "
+                "depends on where the clip ends"
+            )
+
+    def _valid(self, x: Tensor) -> Tensor:
+        padding = (0, *_triple(self.padding)[1:])
+        return F.avg_pool3d(
+            *(x, self.kernel_size, self.stride, padding, False),
+            *(self.count_include_pad, self.divisor_override),
+        )
+
+
+def _triple(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
+
+
+class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
+    """`torch.nn.AdaptiveAvgPool3d`; can be stepped if it leaves time alone: (None, h, w).
+
+    With temporal size 1 it is the head of a clip net, whose continual twin is `RunningWindow`.
+    """
+
+    expected_rank = 5
+
+    @property
+    def _leaves_time(self) -> bool:
+        return isinstance(self.output_size, tuple) and self.output_size[0] is None
+
+    @property
+    def timing(self) -> Timing:
+        if not self._leaves_time:
+            raise ValueError(
+                "expected a module that can be stepped, given AdaptiveAvgPool3d over whole clips: "
+                "convert it with continual(module, window=frames)"
+            )
+        return Timing()
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
+        return (), start * self.timing.stride
+
+
+class RunningWindow(Windowed, nn.Module):
+    """Global average pool whose temporal extent is a running window (paper, section 3.4).
+
+    (B, C, T, H, W) to (B, C, T - window + 1, 1, 1). The state holds the spatial means of the last
+    window - 1 frames, and the mean is taken anew at each step: nothing drifts, and a NaN is gone
+    after `window` frames.
+
+    Raises:
+        ValueError: for a clip shorter than the window.
+    """
+
+    stride, padding = 1, 0
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"expected a window of 1 or more frames, given {window}")
+        self.window = window
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._time = (self.window, 1, 0, 1)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        check_long_enough(self, x, self.window)
+        return self._valid(_spatial_mean(x))
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        return super()._steps(None if x is None else _spatial_mean(x), state, end)
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return x.unfold(2, self.window, 1).mean(-1)
+
+    @property
+    def kernel_size(self) -> tuple[int, int, int]:
+        return (self.window, 1, 1)
+
+
+def _spatial_mean(x: Tensor) -> Tensor:
+    return x.mean((3, 4), keepdim=True)

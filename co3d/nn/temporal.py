@@ -1,0 +1,173 @@
+"""Layers that look at more than one frame: the sliding window that convolutions and pools share,
+and Delay; with the queues of frames that they keep.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .core import Continual, Timing
+
+
+class Windowed(Continual):
+    """A layer that slides a window of temporal size d(k - 1) + 1 over the frames.
+
+    State: where the window of the next output starts, counted from the next input (negative: that
+    many frames ago), and the inputs from there on. Before the first frame the fill's name stands
+    for the inputs. So the numbers of a state tell its phase, not its age.
+    """
+
+    pad_value = 0.0
+
+    def _prepare(self) -> None:
+        """Reads the temporal hyper-parameters: kernel, dilation, padding, stride."""
+        first = [
+            value if isinstance(value, int) else value[0]
+            for value in (self.kernel_size, getattr(self, "dilation", 1), self.padding, self.stride)
+        ]
+        self._time = tuple(first)
+        kernel, dilation, padding, _ = self._time
+        if padding > dilation * (kernel - 1):
+            raise ValueError(
+                f"expected a temporal padding of at most {dilation * (kernel - 1)} for kernel "
+                f"{kernel} and dilation {dilation}, given {padding}"
+            )
+        if getattr(self, "ceil_mode", False):
+            raise ValueError("expected ceil_mode=False, given True: a stream has no end")
+
+    @property
+    def timing(self) -> Timing:
+        kernel, dilation, padding, stride = self._time
+        return Timing(dilation * (kernel - 1) + 1, padding, stride)
+
+    @property
+    def delay(self) -> int:
+        """Frames by which the output of one layer lags behind its input, d(k - 1) - p."""
+        return self.timing.delay
+
+    def _valid(self, x: Tensor) -> Tensor:
+        """The layer on a clip without temporal padding, spatially padded."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        check_spatial(self, x)
+        span, padding, _ = self.timing
+        padding = padding if pad else 0
+        check_long_enough(self, x, max(1, span - 2 * padding))
+        return super().forward(x) if pad else self._valid(x)
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
+        _, padding, stride = self.timing
+        output = 0 if emit == "valid" else math.ceil((start - self.delay) / stride)
+        return (output * stride - padding - start, fill), output
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        span, padding, stride = self.timing
+        lead, past = state
+        if isinstance(past, str):
+            if x is None:
+                return None, state
+            check_spatial(self, x)
+            past = self._history(x, -lead, past)
+        if x is not None:
+            x, lead = torch.cat([past, x], 2) if past.shape[2] else x, lead - x.shape[2]
+        else:
+            x = past
+        if end and padding:
+            x = torch.cat([x, constant(x, padding, self.pad_value)], 2)
+            lead -= padding
+        x = x[:, :, lead + x.shape[2] :]  # drops frames where the stride leaves gaps
+        ready = max(0, (x.shape[2] - span) // stride + 1)
+        y = self._valid(x) if ready else None
+        return y, (lead + ready * stride, x[:, :, ready * stride :].clone())
+
+    def _history(self, x: Tensor, frames: int, fill: str) -> Tensor:
+        """What stands for `frames` inputs before the first."""
+        if fill == "replicate":
+            return x[:, :, :1].repeat_interleave(max(0, frames), 2)
+        return constant(x, frames, self.pad_value)
+
+
+def check_spatial(layer: nn.Module, x: Tensor) -> None:
+    """The kernel must fit into the padded frame."""
+    for axis, size in ((1, x.shape[-2]), (2, x.shape[-1])):
+        kernel, dilation, padding = (
+            value if isinstance(value, int) else value[axis]
+            for value in (layer.kernel_size, getattr(layer, "dilation", 1), layer.padding)
+        )
+        least = dilation * (kernel - 1) + 1 - 2 * padding
+        if size < least:
+            name = type(layer).__name__
+            raise ValueError(f"expected frames of {least} pixels or more for {name}, given {size}")
+
+
+class Delay(Continual, nn.Module):
+    """Hands frame t on at frame t + `frames`: a residual shortcut (paper, section 3.3).
+
+    On a clip it is the identity, like a convolution of size 2 * frames + 1 and padding `frames`
+    whose only weight is in the middle; without padding it drops `frames` columns at either end.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        if frames < 0:
+            raise ValueError(f"expected a delay of 0 or more frames, given {frames}")
+        self.frames = frames
+
+    def extra_repr(self) -> str:
+        return f"frames={self.frames}"
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(2 * self.frames + 1, self.frames)
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        if pad or not self.frames:
+            return x
+        check_long_enough(self, x, self.receptive_field)
+        return x[:, :, self.frames : -self.frames]
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
+        early = self.frames if emit == "always" else 0
+        return early, start - early  # a number: that many zero frames wait in the queue
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        queue = append(state, x)
+        if not isinstance(queue, Tensor):
+            return None, queue
+        ready = queue.shape[2] if end else max(0, queue.shape[2] - self.frames)
+        return take(queue, ready)
+
+
+def append(queue: int | Tensor, x: Tensor | None) -> int | Tensor:
+    """Puts a chunk behind a queue; a number stands for so many zero frames of yet unknown size."""
+    if x is None:
+        return queue
+    if not isinstance(queue, Tensor):
+        queue = constant(x, queue, 0.0)
+    return torch.cat([queue, x], 2) if queue.shape[2] else x
+
+
+def take(queue: Tensor, n: int) -> tuple[Tensor | None, Tensor]:
+    """The first n frames (None if n is 0), and the rest, copied so that it holds no more memory."""
+    return (queue[:, :, :n] if n else None), queue[:, :, n:].clone()
+
+
+def constant(like: Tensor, frames: int, value: float) -> Tensor:
+    """`frames` frames of one value with the size, dtype, device and layout of those in `like`."""
+    return zeros(like, like.shape[1], max(0, frames), like.shape[3:]).fill_(value)
+
+
+def zeros(like: Tensor, channels: int, frames: int, size: torch.Size) -> Tensor:
+    last = like.ndim == 5 and like.is_contiguous(memory_format=torch.channels_last_3d)
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    shape = (like.shape[0], channels, frames, *size)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout).zero_()
+
+
+def check_long_enough(module: nn.Module, x: Tensor, frames: int) -> None:
+    if x.shape[2] < frames:
+        name = type(module).__name__
+        raise ValueError(f"expected at least {frames} frames for {name}, given {x.shape[2]}")
