@@ -1,0 +1,1 @@
+"""Files to tensors: video files, input transforms, data set annotations, generated data."""

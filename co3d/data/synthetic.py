@@ -1,0 +1,258 @@
+"""synthetic-kinetics: 12 motions that no single frame shows, as H.264 in Kinetics-400's layout.
+
+A random-dot kinematogram of small shapes. Each shape lives a few frames, carried by a motion
+about the middle of its life, and is reborn elsewhere; ages are staggered, so every moment is like
+every other. Most follow the motion of the video's class, the rest another one drawn at random.
+"""
+
+import base64
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from co3d import paths
+from co3d.data import kinetics, video
+
+# Velocity and rate of each class, in units of speed. Places are complex, x + iy with y down: the
+# real part of a rate is growth, the imaginary part turning, clockwise on the screen.
+DIAGONAL = 0.5**0.5
+MOTIONS: dict[str, tuple[complex, complex]] = {
+    "contracting": (0, -1),
+    "drifting down": (1j, 0),
+    "drifting down left": (DIAGONAL * (-1 + 1j), 0),
+    "drifting down right": (DIAGONAL * (1 + 1j), 0),
+    "drifting left": (-1, 0),
+    "drifting right": (1, 0),
+    "drifting up": (-1j, 0),
+    "drifting up left": (DIAGONAL * (-1 - 1j), 0),
+    "drifting up right": (DIAGONAL * (1 - 1j), 0),
+    "expanding": (0, 1),
+    "rotating clockwise": (0, 1j),
+    "rotating counterclockwise": (0, -1j),
+}
+SYNTHETIC_KINETICS_LABELS: tuple[str, ...] = tuple(sorted(MOTIONS))
+SPLITS = {"train": 1200, "val": 240, "test": 1008}
+MEAN_RADIUS = 20.0  # pixels; at this distance from the centre all classes move equally fast
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the videos look like and how hard they are; pairs are ranges drawn per video."""
+
+    width: int = 64
+    height: int = 48
+    frames: int = 128
+    fps: int = 15
+    visible: float = 24.0  # shapes in the picture, on average
+    lifetime: int = 10  # frames
+    coherence: tuple[float, float] = (0.3, 0.8)  # share of shapes that follow the class
+    speed: tuple[float, float] = (0.8, 1.6)  # pixels per frame
+    direction_jitter: float = 8.0  # degrees, standard deviation per video
+    centre_jitter: float = 4.0  # pixels, of the centre of turning and growth
+    radius: tuple[float, float] = (2.0, 4.0)  # pixels, drawn per shape
+    pixel_noise: float = 6.0  # grey levels, standard deviation, new in each frame
+    background_noise: float = 20.0  # grey levels, of the still, smooth background
+    crf: int = 25  # H.264 quality
+    drawing: int = 1  # raised when the code below draws differently
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:8]
+
+
+RECIPE = Recipe()
+
+
+def synthetic_kinetics(
+    root: Path | None = None,
+    *,
+    seed: int = 0,
+    recipe: Recipe = RECIPE,
+    splits: Sequence[str] = tuple(SPLITS),
+    workers: int | None = None,
+    progress: bool = True,
+    limit: int | None = None,
+) -> Path:
+    """The folder of the generated set; what is missing in it is generated first.
+
+    `root` defaults to a folder of the cache that names seed and recipe. Files depend on seed and
+    recipe alone, appear only when complete, and existing ones are kept. `limit` makes the first
+    N of each split.
+    """
+    if root is None:
+        root = paths.cache_path() / f"synthetic-kinetics-{seed}-{recipe.hash}"
+    plan = []
+    for split in splits:
+        rows = [_row(seed, split, i) for i in range(SPLITS[split])]
+        _annotate(Path(root), split, rows)
+        for i, (label, name) in enumerate(rows[:limit]):
+            path = Path(root, split, label, f"{name}_000000_000010.mp4")
+            if not path.exists():
+                plan.append((path, label, [seed, list(SPLITS).index(split), i]))
+
+    def make(path: Path, label: str, key: list[int]) -> None:
+        video.write(path, render(recipe, label, key), recipe.fps, crf=recipe.crf)
+
+    # Threads do: drawing and encoding spend their time outside of Python's lock.
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        done = pool.map(lambda job: make(*job), plan)
+        for _ in tqdm(done, "synthetic-kinetics", len(plan), disable=not (progress and plan)):
+            pass
+    return Path(root)
+
+
+def dataset(
+    split: str, root: Path | None = None, *, limit: int | None = None, **options
+) -> kinetics.Dataset:
+    """A split of `synthetic_kinetics(root, **options)`, or its first `limit` videos."""
+    root = synthetic_kinetics(root, splits=[split], limit=limit, **options)
+    full = kinetics.load(root, split, SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics")
+    return kinetics.Dataset(full.name, full.split, full.labels, full.videos[:limit])
+
+
+def decoded(clip: kinetics.Video) -> np.ndarray:
+    """All frames of a generated video, uint8 (T,H,W,3); VideoError unless every one is intact.
+
+    Takes some 6 ms, so nothing is cached: decoded, the whole set would fill 3 GB.
+    """
+    with video.Reader(clip.path) as reader:
+        frames = np.stack([rgb for _, rgb in reader])
+    if reader.status != "ok":
+        raise video.VideoError(f"{clip.path}: {reader.note} Delete it, it will be made anew.")
+    return frames
+
+
+def render(recipe: Recipe, label: str, key: Sequence[int]) -> np.ndarray:
+    """The frames of one video, uint8 (T,H,W,3); `key` seeds everything that is drawn at random."""
+    rng = np.random.default_rng(key)
+    canvas = np.repeat(_background(recipe, rng)[None], recipe.frames, axis=0)
+    _paint(canvas, recipe, *_lives(recipe, label, rng))
+    edge = _edge(recipe)
+    picture = canvas[:, edge:-edge, edge:-edge]
+    noise = rng.standard_normal((*picture.shape[:3], 1), np.float32)
+    return np.clip(picture + recipe.pixel_noise * noise + 0.5, 0, 255).astype(np.uint8)
+
+
+def _lives(
+    recipe: Recipe, label: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each shape is, complex (N,T), NaN where there is none; its life's look, (N,T,6).
+
+    A look is radius, kind (0, 1, 2), angle, and red, green, blue. The place in the middle of a
+    life is uniform over a region so wide that no motion brings emptiness into the picture.
+    Growth over a life, seen around its middle, crowds the shapes by the mean of cosh(2 growth age);
+    as many of such lives are left out, so that all classes fill the picture equally.
+    """
+    speed, coherence = rng.uniform(*recipe.speed), rng.uniform(*recipe.coherence)
+    rate, half = speed / MEAN_RADIUS, recipe.lifetime / 2
+    reach = abs(complex(recipe.width, recipe.height)) / 2 * np.exp(rate * half)
+    reach += speed * half + recipe.radius[1] + 3 * recipe.centre_jitter
+    count = round(recipe.visible * (2 * reach) ** 2 / (recipe.width * recipe.height))
+    lives = (count, recipe.frames // recipe.lifetime + 2)
+
+    clock = np.arange(recipe.frames) + rng.integers(recipe.lifetime, size=(count, 1))
+    ages = np.arange(recipe.lifetime) - (recipe.lifetime - 1) / 2
+    age, life = ages[clock % recipe.lifetime], clock // recipe.lifetime
+
+    own, other = SYNTHETIC_KINETICS_LABELS.index(label), rng.integers(len(MOTIONS), size=lives)
+    motion = np.where(rng.random(lives) < coherence, own, other)
+    velocities, rates = np.array([MOTIONS[name] for name in SYNTHETIC_KINETICS_LABELS]).T
+    turned = np.exp(1j * np.deg2rad(rng.normal(0, recipe.direction_jitter)))
+    middle = rng.uniform(-reach, reach, lives) + 1j * rng.uniform(-reach, reach, lives)
+    kept = 1 / np.cosh(2 * rate * np.outer(rates.real, ages)).mean(axis=1)
+    middle[rng.random(lives) > kept[motion]] = np.nan
+    centre = complex(recipe.width, recipe.height) / 2
+    centre += rng.normal(0, recipe.centre_jitter) + 1j * rng.normal(0, recipe.centre_jitter)
+
+    looks = np.concatenate(
+        [
+            rng.uniform(*recipe.radius, (*lives, 1)),
+            rng.integers(3, size=(*lives, 1)),
+            rng.uniform(0, 2 * np.pi, (*lives, 1)),
+            rng.uniform(0, 255, (*lives, 3)),
+        ],
+        axis=-1,
+    )
+    row = np.arange(count)[:, None]
+    drift = speed * turned * velocities[motion][row, life] * age
+    places = centre + drift + middle[row, life] * np.exp(rate * rates[motion][row, life] * age)
+    return places, looks[row, life]
+
+
+def _edge(recipe: Recipe) -> int:
+    """Margin around the picture that takes every shape of which a part may be seen."""
+    return 2 * int(np.ceil(recipe.radius[1] + 1))
+
+
+def _background(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """A still, smooth pattern, float32 (H,W,3) with the edge: noise on a coarse grid, blown up."""
+    height, width = recipe.height + 2 * _edge(recipe), recipe.width + 2 * _edge(recipe)
+    grid = rng.uniform(60, 195, 3) + recipe.background_noise * rng.standard_normal((7, 9, 3))
+    for axis, size in enumerate((height, width)):
+        at = np.linspace(0, grid.shape[axis] - 1, size)
+        low = np.minimum(at.astype(int), grid.shape[axis] - 2)
+        share = np.expand_dims(at - low, (1, 2) if axis == 0 else (0, 2))
+        grid = (1 - share) * grid.take(low, axis) + share * grid.take(low + 1, axis)
+    return grid.astype(np.float32)
+
+
+def _paint(canvas: np.ndarray, recipe: Recipe, places: np.ndarray, looks: np.ndarray) -> None:
+    """Draw the shapes into canvas (T,H,W,3): all their masks, then layer by layer of all frames."""
+    edge = _edge(recipe)
+    reach = edge // 2
+    off = places - complex(recipe.width, recipe.height) / 2
+    seen = (abs(off.real) < recipe.width / 2 + reach) & (abs(off.imag) < recipe.height / 2 + reach)
+    shape, frame = np.nonzero(seen)
+    layer = seen.cumsum(axis=0)[seen]
+    by_layer = np.argsort(layer, kind="stable")
+    shape, frame = shape[by_layer], frame[by_layer]
+    ends = np.bincount(layer).cumsum()
+
+    place, look = places[shape, frame], looks[shape, frame].astype(np.float32)
+    column, row = np.floor(place.real).astype(int), np.floor(place.imag).astype(int)
+    side = np.arange(-reach, reach + 1)
+    x = (side + (column + 0.5 - place.real)[:, None]).astype(np.float32)[:, None, :]
+    y = (side + (row + 0.5 - place.imag)[:, None]).astype(np.float32)[:, :, None]
+    cos, sin = np.cos(look[:, 2, None, None]), np.sin(look[:, 2, None, None])
+    along, across = abs(cos * x + sin * y), cos * y - sin * x
+    distance = np.hypot(x, y)
+    square, triangle = look[:, 1] == 1, look[:, 1] == 2
+    distance[square] = 1.15 * np.maximum(along, abs(across))[square]
+    distance[triangle] = 1.4 * np.maximum(0.866 * along + 0.5 * across, -across)[triangle]
+    cover = np.clip(0.5 + look[:, 0, None, None] - distance, 0, 1)[..., None]
+
+    height, width = canvas.shape[1:3]
+    line = (frame * height + edge + row)[:, None, None] + side[:, None]
+    pixel = line * width + (edge + column)[:, None, None] + side
+    colour, pixels = look[:, None, None, 3:], canvas.reshape(-1, 3)
+    for low, high in itertools.pairwise(ends):
+        at = pixel[low:high]
+        below = pixels[at]
+        pixels[at] = below + cover[low:high] * (colour[low:high] - below)
+
+
+def _row(seed: int, split: str, index: int) -> tuple[str, str]:
+    """Label and name (11 characters, as in Kinetics) of a video; classes take turns."""
+    digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
+    name = base64.urlsafe_b64encode(digest)[:11].decode()
+    return SYNTHETIC_KINETICS_LABELS[index % len(MOTIONS)], name
+
+
+def _annotate(root: Path, split: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Write `annotations/{split}.csv` as Kinetics-400 has it, multi-word labels in quotes."""
+    lines = ["label,youtube_id,time_start,time_end,split,is_cc"]
+    for label, name in rows:
+        quoted = f'"{label}"' if " " in label else label
+        lines.append(f"{quoted},{name},0,10,{split},0")
+    path = root / "annotations" / f"{split}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text("\n".join(lines) + "\n", "utf-8")
+    part.replace(path)
