@@ -1,0 +1,313 @@
+"""Figures of results: data frames in, figures out; nothing here computes a result.
+
+A square is one prediction per clip, a circle one per frame; a family keeps its colour everywhere.
+"""
+
+import io
+import math
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+LABELS = {
+    "x3d_xs": "X3D-XS",
+    "x3d_s": "X3D-S",
+    "x3d_m": "X3D-M",
+    "x3d_l": "X3D-L",
+    "x3d_mini": "X3D-mini",
+    "slow_8x8_r50": "Slow-8×8",
+    "coslow_8x8_r50": "CoSlow",
+    "slow_mini": "Slow-mini",
+    "i3d_8x8_r50": "I3D",
+    "i3d_mini": "I3D-mini",
+    "slowfast_4x16_r50": "SlowFast-4×16",
+    "slowfast_8x8_r50": "SlowFast-8×8",
+    "slowfast_mini": "SlowFast-mini",
+    "r2plus1d_18": "R(2+1)D-18",
+    "r2plus1d_mini": "R(2+1)D-mini",
+    "rcu": "RCU",
+    "vivit_l_16x2_fe": "ViViT-L/16×2 FE",
+    "vtn_r50": "VTN-R50",
+    "vtn_r101": "VTN-R101",
+    "vtn_vit_b": "VTN-ViT-B",
+}
+# Okabe and Ito's palette, the yellow left out: distinct for colour-blind readers and in print.
+FAMILY_COLORS = {
+    "x3d": "#0072B2",
+    "slow": "#D55E00",
+    "i3d": "#009E73",
+    "slowfast": "#AA4499",
+    "r2plus1d": "#B8860B",
+    "rcu": "#333333",
+    "context": "#777777",
+}
+STYLE = {
+    "font.size": 9.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.hashsalt": "co3d",
+}
+INK, MUTED = "#222222", "#6B6B6B"
+# Names that have no free place around their marker: points to the right, points up, alignment.
+_PUBLISHED_SPOTS = {
+    "x3d_s": (11, -11, "left"),
+    "slow_8x8_r50": (-6, -17, "left"),
+    "slowfast_4x16_r50": (11, -17, "right"),
+}
+_MARKERS = {"clip": "s", "stream": "o", "clips": "D"}
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows once, as PNG, whatever its plotting backend."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
+def label(model: str) -> str:
+    """The name shown for `model`; a continual net is its regular twin's label with Co before it."""
+    regular = model.removeprefix("co")
+    if model not in LABELS and regular not in LABELS:
+        raise ValueError(f"no label for model {model!r}: add it to co3d.report.plots.LABELS")
+    return LABELS.get(model) or "Co" + LABELS[regular]
+
+
+def family(model: str) -> str:
+    """The key of `model` in FAMILY_COLORS; transformers share 'context'."""
+    stem = model.removeprefix("co").split("_")[0]
+    return stem if stem in FAMILY_COLORS else "context"
+
+
+def color(model: str) -> str:
+    """The colour of the model's family."""
+    return FAMILY_COLORS[family(model)]
+
+
+def save(fig: Figure, stem: str, folder: Path | str) -> Path:
+    """Write folder/figures/stem.svg and .png; equal figures give equal bytes. Returns the PNG."""
+    png = target(stem + ".png", folder)
+    with mpl.rc_context(STYLE):
+        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+            path = png.with_suffix(suffix)
+            part = path.with_name(path.name + ".part")
+            fig.savefig(part, format=path.suffix[1:], dpi=160, metadata=metadata)
+            part.replace(path)
+    return png
+
+
+def target(name: str, folder: Path | str) -> Path:
+    """folder/figures/name, its folder made."""
+    figures = Path(folder) / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    return figures / name
+
+
+@mpl.rc_context(STYLE)
+def published_accuracy_vs_macs(published: pd.DataFrame, context: pd.DataFrame) -> Figure:
+    """Published top-1 on Kinetics-400 against the published GFLOPs per prediction.
+
+    Takes the tables kinetics400_published and kinetics400_context_published of results/paper.
+    """
+    points = pd.concat([published, context], ignore_index=True)
+    points = pd.DataFrame(
+        {
+            "model": points["model"],
+            "mode": points["mode"],
+            "number": points["window"].fillna(points["frames"]).astype(int),
+            "x": points["gflops_per_prediction"],
+            "y": points["top1_percent"],
+            "approximate": points["approximate"].fillna(0).astype(bool),
+        }
+    )
+    fig = Drawing(figsize=(9, 6))
+    ax = fig.add_axes((0.07, 0.095, 0.915, 0.845))
+    ax.set_xscale("log")
+    ax.set(xlim=(0.11, 8000), ylim=(52, 82.5))
+    ax.set_xlabel("GFLOPs per prediction as published (the paper's FLOPs are multiply-accumulates)")
+    ax.set_ylabel("Published top-1 accuracy on Kinetics-400 (%)")
+    ax.set_title("Accuracy against compute, one clip or one frame per prediction")
+    _draw_points(ax, points, _PUBLISHED_SPOTS)
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def synthetic_accuracy_vs_macs(accuracy: pd.DataFrame) -> Figure:
+    """Measured top-1 on synthetic-kinetics against MMACs per prediction, with 95 % intervals.
+
+    Takes rows of the accuracy table, one for each model, mode and window. Raises ValueError for
+    another data set, for no rows and for two of a kind.
+    """
+    found = sorted(set(accuracy["dataset"]))
+    if found != ["synthetic-kinetics"]:
+        raise ValueError(f"expected rows of synthetic-kinetics alone, given {found or 'no rows'}")
+    if accuracy.duplicated(["model", "mode", "window", "frames"]).any():
+        raise ValueError("two rows share model, mode and window: choose one protocol")
+    points = pd.DataFrame(
+        {
+            "model": accuracy["model"],
+            "mode": accuracy["mode"],
+            "number": accuracy["window"].fillna(accuracy["frames"]).astype(int),
+            "x": accuracy["macs_per_prediction"] / 1e6,
+            "y": accuracy["top1"],
+            "low": accuracy["ci_low"],
+            "high": accuracy["ci_high"],
+            "views": accuracy["views"],
+            "approximate": False,
+        }
+    )
+    fig = Drawing(figsize=(9, 4.8))
+    ax = fig.add_axes((0.075, 0.125, 0.91, 0.795))
+    ax.set_xscale("log")
+    span = points["high"].max() - points["low"].min()
+    ax.set_xlim(points["x"].min() / 2, points["x"].max() * 2)
+    ax.set_ylim(points["low"].min() - 0.12 * span, points["high"].max() + 0.12 * span)
+    ax.set_xlabel("MMACs per prediction (10⁶ multiply-accumulates, counted here)")
+    ax.set_ylabel("Top-1 accuracy on synthetic-kinetics (%)")
+    ax.set_title("Measured here on synthetic-kinetics (moving shapes, not Kinetics)")
+    _draw_points(ax, points, {})
+    return fig
+
+
+def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> None:
+    """Markers with their window inside, intervals, arrows, legend and names."""
+    points = points.sort_values(["mode", "model", "number"], ignore_index=True)
+    ax.grid(True)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for point in points.itertuples():
+        shade = color(point.model)
+        filled = point.mode == "stream" and not point.approximate
+        if "low" in points:
+            reach = [[point.y - point.low], [point.high - point.y]]
+            ax.errorbar(point.x, point.y, reach, color=shade, lw=1.3, capsize=5, zorder=2)
+        ax.scatter([point.x], [point.y], s=340 if point.mode == "clips" else 250,
+                   marker=_MARKERS[point.mode], facecolor=shade if filled else "white",
+                   edgecolor=shade, linewidth=1.5, linestyle="--" if point.approximate else "-",
+                   gid=f"{point.model}:{point.mode}:{point.number}", zorder=3)
+        size = 7.5 if point.number < 100 else 6.5
+        ax.text(point.x, point.y, str(point.number), color="white" if filled else shade, size=size,
+                weight="bold", ha="center", va="center_baseline", gid="number", zorder=4)
+    taken = _draw_arrows(ax, points) + [_draw_legend(ax, points)]
+    _place_names(ax, points, taken, spots)
+
+
+def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
+    """Arrows regular -> continual at its native window -> wider windows; returns what they cover.
+
+    A control (clip predictions averaged) is reached from its own clip net.
+    """
+    clip = points[points["mode"] == "clip"]
+    pairs = []
+    for model, stream in points[points["mode"] == "stream"].groupby("model"):
+        regular = clip[("co" + clip["model"]) == model].head(1)
+        pairs += pairwise([*regular.itertuples(), *stream.sort_values("number").itertuples()])
+    for control in points[points["mode"] == "clips"].itertuples():
+        pairs += [(a, control) for a in clip[clip["model"] == control.model].itertuples()]
+    covered = []
+    for a, b in pairs:
+        ends = [(a.x, a.y), (b.x, b.y)]
+        ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=10, lw=1.3, alpha=0.7,
+                                     color=color(b.model), shrinkA=9, shrinkB=10, zorder=1))
+        start, end = ax.transData.transform(ends)
+        covered += [_square(start + share * (end - start), 2) for share in np.linspace(0, 1, 40)]
+    return covered
+
+
+def _square(centre: np.ndarray, half: float) -> Bbox:
+    return Bbox([centre - half, centre + half])
+
+
+def _place_names(ax: Axes, points: pd.DataFrame, taken: list[Bbox], spots: dict) -> None:
+    """Write each model's name beside its marker: at its spot, else at the first free place.
+
+    A continual net is named once, at its widest window. `spots` maps a model to (right, up, ha)
+    in points; other names avoid `taken`, the markers, the intervals and the names before them.
+    """
+    per_point = ax.figure.dpi / 72
+    for point in points.itertuples():
+        centre = ax.transData.transform((point.x, point.y))
+        taken.append(_square(centre, (12 if point.mode == "clips" else 9) * per_point))
+        if "low" in points:
+            ends = ax.transData.transform([(point.x, point.low), (point.x, point.high)])
+            taken.append(Bbox(ends + [(-5, 0), (5, 0)]))
+    widest = points.groupby(["model", "mode"])["number"].transform("max")
+    for point in points[(points["mode"] != "stream") | (points["number"] == widest)].itertuples():
+        name = ("~ " if point.approximate else "") + label(point.model)
+        if point.mode == "clips":
+            name += f", mean of {point.views:.0f} clips"
+        text = ax.annotate(name, (point.x, point.y), (0, 0), textcoords="offset points",
+                           color=color(point.model), size=9, gid="name", zorder=5)
+        if point.model in spots:
+            right, up, ha = spots[point.model]
+            text.set(position=(right, up), ha=ha, va="center")
+        else:
+            _move_to_free_place(text, taken)
+        taken.append(text.get_window_extent().padded(2))
+
+
+def _move_to_free_place(text: Annotation, taken: list[Bbox]) -> None:
+    """Move `text` around its point, nearest places first, until it touches nothing `taken`."""
+    inside = text.axes.get_window_extent()
+    places = []
+    for radius, angle in product((12, 16, 22, 30), (0, 180, 90, -90, 45, 135, -45, -135)):
+        right, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        place = {
+            "position": (radius * right, radius * up),
+            "ha": "center" if abs(right) < 0.1 else "left" if right > 0 else "right",
+            "va": "center" if abs(up) < 0.1 else "bottom" if up > 0 else "top",
+        }
+        text.set(**place)
+        box = text.get_window_extent().padded(2)
+        outside = box.x0 < inside.x0 or box.x1 > inside.x1
+        places.append((box.count_overlaps(taken) + 100 * outside, len(places), place))
+        if places[-1][0] == 0:
+            break
+    text.set(**min(places)[2])
+
+
+def _draw_legend(ax: Axes, points: pd.DataFrame) -> Bbox:
+    """The legend at the emptiest corner, held there; returns the area it covers."""
+    marks = {
+        "clip": "one clip per prediction, its frames inside",
+        "stream": "one frame per prediction, the window inside",
+        "clips": "clip predictions averaged over the frames inside",
+    }
+    handles = [
+        Line2D([], [], marker=_MARKERS[mode], ls="", ms=9, mec=MUTED, mew=1.5, label=text,
+               mfc=MUTED if mode == "stream" else "white")
+        for mode, text in marks.items()
+        if mode in set(points["mode"])
+    ]
+    if points["approximate"].any():
+        handles.append(Line2D([], [], color=MUTED, ls="--", label="approximate (~)"))
+    if "low" in points:
+        handles.append(Line2D([], [], color=MUTED, lw=1.3, label="95 % interval"))
+    legend = ax.legend(handles=handles, loc="best")
+    box = legend.get_window_extent()
+    legend.set_loc(tuple(ax.transAxes.inverted().transform(box.p0)))
+    return box
