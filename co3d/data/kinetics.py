@@ -42,10 +42,10 @@ class Dataset:
 
 
 def load(root: Path, split: str, labels: Sequence[str], name: str) -> Dataset:
-    """The clips of `root/annotations/{split}.csv`, or `root/{split}.csv`, found under `root/{split}`.
+    """The clips that `root/annotations/{split}.csv` (or `root/{split}.csv`) plans.
 
-    Clips are found by file name, `{id}_{start:06d}_{end:06d}` with any of EXTENSIONS, so folders
-    may be flat or one per label in any spelling. Raises FileNotFoundError without an annotation,
+    They are found under `root/{split}` by file name, `{id}_{start:06d}_{end:06d}` with any of
+    EXTENSIONS, so folders may be flat or one per label in any spelling. Raises FileNotFoundError without an annotation,
     ValueError for a row it cannot use.
     """
     root = Path(root)

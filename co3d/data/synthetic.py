@@ -38,6 +38,12 @@ MOTIONS: dict[str, tuple[complex, complex]] = {
     "rotating counterclockwise": (0, -1j),
 }
 SYNTHETIC_KINETICS_LABELS: tuple[str, ...] = tuple(sorted(MOTIONS))
+# Shapes as distances from their middle, of like area at like radius: disc, square, triangle.
+KINDS = (
+    lambda x, y: np.sqrt(x * x + y * y),
+    lambda x, y: 1.15 * np.maximum(abs(x), abs(y)),
+    lambda x, y: 1.4 * np.maximum(0.866 * abs(x) + 0.5 * y, -y),
+)
 SPLITS = {"train": 1200, "val": 240, "test": 1008}
 MEAN_RADIUS = 20.0  # pixels; at this distance from the centre all classes move equally fast
 
@@ -140,9 +146,7 @@ def render(recipe: Recipe, label: str, key: Sequence[int]) -> np.ndarray:
     return np.clip(picture + recipe.pixel_noise * noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def _lives(
-    recipe: Recipe, label: str, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _lives(recipe: Recipe, label: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Where each shape is, complex (N,T), NaN where there is none; its life's look, (N,T,6).
 
     A look is radius, kind (0, 1, 2), angle, and red, green, blue. The place in the middle of a
@@ -212,27 +216,29 @@ def _paint(canvas: np.ndarray, recipe: Recipe, places: np.ndarray, looks: np.nda
     shape, frame = np.nonzero(seen)
     layer = seen.cumsum(axis=0)[seen]
     by_layer = np.argsort(layer, kind="stable")
-    shape, frame = shape[by_layer], frame[by_layer]
-    ends = np.bincount(layer).cumsum()
+    shape, frame, layer = shape[by_layer], frame[by_layer], layer[by_layer]
 
     place, look = places[shape, frame], looks[shape, frame].astype(np.float32)
     column, row = np.floor(place.real).astype(int), np.floor(place.imag).astype(int)
     side = np.arange(-reach, reach + 1)
-    x = (side + (column + 0.5 - place.real)[:, None]).astype(np.float32)[:, None, :]
-    y = (side + (row + 0.5 - place.imag)[:, None]).astype(np.float32)[:, :, None]
+    dx = (side + (column + 0.5 - place.real)[:, None]).astype(np.float32)[:, None, :]
+    dy = (side + (row + 0.5 - place.imag)[:, None]).astype(np.float32)[:, :, None]
     cos, sin = np.cos(look[:, 2, None, None]), np.sin(look[:, 2, None, None])
-    along, across = abs(cos * x + sin * y), cos * y - sin * x
-    distance = np.hypot(x, y)
-    square, triangle = look[:, 1] == 1, look[:, 1] == 2
-    distance[square] = 1.15 * np.maximum(along, abs(across))[square]
-    distance[triangle] = 1.4 * np.maximum(0.866 * along + 0.5 * across, -across)[triangle]
-    cover = np.clip(0.5 + look[:, 0, None, None] - distance, 0, 1)[..., None]
+    x, y = cos * dx + sin * dy, cos * dy - sin * dx
+    distance = np.empty_like(x)
+    for kind, measure in enumerate(KINDS):
+        these = look[:, 1] == kind
+        distance[these] = measure(x[these], y[these])
+    cover = np.clip(0.5 + look[:, 0, None, None] - distance, 0, 1).ravel()
 
     height, width = canvas.shape[1:3]
-    line = (frame * height + edge + row)[:, None, None] + side[:, None]
-    pixel = line * width + (edge + column)[:, None, None] + side
-    colour, pixels = look[:, None, None, 3:], canvas.reshape(-1, 3)
-    for low, high in itertools.pairwise(ends):
+    corner = (frame * height + edge + row) * width + edge + column
+    patch = (side[:, None] * width + side).ravel()
+    inside = np.flatnonzero(cover)
+    drawn, spot = np.divmod(inside, patch.size)
+    pixel, cover, colour = corner[drawn] + patch[spot], cover[inside, None], look[drawn, 3:]
+    pixels = canvas.reshape(-1, 3)
+    for low, high in itertools.pairwise(np.bincount(layer[drawn]).cumsum()):
         at = pixel[low:high]
         below = pixels[at]
         pixels[at] = below + cover[low:high] * (colour[low:high] - below)
