@@ -1,0 +1,83 @@
+"""Where a result came from: code, versions, machine and settings; never a machine's paths."""
+
+import platform
+import re
+import subprocess
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ..paths import repo_root
+
+
+def provenance(
+    *, notebook: str, seed: int, device: str = "cpu", precision: str = "float32"
+) -> dict[str, Any]:
+    """What every row of a run carries beside its values, by column."""
+    import av
+    import torch
+
+    import co3d
+
+    commit, dirty = _git_state()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "date": date.today().isoformat(),
+        "co3d": co3d.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "av": av.__version__,
+        "ffmpeg": av.ffmpeg_version_info,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "seed": seed,
+        "notebook": notebook,
+    }
+
+
+def device_name(device: str = "cpu") -> str:
+    """The processor's or accelerator's own name."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _git_state() -> tuple[str, int | None]:
+    """Commit and whether results could differ from what it gives; ("", None) outside a clone."""
+    import nbformat
+
+    from .rules import source_hash
+
+    def hash_of(text: str) -> str:
+        return source_hash(nbformat.reads(text, 4))
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", repo_root(), *args], capture_output=True, check=True)
+        return done.stdout.decode()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()) != repo_root():
+            return "", None
+        commit = git("rev-parse", "--short=12", "HEAD").strip()
+        paths = ("co3d", "notebooks", "constraints.txt")
+        changed = [line[3:] for line in git("status", "--porcelain", "-uall", *paths).splitlines()]
+    except (OSError, subprocess.CalledProcessError):
+        return "", None
+
+    def differs(name: str) -> bool:
+        if not name.endswith(".ipynb"):
+            return True
+        try:  # a notebook differs by its sources, not by outputs that a run leaves
+            now = (repo_root() / name).read_text("utf-8")
+            return hash_of(git("show", f"HEAD:{name}")) != hash_of(now)
+        except (OSError, subprocess.CalledProcessError, nbformat.reader.NotJSONError):
+            return True
+
+    return commit, int(any(differs(name) for name in changed))

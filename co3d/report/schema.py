@@ -1,0 +1,191 @@
+"""The columns of all result tables: what each means, its type, and how a table uses it.
+
+results/README.md is generated from here.
+"""
+
+from dataclasses import dataclass
+
+COLUMNS: dict[str, tuple[type, str]] = {
+    # what was run
+    "model": (str, "name in co3d.list_models()"),
+    "weights": (str, "file or source of the weights and the start of their sha256"),
+    "dataset": (str, "data set"),
+    "split": (str, "train, val or test"),
+    "protocol": (str, "which frames are fed and which prediction counts"),
+    "mode": (str, "clip: one prediction per clip; clips: mean of several; stream: one per frame"),
+    "window": (int, "span of the head's running average in input frames; blank for clip nets"),
+    "image_size": (int, "height and width of a frame in pixels"),
+    "frames": (int, "frames fed for one prediction (clip) or per video (stream)"),
+    "views": (int, "clip predictions averaged into one"),
+    "fps": (float, "frames per second of video at which frames are sampled"),
+    "fill": (str, "what a stream's state starts from: zeros or replicate; blank for clip nets"),
+    "crops": (int, "spatial crops averaged"),
+    "channel_order": (str, "rgb or bgr"),
+    "norm": (str, "mean/std that frames are normalised with"),
+    "limit": (int, "only the first so many videos; 0 is all"),
+    "claim": (str, "which equality is measured"),
+    "dtype": (str, "number type of the computation"),
+    "implementation": (str, "whose code, in which form"),
+    "batch": (int, "streams or clips computed at once"),
+    "epoch": (int, "passes over the training videos"),
+    "frames_seen": (int, "frames since the stream was reset"),
+    # what came out
+    "n_expected": (int, "videos in the split"),
+    "n_found": (int, "videos found on disk"),
+    "n_scored": (int, "videos with a prediction: the denominator of top1 and top5"),
+    "top1": (float, "correct at the first guess, percent of n_scored"),
+    "top5": (float, "correct within five guesses, percent of n_scored"),
+    "ci_low": (float, "lower end of the 95 % Wilson interval of top1, percent"),
+    "ci_high": (float, "upper end of the 95 % Wilson interval of top1, percent"),
+    "map_official": (float, "mean average precision, missing videos last, percent"),
+    "map_common": (float, "mean average precision over scored videos, percent"),
+    "macs_per_prediction": (float, "multiply-accumulates for one prediction"),
+    "params": (int, "parameters"),
+    "macs_clip": (int, "multiply-accumulates of convolutions and linear layers, one clip"),
+    "macs_step": (int, "the same for one step, the largest within a period"),
+    "macs_frame": (float, "the same per frame, mean over a period"),
+    "flops_paper_clip": (int, "one clip, in the paper's counting"),
+    "flops_paper_step": (int, "one step, in the paper's counting"),
+    "flops_published": (float, "as published"),
+    "receptive_field": (int, "input frames that one prediction depends on"),
+    "padding": (int, "aggregated temporal zero padding at one end, frames"),
+    "warmup": (int, "frames before the first output"),
+    "stride": (int, "frames between two predictions"),
+    "max_abs_diff": (float, "largest difference of the logits"),
+    "max_rel_diff": (float, "the same divided by the largest logit"),
+    "tolerance": (float, "largest max_rel_diff that counts as equal"),
+    "latency_ms_median": (float, "time of one prediction, median, ms"),
+    "latency_ms_p95": (float, "time of one prediction, 95th percentile, ms"),
+    "latency_ms_std": (float, "time of one prediction, standard deviation, ms"),
+    "throughput_per_s": (float, "predictions per second"),
+    "peak_mem_mb": (float, "peak memory during inference, MB"),
+    "state_mb": (float, "memory of one stream's state, MB"),
+    "gemm_peak_gmacs": (float, "measured peak of a matrix product, 10^9 MACs per second"),
+    "learning_rate": (float, "learning rate at the end of the epoch"),
+    "train_loss": (float, "mean cross entropy over the epoch's training clips"),
+    "val_top1": (float, "correct at the first guess, percent of the validation clips"),
+    "seconds": (float, "wall time"),
+    # where it came from
+    "commit": (str, "git commit of the code; blank outside a clone"),
+    "dirty": (int, "1 if co3d/, notebook sources or constraints.txt differed from that commit"),
+    "date": (str, "day on which this value was first obtained"),
+    "co3d": (str, "version"),
+    "python": (str, "version"),
+    "torch": (str, "version"),
+    "av": (str, "version"),
+    "ffmpeg": (str, "version inside av"),
+    "device": (str, "processor or accelerator"),
+    "threads": (int, "CPU threads"),
+    "precision": (str, "number type of the run"),
+    "seed": (int, "seed of the random numbers"),
+    "notebook": (str, "notebook that wrote the row"),
+}
+PROVENANCE = tuple(list(COLUMNS)[list(COLUMNS).index("commit") :])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one table by role; `compare` treats each role differently.
+
+    `exact` values are equal or not, `flips` are accuracies, `machine` values depend on the machine
+    (times, memory, rounding), `rest` follows from the others and is not compared.
+    """
+
+    about: str
+    key: tuple[str, ...]
+    exact: tuple[str, ...] = ()
+    flips: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The columns that a caller fills."""
+        return self.key + self.exact + self.flips + self.machine + self.rest
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, in file order: own, then the provenance that is not among them."""
+        return self.own + tuple(name for name in PROVENANCE if name not in self.own)
+
+
+def _table(about: str, **roles: str) -> Table:
+    return Table(about, **{role: tuple(names.split()) for role, names in roles.items()})
+
+
+TABLES = {
+    "accuracy": _table(
+        "Accuracy over a data set.",
+        key="model weights dataset split protocol mode window frames views fps fill crops "
+        "channel_order norm limit",
+        exact="n_expected n_found n_scored macs_per_prediction map_official map_common",
+        flips="top1 top5",
+        rest="ci_low ci_high",
+    ),
+    "models": _table(
+        "Size, cost and stream constants of every model, computed from the model itself.",
+        key="model window image_size frames",
+        exact="params macs_clip macs_step macs_frame flops_paper_clip flops_paper_step "
+        "flops_published receptive_field padding warmup stride",
+    ),
+    "equivalence": _table(
+        "How far a stream is from the clip net that it must equal.",
+        key="model window claim dtype frames",
+        exact="tolerance",
+        machine="max_abs_diff max_rel_diff",
+    ),
+    "transient": _table(
+        "Accuracy against the frames seen since a reset.",
+        key="model dataset window fill limit frames_seen",
+        exact="n_scored",
+        flips="top1",
+    ),
+    "benchmark": _table(
+        "Speed and memory; one file benchmark-<device>-<precision>.csv each.",
+        key="model implementation mode window batch threads",
+        machine="latency_ms_median latency_ms_p95 latency_ms_std throughput_per_s peak_mem_mb "
+        "state_mb gemm_peak_gmacs",
+    ),
+    "training": _table(
+        "Training curves of the committed mini weights.",
+        key="model dataset seed epoch",
+        machine="learning_rate train_loss val_top1 seconds",
+    ),
+}
+
+
+def readme() -> str:
+    """The text of results/README.md: every table's key, columns and how it is compared."""
+    roles = {
+        "key": "key",
+        "exact": "exact",
+        "flips": "flipped videos",
+        "machine": "differs by machine",
+        "rest": "not compared",
+    }
+    lines = [
+        "# Results",
+        "",
+        "Everything measured or computed here, as tidy CSV: raw numbers, one row per key, blank",
+        "where a value does not apply. The notebooks write the tables and `co3d/report/schema.py`",
+        "this page (`make update`); nothing is edited by hand. An unchanged value keeps its row",
+        "and date. Published numbers are in `paper/`, never mixed with these.",
+        "",
+        "`make reproduce` compares each value as the last column says: *exact* values are equal or",
+        "not, accuracies are compared in flipped videos, others depend on the machine.",
+    ]
+    for name, table in TABLES.items():
+        file = "benchmark-<device>-<precision>" if name == "benchmark" else name
+        lines += ["", f"## {file}.csv", "", table.about, ""]
+        lines += ["| column | type | meaning | compared |", "|---|---|---|---|"]
+        for role, label in roles.items():
+            lines += [_dictionary_row(column, label) for column in getattr(table, role)]
+    lines += ["", "## Provenance", "", "Every row also carries:", ""]
+    lines += ["| column | type | meaning |", "|---|---|---|"]
+    lines += [_dictionary_row(column) for column in PROVENANCE]
+    return "\n".join(lines) + "\n"
+
+
+def _dictionary_row(column: str, *more: str) -> str:
+    kind, meaning = COLUMNS[column]
+    return f"| {' | '.join((f'`{column}`', kind.__name__, meaning, *more))} |"

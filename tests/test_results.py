@@ -1,0 +1,229 @@
+"""Result tables: what is written reads back, what is malformed is named, what changed is seen."""
+
+import math
+import subprocess
+
+import nbformat
+import pandas as pd
+import pytest
+
+from co3d import report
+from co3d.report import origin, results, schema
+from co3d.report.origin import provenance
+
+ORIGIN = {
+    "commit": "0123456789ab",
+    "dirty": 0,
+    "date": "2020-01-01",
+    "co3d": "0.1.0",
+    "python": "3.11.7",
+    "torch": "2.13.0",
+    "av": "18.1.0",
+    "ffmpeg": "8.1",
+    "device": "Some CPU @ 2.0 GHz",
+    "threads": 2,
+    "precision": "float32",
+    "seed": 0,
+    "notebook": "05_kinetics400",
+}
+LATER = {**ORIGIN, "date": "2021-02-02", "commit": "ba9876543210"}
+
+
+def transient(**changes):
+    row = {"model": "cox3d_mini", "dataset": "synthetic-kinetics", "window": 16, "fill": "zeros",
+           "limit": 0, "frames_seen": 1, "n_scored": 1000, "top1": 50.0}  # fmt: skip
+    return {**row, **changes}
+
+
+def benchmark(**changes):
+    row = dict.fromkeys(schema.TABLES["benchmark"].own)
+    return {**row, "model": "cox3d_s", "mode": "step", "threads": 1, **changes}
+
+
+def test_values_survive_the_file_exactly(tmp_path):
+    row = transient(top1=100 / 3, window=None, fill="")
+    path = results.write("transient", [row], tmp_path, ORIGIN)
+    back = results.read("transient", tmp_path)
+    assert path.read_text().count("\n") == 2
+    assert tuple(back.columns) == schema.TABLES["transient"].columns
+    assert back["top1"][0] == 100 / 3
+    assert back["window"].isna()[0] and back["fill"][0] == ""
+    assert (back["frames_seen"][0], back["commit"][0], back["dirty"][0]) == (1, "0123456789ab", 0)
+
+
+def test_no_file_is_an_empty_table_with_all_columns(tmp_path):
+    for name, table in schema.TABLES.items():
+        frame = results.read(name, tmp_path)
+        assert frame.empty and tuple(frame.columns) == table.columns
+
+
+def test_an_unchanged_value_keeps_its_row_and_date(tmp_path):
+    results.write("transient", [transient(), transient(frames_seen=2)], tmp_path, ORIGIN)
+    before = (tmp_path / "transient.csv").read_bytes()
+    results.write("transient", [transient()], tmp_path, LATER)
+    assert (tmp_path / "transient.csv").read_bytes() == before
+    results.write("transient", [transient(top1=51.0)], tmp_path, LATER)
+    dates = results.read("transient", tmp_path).set_index("frames_seen")["date"]
+    assert dates.to_dict() == {1: "2021-02-02", 2: "2020-01-01"}
+
+
+def test_any_order_of_rows_gives_the_same_file(tmp_path):
+    rows = [transient(frames_seen=n, window=w) for n in (100, 9, 1) for w in (64, 16, None)]
+    one = results.write("transient", rows, tmp_path / "a", ORIGIN).read_text()
+    for row in reversed(rows):
+        other = results.write("transient", [row], tmp_path / "b", ORIGIN)
+    assert other.read_text() == one
+    assert results.read("transient", tmp_path / "a")["frames_seen"].tolist()[:3] == [1, 9, 100]
+
+
+def test_merge_keeps_the_rows_of_others(tmp_path):
+    results.write("transient", [transient()], tmp_path / "old", ORIGIN)
+    new = results.write("transient", [transient(frames_seen=2)], tmp_path / "new", LATER)
+    results.merge(new, tmp_path / "old")
+    assert results.read("transient", tmp_path / "old")["date"].tolist() == [
+        "2020-01-01",
+        "2021-02-02",
+    ]
+
+
+def test_a_benchmark_file_is_named_by_device_and_its_threads_are_the_rows_own(tmp_path):
+    path = results.write("benchmark", [benchmark(), benchmark(threads=2)], tmp_path, ORIGIN)
+    assert path.name == "benchmark-some-cpu-2-0-ghz-float32.csv"
+    results.write("benchmark", [benchmark()], tmp_path, {**ORIGIN, "device": "Other"})
+    back = results.read("benchmark", tmp_path)
+    assert back["threads"].tolist() == [1, 1, 2]
+    assert set(back["device"]) == {"Some CPU @ 2.0 GHz", "Other"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"model": "x"}], "lacks 'dataset'"),
+        ([transient(extra=1)], "unknown column 'extra'"),
+        ([transient(top1="high")], "top1 is 'high', expected a finite number"),
+        ([transient(top1=math.inf)], "top1 is inf"),
+        ([transient(window=1.5)], "window is 1.5, expected a whole number"),
+        ([transient(), transient()], "the same key"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        results.write("transient", rows, tmp_path, ORIGIN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_table_names_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match="'speed'; there are accuracy, models"):
+        results.read("speed", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.replace("top1", "top_1", 1), r"header of transient.csv .* top1, top_1"),
+        (lambda t: t.replace("50.0", "fifty"), "transient.csv, row 2: top1 is 'fifty'"),
+        (lambda t: t.replace("50.0", "nan"), "row 2: top1 is 'nan', expected a finite number"),
+        (lambda t: t.replace(",zeros,", ","), "row 2: expected 21 cells, found 20"),
+        (lambda t: t + t.splitlines()[1] + "\n", "two rows with the same key"),
+        (lambda t: t.replace("zeros", '"zeros'), "not a CSV file"),
+        (lambda t: "", "header of transient.csv"),
+        (lambda t: b"\xff\xfe" + t.encode(), "not a CSV file in UTF-8"),
+    ],
+)
+def test_malformed_files_are_named_with_the_row(tmp_path, damage, message):
+    path = results.write("transient", [transient()], tmp_path, ORIGIN)
+    text = damage(path.read_text())
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message):
+        results.read("transient", tmp_path)
+
+
+def test_compare_tells_flips_machine_new_and_missing_apart(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    rows = [transient(frames_seen=n) for n in range(1, 5)]
+    results.write("transient", rows, old, ORIGIN)
+    rows = [transient(), transient(frames_seen=2, top1=50.3), transient(frames_seen=3, n_scored=9),
+            transient(frames_seen=5)]  # fmt: skip
+    results.write("transient", rows, new, LATER)
+    results.write("benchmark", [benchmark(latency_ms_median=1.5)], old, ORIGIN)
+    results.write("benchmark", [benchmark(latency_ms_median=2.5)], new, ORIGIN)
+    compared = results.compare(new, old)
+    verdicts = {
+        (row.row.split()[-1], row.column): row.verdict
+        for row in compared[compared["table"] == "transient"].itertuples()
+    }
+    assert verdicts["1", "top1"] == verdicts["2", "n_scored"] == "equal"
+    assert verdicts["2", "top1"] == "within 3 flipped videos"
+    assert verdicts["3", "n_scored"] == "differs" and verdicts["3", "top1"] == "equal"
+    assert verdicts["4", ""] == "missing" and verdicts["5", ""] == "new"
+    timing = compared[compared["column"] == "latency_ms_median"]
+    assert timing["verdict"].tolist() == ["differs by machine"]
+
+
+def test_rows_of_notebooks_that_did_not_run_are_not_missing(tmp_path):
+    results.write("transient", [transient()], tmp_path / "old", ORIGIN)
+    (tmp_path / "new").mkdir()
+    compared = results.compare(tmp_path / "new", tmp_path / "old", notebooks=["01_other"])
+    assert compared.empty and "verdict" in compared
+
+
+def test_a_run_s_rows_come_before_the_committed_ones_whatever_their_limit(tmp_path):
+    results.write("transient", [transient(limit=24, top1=1.0)], tmp_path / "new", LATER)
+    results.write("transient", [transient(), transient(window=64)], tmp_path / "old", ORIGIN)
+    new, old = (results.read("transient", tmp_path / name) for name in ("new", "old"))
+    both = results.combine("transient", new, old)
+    assert both[["window", "limit", "top1"]].values.tolist() == [[16, 24, 1.0], [64, 0, 50.0]]
+    pd.testing.assert_frame_equal(results.combine("transient", new[:0], old), old)
+
+
+def test_a_notebook_writes_and_reads_through_the_package(tmp_path):
+    out = report.output_folder(tmp_path / "deep" / "run")
+    report.write("transient", [transient(dataset="made-up")], out, notebook="07_x", seed=3)
+    row = report.read("transient", out).query("dataset == 'made-up'").iloc[0]
+    assert (row["seed"], row["notebook"], row["precision"]) == (3, "07_x", "float32")
+    assert (out / "results" / "transient.csv").exists()
+
+
+def test_provenance_has_every_column_and_no_path():
+    row = provenance(notebook="05", seed=0)
+    assert tuple(row) == schema.PROVENANCE
+    assert all("/" not in str(value) for name, value in row.items() if name != "device")
+
+
+def test_dirty_means_that_code_or_notebook_sources_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(origin, "repo_root", lambda: tmp_path)
+    assert origin._git_state() == ("", None)
+
+    def git(*args):
+        subprocess.run(["git", "-C", tmp_path, *args], check=True, capture_output=True)
+
+    (tmp_path / "co3d").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    cell = nbformat.v4.new_code_cell("1 + 1", id="one")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    path = tmp_path / "notebooks" / "00.ipynb"
+    nbformat.write(notebook, path)
+    (tmp_path / "co3d" / "a.py").write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "-m", "m")
+    commit, dirty = origin._git_state()
+    assert len(commit) == 12 and dirty == 0
+
+    cell.outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(notebook, path)
+    (tmp_path / "elsewhere.txt").write_text("2")
+    assert origin._git_state()[1] == 0
+    cell.source = "1 + 2"
+    nbformat.write(notebook, path)
+    assert origin._git_state()[1] == 1
+    git("checkout", "-q", ".")
+    (tmp_path / "co3d" / "b.py").write_text("untracked")
+    assert origin._git_state()[1] == 1
+
+
+def test_every_column_of_a_table_is_in_the_dictionary():
+    used = {name for table in schema.TABLES.values() for name in table.columns}
+    assert used == set(schema.COLUMNS)
+    for name in used:
+        assert f"`{name}`" in schema.readme()
