@@ -45,8 +45,8 @@ def load(root: Path, split: str, labels: Sequence[str], name: str) -> Dataset:
     """The clips that `root/annotations/{split}.csv` (or `root/{split}.csv`) plans.
 
     They are found under `root/{split}` by file name, `{id}_{start:06d}_{end:06d}` with any of
-    EXTENSIONS, so folders may be flat or one per label in any spelling. Raises FileNotFoundError without an annotation,
-    ValueError for a row it cannot use.
+    EXTENSIONS, so folders may be flat or one per label in any spelling. Raises FileNotFoundError
+    without an annotation, ValueError for a row it cannot use.
     """
     root = Path(root)
     table = _first(root / "annotations" / f"{split}.csv", root / f"{split}.csv")

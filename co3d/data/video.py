@@ -1,12 +1,244 @@
-"""Video files, cameras and streams as timed RGB frames, through PyAV (FFmpeg)."""
+"""Video files, cameras and streams as timed RGB frames, through PyAV (FFmpeg).
 
+Time comes from the frames' own presentation times, counted from the first frame; frame counts and
+rates in headers are only claims. Pixels are taken as square, as every pipeline of this field does.
+"""
+
+import itertools
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+MAX_PIXELS = 2**25  # per frame: more than 8K (7680x4320), less than a made-up header can ask for
+MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, not a pause
+MAX_FAILURES = 16  # reads in a row that fail before a file counts as ended
+TIMEOUT = 10.0  # seconds, for stream addresses to open or to send something
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # of `write`
+ROUNDING = 1e-3  # seconds; containers such as Matroska store times in whole milliseconds
+
+F = TypeVar("F")
+
+
+class VideoError(ValueError):
+    """A video that cannot be used; says which, why and, where there is something, what to do."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Of the best video stream: size as displayed (rotation applied), frames per second (nan
+    where nothing tells), seconds claimed (None for live sources), rotation that was applied
+    (degrees counter-clockwise), codec name, number of video streams.
+    """
+
+    width: int
+    height: int
+    fps: float
+    duration: float | None
+    rotation: int
+    codec: str
+    streams: int
+
+
+@dataclass
+class Clip:
+    """Frames uint8 (T,H,W,3) at `times` (seconds), with a status.
+
+    "ok": every wanted frame came intact; "partial": something before the last one was damaged
+    or lost; "too_short": an intact video that ends early, so the last times are missing.
+    """
+
+    frames: np.ndarray
+    times: tuple[float, ...]
+    status: str
+    note: str
+
+
+class Reader:
+    """Frames of a file, camera (`/dev/video0`) or stream address, one after the other.
+
+    `with Reader(source) as reader: for time, rgb in reader: ...` gives seconds since the first
+    frame and uint8 (H,W,3). Entering raises VideoError for what cannot be opened, iterating for
+    a video without a single decodable frame. Damaged packets are survived and counted: `status`
+    is "ok", "partial" or "decode_error", `note` says why in one sentence, "" where all is well.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self.n_frames = 0
+        self._lost = self._damaged = 0
+        self._counted = False  # time is index / rate, because presentation times are unusable
+        self._missing_end = ""
+        self._reformatter = VideoReformatter()
+
+    def __enter__(self) -> "Reader":
+        self._container = _open(self.source)
+        try:
+            self._stream = _video_stream(self._container, self.source)
+        except VideoError:
+            self._container.close()
+            raise
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.fps = float(rate) if rate else math.nan
+        # AVI stores no presentation times, so with B-frames those that FFmpeg offers are guesses
+        # in decode order. The frames come in the right order; they only have to be counted.
+        b_frames = self._stream.codec_context.has_b_frames
+        self._counted = self._container.format.name == "avi" and b_frames
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        for time, frame in self.decode():
+            yield time, self.rgb(frame)
+
+    @property
+    def status(self) -> str:
+        if self.n_frames == 0:
+            return "decode_error"
+        return "partial" if self._lost or self._damaged or self._missing_end else "ok"
+
+    @property
+    def note(self) -> str:
+        reasons = [
+            f"packets lost: {self._lost}" if self._lost else "",
+            f"frames damaged: {self._damaged}" if self._damaged else "",
+            self._missing_end,
+            f"presentation times are unusable, so frames are counted at {self.fps:.6g} fps"
+            if self._counted
+            else "",
+        ]
+        text = "; ".join(reason for reason in reasons if reason)
+        return text and text[0].upper() + text[1:] + "."
+
+    def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Frames as the decoder gives them, before `rgb`, with their times."""
+        time = origin = last = None
+        for frame in itertools.chain.from_iterable(map(self._decoded, self._packets())):
+            if not self._counted and frame.pts is None:
+                self._counted = True
+            if not self._counted:
+                origin = frame.pts if origin is None else origin
+                time = float((frame.pts - origin) * self._stream.time_base)
+                self._counted = last is not None and not last < time <= last + MAX_GAP
+            if self._counted:
+                time = self._next_time(last)
+            self.n_frames += 1
+            self._damaged += frame.is_corrupt
+            last = time
+            yield time, frame
+        if last is None:
+            raise VideoError(
+                f"{self.source}: not a single frame could be decoded "
+                f"({self._stream.codec.canonical_name}); the file is damaged or cut off."
+            )
+        claimed = _duration(self._container, self._stream)
+        end = last if math.isnan(self.fps) else last + 1 / self.fps
+        if claimed and claimed - end > max(1.0, 0.1 * claimed):
+            self._missing_end = f"the file claims {claimed:.1f} s but ends after {end:.1f} s"
+
+    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """The picture as displayed, uint8 (H,W,3): any pixel format to RGB, rotation applied."""
+        # One thread: for small frames it is twice as fast as handing out slices.
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    def _next_time(self, last: float | None) -> float:
+        if math.isnan(self.fps):
+            raise VideoError(f"{self.source}: neither usable frame times nor a frame rate.")
+        # By index where counting began at the start, so that no rounding adds up.
+        time = self.n_frames / self.fps
+        return time if last is None or time > last else last + 1 / self.fps
+
+    def _packets(self) -> Iterator[av.Packet | None]:
+        """Packets of the stream, then None to flush; a failing read is counted and passed over."""
+        patience = 1 if "://" in self.source else MAX_FAILURES
+        failures = 0
+        while failures < patience:
+            try:
+                for packet in self._container.demux(self._stream):
+                    failures = 0
+                    if packet.size:  # an empty one would end the decoder
+                        yield packet
+                break
+            except FFmpegError:
+                failures += 1
+                self._lost += 1
+        yield None
+
+    def _decoded(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            return self._stream.decode(packet)
+        except FFmpegError:
+            self._lost += 1
+            return []
+
+
+def probe(source: str | Path) -> VideoInfo:
+    """What the source is; decodes one frame, because only that tells size and rotation for sure."""
+    with Reader(source) as reader:
+        frame = next(reader.decode())[1]
+        size = (frame.width, frame.height)
+        width, height = size[::-1] if round(frame.rotation / 90) % 2 else size
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=reader.fps,
+            duration=_duration(reader._container, reader._stream),
+            rotation=frame.rotation,
+            codec=reader._stream.codec.canonical_name,
+            streams=len(reader._container.streams.video),
+        )
+
+
+def resample(
+    frames: Iterable[tuple[float, np.ndarray]], fps: float | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """At each k / fps the last frame at or before it; fps None passes all frames on.
+
+    A slower source repeats frames. The last frame lasts as long as the shortest step before it.
+    """
+    if fps is None:
+        return iter(frames)
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be above 0, not {fps}.")
+    return _pick(frames, (k / fps for k in itertools.count()))
+
+
+def sample(path: str | Path, times: Sequence[float]) -> Clip:
+    """The frames at the given times (seconds, in order): the last ones at or before each.
+
+    Decodes once, converts only wanted frames and stops at the last. Nothing replaces what is
+    damaged or missing, see Clip. Raises VideoError as Reader does.
+    """
+    if not times or times[0] < 0 or any(a > b for a, b in itertools.pairwise(times)):
+        raise ValueError("times must be one or more seconds from 0 up, in order.")
+    pictures, source, found = [], None, []
+    with Reader(path) as reader:
+        for time, frame in _pick(reader.decode(), times):
+            pictures.append(pictures[-1] if frame is source else reader.rgb(frame))
+            source = frame
+            found.append(time)
+    if len({picture.shape for picture in pictures}) > 1:
+        raise VideoError(f"{path}: the picture size changes within the video.")
+    status, note = reader.status, reader.note
+    if status == "ok" and len(found) < len(times):
+        status = "too_short"
+        note = (
+            f"The video ends before {times[len(found)]:.2f} s, {len(found)} of {len(times)} found."
+        )
+    return Clip(np.stack(pictures), tuple(found), status, note)
 
 
 def write(
@@ -20,18 +252,17 @@ def write(
 ) -> None:
     """Encode uint8 (H,W,3) RGB frames as H.264; the file appears under its name when complete.
 
-    One encoder thread and no time stamps of the day: the same frames give the same bytes.
-    `rotation` (degrees counter-clockwise) is only recorded, for players to apply.
+    One encoder thread and no date inside: the same frames give the same bytes. `rotation`
+    (degrees counter-clockwise) is only recorded, for players to apply.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with av.open(str(part), "w", format=path.suffix.lstrip(".")) as container:
+        with av.open(str(part), "w", format=FORMATS[path.suffix]) as container:
             rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream(
-                "libx264", rate=rate, options={"crf": str(crf), "preset": preset}
-            )
+            options = {"crf": str(crf), "preset": preset}
+            stream = container.add_stream("libx264", rate=rate, options=options)
             stream.thread_count = 1
             stream.pix_fmt = "yuv420p"
             if rotation:
@@ -45,3 +276,75 @@ def write(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _pick(frames: Iterable[tuple[float, F]], times: Iterable[float]) -> Iterator[tuple[float, F]]:
+    """For each of the rising times the last frame at or before it, until the frames end."""
+    wanted = iter(times)
+    want = next(wanted, None)
+    held, step = None, math.inf
+    for time, frame in frames:
+        if held is not None:
+            step = min(step, time - held[0])
+        while want is not None and want < time - ROUNDING:
+            if held is not None:
+                yield want, held[1]
+            want = next(wanted, None)
+        if want is None:
+            return
+        held = time, frame
+    # The last frame is on the screen for one more step; a lone one only at its own time.
+    end = held[0] + (0 if step == math.inf else step - 2 * ROUNDING) if held else -math.inf
+    while want is not None and want <= end + ROUNDING:
+        yield want, held[1]
+        want = next(wanted, None)
+
+
+def _open(source: str) -> av.container.InputContainer:
+    """Open for reading, without opinions about the bytes of its metadata."""
+    path, options = Path(source), {"max_pixels": str(MAX_PIXELS)}
+    if "://" in source:
+        address, extra = source, {"timeout": TIMEOUT}
+    elif path.is_dir():
+        raise VideoError(f"{source}: a folder, not a video file.")
+    elif not path.exists():
+        raise VideoError(f"{source}: no such file.")
+    elif path.is_file() and path.stat().st_size == 0:
+        raise VideoError(f"{source}: the file is empty (0 bytes).")
+    else:
+        # Absolute, because FFmpeg takes what stands before a colon for a protocol.
+        address, extra = str(path.absolute()), {"format": "v4l2"} if path.is_char_device() else {}
+    try:
+        return av.open(address, options=options, metadata_errors="ignore", **extra)
+    except (FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{source}: cannot be read as a video; it is damaged, cut off or something else "
+            f"({error.strerror})."
+        ) from error
+
+
+def _video_stream(container: av.container.InputContainer, source: str) -> av.VideoStream:
+    """The best video stream, ready for decoding in one thread; VideoError where there is none."""
+    stream = container.streams.best("video")
+    # FFmpeg would draw a text file as a terminal ("tty"), and cover art of music as a film.
+    text = container.format.name == "tty"
+    if text or stream is None or stream.disposition & Disposition.attached_pic:
+        raise VideoError(f"{source}: there is no video in it, only audio, text or data.")
+    context = stream.codec_context
+    if context is None:
+        raise VideoError(f"{source}: there is no decoder for its kind of video.")
+    if context.width * context.height > MAX_PIXELS:
+        raise VideoError(
+            f"{source}: claims {context.width} x {context.height} pixels per frame, more than "
+            f"the {MAX_PIXELS} that are read; the file is probably damaged."
+        )
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.thread_type, stream.thread_count = "SLICE", 1
+    return stream
+
+
+def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds that the headers claim."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / av.time_base
