@@ -38,13 +38,13 @@ def declared(notebook: NotebookNode) -> dict[str, Any]:
         raise ValueError(f"expected one cell tagged 'parameters', found {len(cells)}")
     values = {}
     for node in ast.parse(cells[0].source).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                values[name] = ast.literal_eval(value)
-            case _:
-                raise ValueError(
-                    f"the parameters cell holds more than literals: line {node.lineno}"
-                )
+        try:
+            (target,) = node.targets
+            values[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError):
+            raise ValueError(
+                f"line {node.lineno} of the parameters cell is not `name = literal`"
+            ) from None
     return values
 
 
