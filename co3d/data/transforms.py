@@ -26,7 +26,10 @@ class Transform:
 
     def __call__(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """A clip without batch, float32 (3,T,S,S), from uint8 RGB frames (T,H,W,3)."""
-        clip = torch.as_tensor(frames)
+        # As torch likes it: writable and without the negative strides of a flip.
+        clip = torch.as_tensor(
+            np.require(frames, requirements="CW") if isinstance(frames, np.ndarray) else frames
+        )
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != torch.uint8 or 0 in clip.shape:
             raise ValueError(
                 "Frames must be uint8 (T,H,W,3) with at least one frame and pixel, "
@@ -42,7 +45,7 @@ class Transform:
             clip = torch.stack([_resize(frame, height, width) for frame in clip.unbind(1)], dim=1)
         top, left = -(-(height - self.image_size) // 2), -(-(width - self.image_size) // 2)
         clip = clip[:, :, top : top + self.image_size, left : left + self.image_size]
-        mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (clip.new_tensor(values).view(3, 1, 1, 1) for values in (self.mean, self.std))
         return ((clip - mean) / std).contiguous()
 
     def frame(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -317,10 +317,8 @@ def _open(source: str) -> av.container.InputContainer:
     try:
         return av.open(address, options=options, metadata_errors="ignore", **extra)
     except (FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{source}: cannot be read as a video; it is damaged, cut off or something else "
-            f"({error.strerror})."
-        ) from error
+        guess = "is damaged, cut off or no video" if path.is_file() else "cannot be opened"
+        raise VideoError(f"{source}: {guess} ({error.strerror}).") from error
 
 
 def _video_stream(container: av.container.InputContainer, source: str) -> av.VideoStream:
