@@ -294,8 +294,8 @@ def _pick(frames: Iterable[tuple[float, F]], times: Iterable[float]) -> Iterator
             return
         held = time, frame
     # The last frame is on the screen for one more step; a lone one only at its own time.
-    end = held[0] + (0 if step == math.inf else step - 2 * ROUNDING) if held else -math.inf
-    while want is not None and want <= end + ROUNDING:
+    shown = max(2 * ROUNDING, 0.0 if step == math.inf else step) - ROUNDING
+    while held and want is not None and want < held[0] + shown:
         yield want, held[1]
         want = next(wanted, None)
 
