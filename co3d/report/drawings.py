@@ -18,7 +18,7 @@ NEW, AGAIN, KEPT, EMPTY = FAMILY_COLORS["x3d"], FAMILY_COLORS["slow"], "#CFE3F1"
 
 def _canvas(width: float, height: float, inches: float = 9.0) -> tuple[Drawing, Axes]:
     """An empty drawing of `width` x `height` units, origin top left, `inches` wide."""
-    fig = Drawing(figsize=(inches, inches * height / width))
+    fig = Drawing(inches, inches * height / width)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     ax.set_axis_off()
     return fig, ax
@@ -126,13 +126,11 @@ def padding_shift(frames: int = 6) -> Drawing:
 
 def clip_against_step(kernel: Sequence[int], frames: Sequence[int], clip: int) -> list[Image.Image]:
     """An animation: per new frame, a convolution over the last `clip` frames, and one step."""
-    return [_clip_against_step(kernel, frames, clip, now) for now in range(1, len(frames) + 1)]
+    return [_at_frame(now, kernel, frames, clip) for now in range(1, len(frames) + 1)]
 
 
 @mpl.rc_context(STYLE)
-def _clip_against_step(
-    kernel: Sequence[int], frames: Sequence[int], clip: int, now: int
-) -> Image.Image:
+def _at_frame(now: int, kernel: Sequence[int], frames: Sequence[int], clip: int) -> Image.Image:
     size = len(kernel)
     sums = np.convolve(frames[:now], kernel[::-1])  # outputs 1, 2, ... as far as frames 1..now go
     clips = max(0, now - clip + 1)
@@ -141,11 +139,8 @@ def _clip_against_step(
         window = range(now if stream else now - clip + 1, now + 1) if stream or clips else ()
         outputs = range(size, now + size) if stream else range(now - clip + size, now + 1)
         multiplications = size * now if stream else size * (clip - size + 1) * clips
-        title = (
-            "Frame by frame: one step, dashed sums wait for later frames"
-            if stream
-            else f"Clip by clip: all outputs of the last {clip} frames, most of them again"
-        )
+        title = f"Clip by clip: all outputs of the last {clip} frames, most of them again"
+        title = "Frame by frame: one step, dashed sums wait for later frames" if stream else title
         _say(ax, 0.4, top, title, ha="left", weight="bold", size=11)
         for t in range(1, now + 1):
             face, ink = (KEPT, INK) if t in window else ("white", MUTED)
@@ -170,17 +165,14 @@ def hero(video: np.ndarray, stem: str, folder: Path | str, *, names: tuple[str, 
     """Write the animation of a clip net against a stream on the same frames; returns its path.
 
     Args:
-        video: uint8 (T, H, W, 3).
+        video: uint8 (T, H, W, 3), of which every so many frames are shown.
         names: what the clip net and the stream are called.
-        clip_frames: frames of one clip; the clip net predicts at every frame from there on.
+        clip_frames, first_output: frame from which on either predicts at each new frame.
         clip_macs, step_macs: multiply-accumulates of one clip and of one step.
-        first_output: frame at which the stream predicts first.
-        every: animate every so many frames.
     """
-    times = list(range(1, len(video) + 1, every))
     ends = max(1, len(video) - clip_frames + 1) * clip_macs, len(video) * step_macs
     images = []
-    for now in times:
+    for now in range(every, len(video) + 1, every):
         clips = max(0, now - clip_frames + 1)
         rows = (
             (f"{names[0]}: every prediction computes {clip_frames} frames", clip_frames,
@@ -230,13 +222,11 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
     palette = Image.new("P", (1, 1))
     palette.putpalette([255 if c > 240 else c for c in colors])  # paper white, not nearly white
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    buffer = io.BytesIO()
-    first.save(buffer, format="GIF", save_all=True, append_images=rest, loop=0,
-               duration=[ms] * len(rest) + [2500])
+    buffer, times = io.BytesIO(), [ms] * len(rest) + [2500]
+    first.save(buffer, format="GIF", save_all=True, append_images=rest, loop=0, duration=times)
     if buffer.tell() > GIF_LIMIT_BYTES:
         raise ValueError(
-            f"{path.name} would take {buffer.tell():,} bytes, more than {GIF_LIMIT_BYTES:,}: "
-            "use fewer or smaller images"
+            f"{path.name} needs {buffer.tell():,} of {GIF_LIMIT_BYTES:,} bytes: use fewer images"
         )
     part = path.with_name(path.name + ".part")
     part.write_bytes(buffer.getvalue())

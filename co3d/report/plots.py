@@ -7,7 +7,6 @@ import io
 import math
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -53,6 +52,7 @@ FAMILY_COLORS = {
     "context": "#777777",
 }
 STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9.5,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -79,8 +79,8 @@ _MARKERS = {"clip": "s", "stream": "o", "clips": "D"}
 class Drawing(Figure):
     """A figure that a notebook shows once, as PNG, whatever its plotting backend."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, width: float, height: float) -> None:  # in inches
+        super().__init__(figsize=(width, height), dpi=100)
         FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:
@@ -145,7 +145,7 @@ def published_accuracy_vs_macs(published: pd.DataFrame, context: pd.DataFrame) -
             "approximate": points["approximate"].fillna(0).astype(bool),
         }
     )
-    fig = Drawing(figsize=(9, 6))
+    fig = Drawing(9, 6)
     ax = fig.add_axes((0.07, 0.095, 0.915, 0.845))
     ax.set_xscale("log")
     ax.set(xlim=(0.11, 8000), ylim=(52, 82.5))
@@ -181,7 +181,7 @@ def synthetic_accuracy_vs_macs(accuracy: pd.DataFrame) -> Figure:
             "approximate": False,
         }
     )
-    fig = Drawing(figsize=(9, 4.8))
+    fig = Drawing(9, 4.8)
     ax = fig.add_axes((0.075, 0.125, 0.91, 0.795))
     ax.set_xscale("log")
     span = points["high"].max() - points["low"].min()

@@ -1,8 +1,10 @@
 """The published benchmark table for people: Markdown and LaTeX, with room for our own counts."""
 
+from pathlib import Path
+
 import pandas as pd
 
-from .plots import label
+from .plots import label, target
 
 DEVICES = {"cpu": "CPU", "jetson_tx2": "TX2", "jetson_xavier": "Xavier", "rtx_2080_ti": "2080 Ti"}
 
@@ -10,17 +12,15 @@ DEVICES = {"cpu": "CPU", "jetson_tx2": "TX2", "jetson_xavier": "Xavier", "rtx_20
 def pareto_front(table: pd.DataFrame, cost: str, gain: str) -> pd.Series:
     """True for each row that no other row beats in one of `cost` and `gain` at equal or better."""
     costs, gains = table[cost].to_numpy(), table[gain].to_numpy()
-    beaten = [
-        ((costs <= c) & (gains >= g) & ((costs < c) | (gains > g))).any()
-        for c, g in zip(costs, gains, strict=True)
-    ]
-    return pd.Series([not lost for lost in beaten], index=table.index)
+    best = [not ((costs <= c) & (gains >= g) & ((costs < c) | (gains > g))).any()
+            for c, g in zip(costs, gains, strict=True)]
+    return pd.Series(best, index=table.index)
 
 
 def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd.DataFrame:
     """The published table as text cells, bold (`**`) where the authors set it so.
 
-    `models` is the models table measured here; its counts fill the last two columns where it has
+    `models` is the models table measured here; its counts fill the columns "here" where it has
     the same model with the same frames (clip) or window (stream), which stay empty elsewhere.
     """
     rows = []
@@ -33,25 +33,25 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd
         rows.append(
             {
                 "Model": f"{mark}{name}{mark}",
-                "One prediction per": "frame" if stream else "clip",
-                "Frames or window": str(number),
+                "Per": "frame" if stream else "clip",
+                "Frames": str(number),
                 "Top-1 (%)": f"{mark}{row.top1_percent:.2f}{mark}",
                 "Params (M)": _cell(row.params_millions),
+                "Here (M)": "" if own is None else f"{own['params'] / 1e6:.3f}",
                 "Memory (MiB)": _cell(row.peak_memory_mib),
                 "GFLOPs": f"{mark}{row.gflops_per_prediction:.2f}{mark}",
+                "GMACs here": "" if own is None
+                else f"{own['macs_step' if stream else 'macs_clip'] / 1e9:.3f}",
                 **{f"{device} (1/s)": _cell(getattr(row, f"{key}_per_s_mean"),
                                             getattr(row, f"{key}_per_s_std"))
                    for key, device in DEVICES.items()},
-                "Params here": "" if own is None else f"{int(own.params):,}",
-                "GMACs here": "" if own is None
-                else f"{(own.macs_step if stream else own.macs_clip) / 1e9:.3f}",
             }
         )
     return pd.DataFrame(rows)
 
 
 def _own_counts(models: pd.DataFrame | None, model: str, column: str, number: int):
-    if models is None:
+    if models is None or models.empty:
         return None
     match = models[(models["model"] == model) & (models[column] == number)]
     return None if match.empty else match.iloc[0]
@@ -60,7 +60,7 @@ def _own_counts(models: pd.DataFrame | None, model: str, column: str, number: in
 def _cell(value: float, spread: float | None = None) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
+    return f"{value:.2f}" if spread is None else f"{value:.2f} ±{spread:.2f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -72,13 +72,21 @@ def markdown(table: pd.DataFrame) -> str:
 
 def latex(table: pd.DataFrame) -> str:
     """The same as a LaTeX tabular; needs the package booktabs."""
-    head, *body = [
-        " & ".join(_escape(cell) for cell in line) + r" \\"
-        for line in [list(table), *table.to_numpy().tolist()]
-    ]
+    lines = [list(table), *table.to_numpy().tolist()]
+    head, *body = [" & ".join(_escape(cell) for cell in line) + r" \\" for line in lines]
     begin = rf"\begin{{tabular}}{{l{'r' * (table.shape[1] - 1)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule",
                       r"\end{tabular}", ""])
+
+
+def save(table: pd.DataFrame, stem: str, folder: Path | str) -> Path:
+    """Write folder/figures/stem.md and stem.tex; returns the Markdown file."""
+    for suffix, text in ((".tex", latex(table)), (".md", markdown(table))):
+        path = target(stem + suffix, folder)
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    return path
 
 
 def _escape(cell: str) -> str:

@@ -1,0 +1,309 @@
+"""Figures show the data they are given; texts do not overlap; equal figures are equal files."""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from co3d.paths import repo_root
+from co3d.report import drawings, plots, tables
+
+PAPER = repo_root() / "results" / "paper"
+
+
+@pytest.fixture(scope="module")
+def published():
+    return pd.read_csv(PAPER / "kinetics400_published.csv")
+
+
+@pytest.fixture(scope="module")
+def figure(published):
+    context = pd.read_csv(PAPER / "kinetics400_context_published.csv")
+    fig = plots.published_accuracy_vs_macs(published, context)
+    fig.canvas.draw()
+    return fig
+
+
+@pytest.fixture
+def accuracy():
+    """Rows such as notebook 05 writes: a clip net, its stream at three windows, the control."""
+    rows = [
+        ("x3d_mini", "clip", pd.NA, 1, 80.0, 2.1e7),
+        ("x3d_mini", "clips", 64, 4, 92.0, 8.4e7),
+        ("cox3d_mini", "stream", 16, 1, 76.0, 1.5e6),
+        ("cox3d_mini", "stream", 32, 1, 86.0, 1.5e6),
+        ("cox3d_mini", "stream", 64, 1, 93.0, 1.5e6),
+    ]
+    names = ["model", "mode", "window", "views", "top1", "macs_per_prediction"]
+    table = pd.DataFrame(rows, columns=names).astype({"window": "Int64"})
+    return table.assign(
+        frames=16,
+        dataset="synthetic-kinetics",
+        ci_low=table["top1"] - 2,
+        ci_high=table["top1"] + 1.5,
+    )
+
+
+def markers(fig):
+    """{(model, mode, number): (x, y)} of all markers drawn."""
+    return {
+        tuple(point.get_gid().split(":")): tuple(point.get_offsets()[0])
+        for point in fig.axes[0].collections
+        if point.get_gid()
+    }
+
+
+def texts(fig, gid):
+    return [text for text in fig.axes[0].texts if text.get_gid() == gid]
+
+
+def arrows(fig):
+    """Pairs of (x, y) ends in data coordinates."""
+    return [p._posA_posB for p in fig.axes[0].patches if isinstance(p, FancyArrowPatch)]
+
+
+def test_every_published_number_is_drawn_where_it_belongs(figure, published):
+    drawn = markers(figure)
+    assert len(drawn) == len(published) + 4  # and four transformers
+    for row in published.itertuples():
+        number = row.window if row.mode == "stream" else row.frames
+        point = drawn[row.model, row.mode, f"{number:.0f}"]
+        assert point == pytest.approx((row.gflops_per_prediction, row.top1_percent))
+    assert ("coi3d_8x8_r50", "stream", "64") in drawn
+
+
+def test_windows_stand_inside_the_markers(figure):
+    inside = {tuple(text.get_position()): text.get_text() for text in texts(figure, "number")}
+    for (_, _, number), point in markers(figure).items():
+        assert inside[point] == number
+
+
+def test_arrows_lead_from_regular_to_continual_to_wide(figure, published):
+    at = {
+        (row.model, row.window if row.mode == "stream" else 0): (
+            row.gflops_per_prediction,
+            row.top1_percent,
+        )
+        for row in published.itertuples()
+    }
+    expected = []
+    for model, native in [
+        *[("cox3d_s", 13), ("cox3d_m", 16), ("cox3d_l", 16)],
+        *[("coslow_8x8_r50", 8), ("coi3d_8x8_r50", 8)],
+    ]:
+        expected += [(at[model[2:], 0], at[model, native]), (at[model, native], at[model, 64])]
+    assert sorted(map(tuple, arrows(figure))) == sorted(expected)
+
+
+def test_the_axes_say_what_is_counted(figure):
+    ax = figure.axes[0]
+    assert ax.get_xscale() == "log" and "multiply-accumulates" in ax.get_xlabel()
+    assert "Published" in ax.get_ylabel() and "(%)" in ax.get_ylabel()
+    names = [text.get_text() for text in texts(figure, "name")]
+    assert names.count("~ RCU") == 1 and sum("~" in name for name in names) == 1
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "approximate (~)" in legend and len(legend) == 3
+
+
+@pytest.mark.parametrize("which", ["published", "synthetic"])
+def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, accuracy):
+    fig = figure if which == "published" else plots.synthetic_accuracy_vs_macs(accuracy)
+    fig.canvas.draw()
+    ax = fig.axes[0]
+    around = [ax._left_title, ax.xaxis.label, ax.yaxis.label]
+    labels = [*ax.texts, *ax.get_legend().get_texts(), *around]
+    ticks = [t for axis in (ax.xaxis, ax.yaxis) for t in axis.get_ticklabels() if t.get_text()]
+    low, high = ax.get_xlim()
+    boxes = [
+        (text.get_text(), text.get_window_extent())
+        for text in [*labels, *ticks]
+        if text not in ax.xaxis.get_ticklabels() or low <= text.get_position()[0] <= high
+    ]
+    for (a, box), (b, other) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other), f"{a!r} overlaps {b!r}"
+    for text, (name, point) in itertools.product(texts(fig, "name"), markers(fig).items()):
+        centre = ax.transData.transform(point)
+        marker = Bbox([centre - 10, centre + 10])
+        assert not text.get_window_extent().overlaps(marker), f"{text.get_text()} lies on {name}"
+    for text in labels:
+        box = text.get_window_extent()
+        assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1, text.get_text()
+        assert fig.bbox.y0 <= box.y0 and box.y1 <= fig.bbox.y1, text.get_text()
+
+
+def test_measured_figure_draws_rows_and_intervals(accuracy):
+    fig = plots.synthetic_accuracy_vs_macs(accuracy)
+    drawn = markers(fig)
+    assert drawn["x3d_mini", "clip", "16"] == pytest.approx((21, 80))
+    assert drawn["x3d_mini", "clips", "64"] == pytest.approx((84, 92))
+    assert drawn["cox3d_mini", "stream", "64"] == pytest.approx((1.5, 93))
+    intervals = [bars for bars in fig.axes[0].collections if not bars.get_gid()]
+    ends = sorted(tuple(bar.get_segments()[0][:, 1]) for bar in intervals)
+    assert ends == sorted(zip(accuracy["ci_low"], accuracy["ci_high"], strict=True))
+    assert len(arrows(fig)) == 4  # clip to 16, 32, 64, and clip to its control
+    for text in (fig.axes[0].get_title("left"), fig.axes[0].get_ylabel()):
+        assert "synthetic-kinetics" in text
+
+
+def test_measured_figure_refuses_other_data(accuracy):
+    with pytest.raises(ValueError, match=r"expected rows of synthetic-kinetics alone, given \['k"):
+        plots.synthetic_accuracy_vs_macs(accuracy.assign(dataset="kinetics400"))
+    with pytest.raises(ValueError, match="no rows"):
+        plots.synthetic_accuracy_vs_macs(accuracy[:0])
+    with pytest.raises(ValueError, match="choose one protocol"):
+        plots.synthetic_accuracy_vs_macs(pd.concat([accuracy, accuracy]))
+
+
+def test_one_colour_per_family_and_one_label_per_model(published):
+    for name in published["model"]:
+        assert plots.color(name) == plots.color(name.removeprefix("co"))
+    colours = set(plots.FAMILY_COLORS.values())
+    assert len(colours) == len(plots.FAMILY_COLORS)
+    assert plots.label("cox3d_m") == "CoX3D-M" and plots.label("coslow_8x8_r50") == "CoSlow"
+    with pytest.raises(ValueError, match="'cox3d_xxl'"):
+        plots.label("cox3d_xxl")
+
+
+def test_save_writes_equal_bytes_and_nothing_else(tmp_path, published):
+    context = pd.read_csv(PAPER / "kinetics400_context_published.csv")
+    for folder in ("a", "b"):
+        fig = plots.published_accuracy_vs_macs(published, context)
+        assert plots.save(fig, "stem", tmp_path / folder) == tmp_path / folder / "figures/stem.png"
+    files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
+    assert files == ["stem.png", "stem.svg"]
+    for name in files:
+        first, second = ((tmp_path / f / "figures" / name).read_bytes() for f in "ab")
+        assert first == second
+
+
+def test_a_notebook_shows_a_figure_once_as_png():
+    fig = drawings.residual_alignment()
+    assert fig._repr_png_().startswith(b"\x89PNG")
+
+
+def shown(fig):
+    return [text.get_text() for text in fig.axes[0].texts if text.get_text()]
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_the_principle_is_drawn_with_true_numbers(step):
+    kernel, frames = [1, 2, 3], [1, 2, 3, 4, 5, 6]
+    sums = np.convolve(frames[:step], kernel[::-1])[step - 1 : step + 2]
+    drawn = shown(drawings.principle(kernel, frames, step))
+    assert [text for text in drawn if text.isdigit()] == [str(value) for value in sums]
+    assert f"output $y_{step}$" in drawn
+
+
+def test_the_shortcut_waits_for_the_main_branch():
+    drawn = shown(drawings.residual_alignment(frames=5, delay=2))
+    assert [text for text in drawn if "+" in text] == [f"$y_{t} + x_{t}$" for t in (1, 2, 3)]
+
+
+def test_the_clip_has_zeros_where_the_stream_has_frames():
+    fig = drawings.padding_shift(frames=6)
+    assert shown(fig).count("0") == 4
+    faces = [patch.get_facecolor() for patch in fig.axes[0].patches]
+    hex_faces = ["#{:02X}{:02X}{:02X}".format(*(round(c * 255) for c in f[:3])) for f in faces]
+    legend = 1
+    assert hex_faces.count(drawings.AGAIN) == 2 + 4 + legend  # one at either end, then two
+    assert hex_faces.count(drawings.NEW) == 4 + 2 + 8 + 6 + legend
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        return image.n_frames, image.info.get("loop")
+
+
+def test_animation_of_a_clip_against_steps(tmp_path):
+    images = drawings.clip_against_step([1, 2, 3], range(1, 11), clip=5)
+    path = drawings.save_gif(images, "steps", tmp_path, ms=900)
+    assert frames_of(path) == (10, 0)
+    assert path.stat().st_size < 200_000
+    assert drawings.save_gif(images, "again", tmp_path, ms=900).read_bytes() == path.read_bytes()
+
+
+def test_hero_is_a_small_animation_on_white(tmp_path):
+    video = np.random.default_rng(0).integers(0, 256, (48, 48, 64, 3), dtype=np.uint8)
+    counts = {"clip_frames": 16, "clip_macs": 2e7, "step_macs": 1.5e6, "first_output": 40}
+    path = drawings.hero(video, "hero", tmp_path, names=("X3D", "CoX3D"), every=4, **counts)
+    assert path == tmp_path / "figures" / "hero.gif"
+    assert frames_of(path) == (12, 0) and path.stat().st_size < drawings.GIF_LIMIT_BYTES
+    with Image.open(path) as image:
+        assert image.convert("RGB").getpixel((755, 5)) == (255, 255, 255)
+
+
+def test_too_large_an_animation_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawings, "GIF_LIMIT_BYTES", 100)
+    with pytest.raises(ValueError, match="use fewer images"):
+        drawings.save_gif([Image.new("RGB", (200, 200))] * 2, "large", tmp_path, ms=100)
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def numbers(cell):
+    return [float(value) for value in re.findall(r"\d+\.?\d*", cell.replace("**", ""))]
+
+
+def test_the_table_parses_back(published, tmp_path):
+    path = tables.save(tables.benchmark(published), "table", tmp_path)
+    head, _, *body = [
+        [cell.strip() for cell in line.strip("|\n").split("|")]
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    assert len(body) == len(published)
+    for cells, row in zip(body, published.itertuples(), strict=True):
+        cell = dict(zip(head, cells, strict=True))
+        assert cell["Model"].strip("*~ ") == plots.label(row.model)
+        assert ("**" in cell["Top-1 (%)"]) == bool(row.pareto_bold)
+        assert numbers(cell["Top-1 (%)"]) == [row.top1_percent]
+        assert numbers(cell["GFLOPs"]) == [row.gflops_per_prediction]
+        expected = [row.cpu_per_s_mean, row.cpu_per_s_std]
+        assert numbers(cell["CPU (1/s)"]) == [value for value in expected if not np.isnan(value)]
+        assert cell["GMACs here"] == cell["Here (M)"] == ""
+    lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert {line.count("&") for line in rows} == {len(head) - 1}
+    assert len(rows) == len(published) + 1 and not re.search(r"[±×~]|(?<!\\)%", "".join(lines))
+
+
+def test_own_counts_stand_beside_the_published_ones(published):
+    models = pd.DataFrame(
+        {
+            "model": ["x3d_s", "cox3d_s"],
+            "window": pd.array([pd.NA, 13], dtype="Int64"),
+            "frames": [13, 13],
+            "params": [3794322, 3794322],
+            "macs_clip": pd.array([1962892112, pd.NA], dtype="Int64"),
+            "macs_step": pd.array([pd.NA, 152711312], dtype="Int64"),
+        }
+    )
+    table = tables.benchmark(published, models).set_index(["Model", "Frames"])
+    assert table.loc[("X3D-S", "13"), "GMACs here"] == "1.963"
+    assert table.loc[("CoX3D-S", "13"), ["Here (M)", "GMACs here"]].tolist() == ["3.794", "0.153"]
+    assert table.loc[("**CoX3D-S**", "64"), "GMACs here"] == ""
+
+
+def test_bold_in_the_published_table_is_the_pareto_front(published):
+    front = tables.pareto_front(published, "gflops_per_prediction", "top1_percent")
+    assert front.tolist() == published["pareto_bold"].astype(bool).tolist()
+
+
+def test_published_tables_agree_with_each_other(published):
+    exact = pd.read_csv(PAPER / "flops_exact.csv")
+    for row in exact.itertuples():
+        number = row.window if row.model.startswith("co") else row.frames
+        column = "window" if row.model.startswith("co") else "frames"
+        match = published[(published["model"] == row.model) & (published[column] == number)]
+        gflops = match["gflops_per_prediction"].item()
+        assert round(row.flops_published_convention / 1e9, 2) == pytest.approx(gflops)
+    sweep = pd.read_csv(PAPER / "pool_sweep_published.csv")
+    transient = pd.read_csv(PAPER / "transient_published.csv")
+    for table in (sweep, transient):
+        assert set(table["model"].map(plots.label)) <= {
+            *("X3D-S", "X3D-M", "X3D-L", "CoX3D-S", "CoX3D-M", "CoX3D-L")
+        }
+    assert not transient.duplicated(["model", "window", "fill", "frames_seen"]).any()
