@@ -261,7 +261,8 @@ def write(
     try:
         with av.open(str(part), "w", format=FORMATS[path.suffix]) as container:
             rate = Fraction(fps).limit_denominator(1001)
-            options = {"crf": str(crf), "preset": preset}
+            # Macroblock trees read stray memory in pictures of a few blocks: no two files alike.
+            options = {"crf": str(crf), "preset": preset, "mbtree": "0"}
             stream = container.add_stream("libx264", rate=rate, options=options)
             stream.thread_count = 1
             stream.pix_fmt = "yuv420p"
