@@ -1,0 +1,175 @@
+import csv
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from co3d.data import kinetics, synthetic, video
+from co3d.data.synthetic import SPLITS, SYNTHETIC_KINETICS_LABELS, Recipe
+
+SMALL = Recipe(frames=12, visible=6.0)
+# One pixel per frame and nothing that disturbs: for checking which way things move.
+PLAIN = Recipe(
+    frames=6,
+    lifetime=6,
+    coherence=(1.0, 1.0),
+    speed=(1.0, 1.0),
+    direction_jitter=0.0,
+    centre_jitter=0.0,
+    pixel_noise=0.0,
+    background_noise=0.0,
+)
+
+
+def make(root, limit=2, recipe=SMALL, splits=("test",), **options):
+    return synthetic.synthetic_kinetics(
+        root, recipe=recipe, splits=splits, limit=limit, progress=False, **options
+    )
+
+
+def contents(root):
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
+    one = contents(make(tmp_path / "one", 4, workers=1))
+    assert contents(make(tmp_path / "four", 4, workers=4)) == one
+    other = contents(make(tmp_path / "other", 4, seed=1))
+    assert not {*one.values()} & {*other.values()}
+
+
+def test_limit_makes_the_first_of_the_same_files(tmp_path):
+    few, more = contents(make(tmp_path / "few", 2)), contents(make(tmp_path / "more", 3))
+    assert len(few) == 1 + 2
+    assert few.items() < more.items()
+
+
+def test_resumes_and_leaves_finished_files_alone(tmp_path):
+    root = make(tmp_path, 4)
+    before = contents(root)
+    kept, lost, *_ = sorted(root.glob("test/*/*.mp4"))
+    stamp = kept.stat().st_mtime_ns
+    lost.rename(lost.with_name(f"{lost.name}.123.part"))
+    half = lost.with_name(f"{lost.name}.123.part")
+    half.write_bytes(half.read_bytes()[:100])
+    data = kinetics.load(root, "test", SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics")
+    assert sum(clip.path is not None for clip in data.videos) == 3
+    make(tmp_path, 4)
+    half.unlink()
+    assert contents(root) == before
+    assert kept.stat().st_mtime_ns == stamp
+
+
+def test_a_failing_video_leaves_no_file_under_its_name(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("out of paint")
+
+    monkeypatch.setattr(synthetic, "render", fails)
+    with pytest.raises(RuntimeError, match="out of paint"):
+        make(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["test.csv"]
+
+
+def test_kinetics_layout_and_annotation(tmp_path):
+    root = make(tmp_path, 3, splits=tuple(SPLITS))
+    names = set()
+    for split, size in SPLITS.items():
+        text = (root / "annotations" / f"{split}.csv").read_text()
+        header, *lines = text.splitlines()
+        assert header == "label,youtube_id,time_start,time_end,split,is_cc"
+        grammar = re.compile(rf'(\w+|"[\w ]+ [\w ]+"),[\w-]{{11}},0,10,{split},0')
+        assert all(grammar.fullmatch(line) for line in lines)
+        rows = list(csv.DictReader(text.splitlines()))
+        counts = Counter(row["label"] for row in rows)
+        assert set(counts) == set(SYNTHETIC_KINETICS_LABELS)
+        assert set(counts.values()) == {size // 12}
+        names |= {row["youtube_id"] for row in rows}
+        for row in rows[:3]:
+            clip = root / split / row["label"] / f"{row['youtube_id']}_000000_000010.mp4"
+            assert clip.is_file()
+    assert len(names) == sum(SPLITS.values())
+    assert len(list(root.rglob("*.mp4"))) == 9
+
+
+def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path))
+    data = synthetic.dataset("val", recipe=SMALL, limit=14, progress=False)
+    assert (data.name, data.split) == ("synthetic-kinetics", "val")
+    assert data.labels == SYNTHETIC_KINETICS_LABELS == tuple(sorted(SYNTHETIC_KINETICS_LABELS))
+    assert [clip.class_id for clip in data.videos] == [*range(12), 0, 1]
+    assert all(data.labels[clip.class_id] == clip.label for clip in data.videos)
+    folder = tmp_path / f"synthetic-kinetics-0-{SMALL.hash}"
+    assert all(clip.path.is_relative_to(folder / "val") for clip in data.videos)
+    assert replace(SMALL, crf=30).hash != SMALL.hash
+
+
+def test_decoded_gives_all_frames_or_says_which_file(tmp_path):
+    root = make(tmp_path, 1)
+    data = kinetics.load(root, "test", SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics")
+    clip = data.videos[0]
+    frames = synthetic.decoded(clip)
+    assert (frames.shape, frames.dtype) == ((12, 48, 64, 3), np.uint8)
+    drawn = synthetic.render(SMALL, clip.label, [0, 2, 0])
+    assert np.abs(frames.astype(int) - drawn).mean() < 12
+    info = video.probe(clip.path)
+    assert (info.width, info.height, info.fps, info.codec) == (64, 48, 15, "h264")
+    clip.path.write_bytes(clip.path.read_bytes()[:2000])
+    with pytest.raises(video.VideoError, match=clip.id):
+        synthetic.decoded(clip)
+
+
+DRIFTS = [label for label in SYNTHETIC_KINETICS_LABELS if label.startswith("drifting")]
+
+
+@pytest.mark.parametrize("label", DRIFTS)
+def test_drifts_go_where_their_name_says(label):
+    x = ("right" in label) - ("left" in label)
+    y = ("down" in label) - ("up" in label)
+    frames = np.stack([synthetic.render(PLAIN, label, [i]) for i in range(8)]).astype(float)
+
+    def change(dx, dy):
+        return np.abs(frames[:, 1:] - np.roll(frames, (dy, dx), (2, 3))[:, :-1]).mean()
+
+    others = [change(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (x, y)]
+    assert change(x, y) < 0.9 * min(others)
+
+
+def test_turning_and_growth_go_where_their_name_says():
+    """At the right edge of the picture each is a drift: down, up, right, left."""
+    right = (slice(None), slice(None), slice(8, -8), slice(40, 60))
+    ways = {
+        "rotating clockwise": (0, 1),
+        "rotating counterclockwise": (0, -1),
+        "expanding": (1, 0),
+        "contracting": (-1, 0),
+    }
+    for label, way in ways.items():
+        frames = np.stack([synthetic.render(PLAIN, label, [i]) for i in range(16)]).astype(float)
+        change = {
+            (dx, dy): np.abs(frames[:, 1:] - np.roll(frames, (dy, dx), (2, 3))[:, :-1])[
+                right
+            ].mean()
+            for dx, dy in ways.values()
+        }
+        assert min(change, key=change.get) == way
+
+
+def test_no_frame_shows_the_class():
+    """As many shapes, as evenly spread, in every class and at every time."""
+    recipe = replace(PLAIN, frames=64, lifetime=10)
+    counts, pictures = [], 40
+    for label in SYNTHETIC_KINETICS_LABELS:
+        cells = np.zeros((pictures, 2, 3, 4))
+        for i in range(pictures):
+            places, _ = synthetic._lives(recipe, label, np.random.default_rng(i))
+            for half, part in enumerate((places[:, :32], places[:, 32:])):
+                x, y = part.real.ravel(), part.imag.ravel()
+                grid = np.histogram2d(y, x, bins=(3, 4), range=((0, 48), (0, 64)))[0]
+                cells[i, half] = grid / 32
+        counts.append(cells)
+    counts = np.array(counts)
+    error = counts.std(axis=1).mean() / pictures**0.5
+    assert np.abs(counts.mean(axis=1) - recipe.visible / 12).max() < 5 * error
+    assert error < 0.1 * recipe.visible / 12
