@@ -65,7 +65,7 @@ class Recipe:
     radius: tuple[float, float] = (2.0, 4.0)  # pixels, drawn per shape
     pixel_noise: float = 6.0  # grey levels, standard deviation, new in each frame
     background_noise: float = 20.0  # grey levels, of the still, smooth background
-    crf: int = 25  # H.264 quality
+    crf: int = 28  # H.264 quality
     version: int = 2  # raised when the same numbers come to give other files
 
     @property
