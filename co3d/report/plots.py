@@ -166,8 +166,8 @@ def synthetic_accuracy_vs_macs(accuracy: pd.DataFrame) -> Figure:
     found = sorted(set(accuracy["dataset"]))
     if found != ["synthetic-kinetics"]:
         raise ValueError(f"expected rows of synthetic-kinetics alone, given {found or 'no rows'}")
-    if accuracy.duplicated(["model", "mode", "window", "frames"]).any():
-        raise ValueError("two rows share model, mode and window: choose one protocol")
+    if accuracy.duplicated(["model", "mode", "window", "frames", "views"]).any():
+        raise ValueError("two rows share model, mode, window and views: choose one protocol")
     points = pd.DataFrame(
         {
             "model": accuracy["model"],
