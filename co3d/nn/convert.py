@@ -16,6 +16,10 @@ _LEAVES = {getattr(nn, layer.__name__): layer for layer in _COUNTERPARTS}
 _OWN_LEAVES = {*_COUNTERPARTS, temporal.Delay, pool.RunningWindow}
 
 
+class _Refused(ValueError):
+    """A refusal that names the path of the layer."""
+
+
 def continual(
     module: nn.Module, *, gate: str | None = None, window: int | None = None
 ) -> Continual:
@@ -38,13 +42,13 @@ def continual(
 def _convert(module: nn.Module, path: str, gate: str | None, window: int | None) -> Continual:
     where = f"{type(module).__name__} at {path or 'the root'}"
     if module._forward_hooks or module._forward_pre_hooks:
-        raise ValueError(f"expected plain layers, given {where} with forward hooks")
+        raise _Refused(f"expected plain layers, given {where} with forward hooks")
     try:
         return _convert_plain(module, path, gate, window)
+    except _Refused:
+        raise
     except ValueError as error:
-        if " at " in str(error):  # named where it happened
-            raise
-        raise ValueError(f"{where}: {error}") from None
+        raise _Refused(f"{where}: {error}") from None
 
 
 def _convert_plain(module: nn.Module, path: str, gate: str | None, window: int | None) -> Continual:

@@ -45,6 +45,11 @@ class AvgPool3d(Windowed, nn.AvgPool3d):
                 "depends on where the clip ends"
             )
 
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        # Padded here: torch refuses clips shorter than the kernel, which padding makes long enough.
+        padding = self._time[2] if pad else 0
+        return super().forward(F.pad(x, (0, 0, 0, 0, padding, padding)), pad=False)
+
     def _valid(self, x: Tensor) -> Tensor:
         padding = (0, *_triple(self.padding)[1:])
         return F.avg_pool3d(

@@ -1,0 +1,14 @@
+"""One thread (so that times and sums do not depend on the machine), seeds, hypothesis' profile."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("co3d", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("co3d")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

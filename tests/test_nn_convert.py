@@ -1,0 +1,103 @@
+"""continual(module): twins that share parameters, and refusals that name path and reason."""
+
+import pytest
+import torch
+from nets import calibrate, run
+from torch import nn
+
+import co3d
+import co3d.nn as co
+
+
+def plain_net():
+    return nn.Sequential(
+        nn.Conv3d(3, 8, (3, 3, 3), padding=1, bias=False),
+        nn.BatchNorm3d(8),
+        nn.ReLU(),
+        nn.MaxPool3d((3, 2, 2), (2, 2, 2), (1, 0, 0)),
+        nn.Sequential(nn.Conv3d(8, 4, (3, 1, 1), dilation=(2, 1, 1)), nn.SiLU()),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(4, 5),
+    ).eval()
+
+
+def test_a_plain_torch_tree_becomes_a_stream():
+    torch.manual_seed(0)
+    net = calibrate(plain_net(), torch.randn(2, 3, 12, 8, 8)).double()
+    x = torch.randn(2, 3, 13, 8, 8, dtype=torch.float64)
+    twin = co3d.continual(net, window=3)
+    assert twin.stride == 2 and twin.receptive_field == 3 + 2 + 4 * 2 + 2 * 2
+    y = run(twin, x, [1, 3])
+    torch.testing.assert_close(y[:, :, :1], twin(x)[:, :, :1], rtol=0, atol=1e-10)
+    torch.testing.assert_close(y[:, :, 0], net(x[:, :, :13]), rtol=0, atol=1e-10)
+
+
+def test_twins_share_parameters_and_statistics():
+    net = plain_net()
+    twin = co3d.continual(net, window=3)
+    assert list(net.state_dict()) == list(twin.state_dict())
+    for a, b in zip(net.parameters(), twin.parameters(), strict=True):
+        assert a is b
+    net[1].running_mean.add_(1)
+    assert torch.equal(net[1].running_mean, twin[1].running_mean)
+    net.double()
+    assert twin[0].weight.dtype == torch.float64
+
+
+def test_the_original_is_left_as_it_was():
+    net = plain_net()
+    co3d.continual(net, window=3)
+    assert type(net[0]) is nn.Conv3d and type(net) is nn.Sequential
+    assert net(torch.randn(1, 3, 9, 8, 8)).shape == (1, 5)
+
+
+def test_zoo_twins():
+    regular = co3d.create("x3d_mini")
+    twin = co3d.continual(regular, gate="frame", window=32)
+    wider = co3d.continual(twin, window=64)
+    assert wider.receptive_field == twin.receptive_field + 32
+    assert regular.classifier.weight is wider.classifier.weight
+    assert regular.body.res2[0].main.se.gate == "clip"
+    assert not hasattr(regular, "step")
+
+
+class Custom(nn.Module):
+    def forward(self, x):
+        return x.flip(2)
+
+
+def hooked():
+    net = nn.Sequential(nn.Conv3d(1, 1, 1))
+    net[0].register_forward_hook(lambda module, args, y: 2 * y)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda: nn.Sequential(nn.ReLU(), Custom()), TypeError, "Custom at 1: its forward is its"),
+        (lambda: nn.Sequential(nn.Sequential(nn.InstanceNorm3d(2))), TypeError, "at 0.0"),
+        (lambda: nn.Softmax(2), TypeError, "Softmax at the root"),
+        (lambda: nn.Conv3d(1, 1, 3, padding=4), ValueError, "Conv3d at the root: .* given 4"),
+        (lambda: nn.Sequential(nn.MaxPool3d(2, ceil_mode=True)), ValueError, "MaxPool3d at 0"),
+        (lambda: nn.BatchNorm3d(2, track_running_stats=False), ValueError, "over time"),
+        (lambda: nn.AdaptiveAvgPool3d(1), ValueError, "window=frames"),
+        (lambda: nn.AdaptiveAvgPool3d(2), ValueError, "given \\(2, 2, 2\\)"),
+        (lambda: nn.Sequential(nn.Linear(2, 2)), ValueError, "Flatten before the Linear '0'"),
+        (lambda: co.SqueezeExcite(4, 2), ValueError, "gate='frame'"),
+        (lambda: co3d.create("x3d_mini"), ValueError, "SqueezeExcite at body.res2.0.main.se"),
+        (hooked, ValueError, "Conv3d at 0 with forward hooks"),
+    ],
+)
+def test_refusals(make, kind, words):
+    with pytest.raises(kind, match=words):
+        co3d.continual(make())
+
+
+def test_clip_nets_cannot_be_stepped_by_parts():
+    with pytest.raises(ValueError, match="gate='clip'"):
+        co.SqueezeExcite(4, 2).begin()
+    with pytest.raises(ValueError, match="over whole clips"):
+        co.AdaptiveAvgPool3d(1).begin()

@@ -1,0 +1,213 @@
+"""Single layers: stepping equals torch.nn for every hyper-parameter, at the MACs of the formula."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from nets import run
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import co3d.nn as co
+
+lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+
+
+@st.composite
+def time_options(draw):
+    kernel, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    padding = draw(st.integers(0, dilation * (kernel - 1)))
+    return kernel, draw(st.integers(1, 4)), padding, dilation
+
+
+@st.composite
+def convolutions(draw):
+    """A continual convolution in float64 and a clip that it can take."""
+    kernel, stride, padding, dilation = draw(time_options())
+    groups, spatial = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2]))
+    conv = co.Conv3d(
+        groups * draw(st.integers(1, 2)),
+        groups * draw(st.integers(1, 3)),
+        (kernel, draw(st.integers(1, 3)), 2),
+        stride=(stride, spatial, 1),
+        padding=(padding, draw(st.integers(0, 1)), 1),
+        dilation=(dilation, 1, draw(st.integers(1, 2))),
+        groups=groups,
+        bias=draw(st.booleans()),
+        dtype=torch.float64,
+    )
+    frames = draw(st.integers(1, 14))
+    assume(frames + 2 * padding >= conv.receptive_field)
+    return conv, _clip(conv.in_channels, frames)
+
+
+def _clip(channels, frames, batch=2, size=(4, 5), dtype=torch.float64):
+    return torch.randn(batch, channels, frames, *size, dtype=dtype)
+
+
+@given(convolutions(), lengths)
+def test_conv_steps_equal_torch(case, lengths):
+    conv, x = case
+    expected = nn.Conv3d.forward(conv, x)
+    torch.testing.assert_close(run(conv, x, lengths), expected, rtol=0, atol=1e-10)
+
+
+@given(convolutions(), lengths, st.sampled_from(["zeros", "replicate"]))
+def test_conv_always_emits_over_a_full_history(case, lengths, fill):
+    conv, x = case
+    history = x[:, :, :1].repeat(1, 1, conv.receptive_field - 1, 1, 1)
+    history = history if fill == "replicate" else torch.zeros_like(history)
+    y = run(conv, x, lengths, flush=False, fill=fill, emit="always")
+    # Column j of the padded clip starts at j * stride - padding; streams keep to these phases.
+    stride, delay = conv.stride[0], conv.delay
+    first = math.ceil(-delay / stride) * stride + delay
+    windows = torch.cat([history, x], 2)[:, :, first:]
+    if windows.shape[2] < conv.receptive_field:
+        assert y is None
+        return
+    torch.testing.assert_close(y, conv(windows, pad=False), rtol=0, atol=1e-10)
+
+
+@given(convolutions(), lengths)
+def test_conv_replicate_copies_the_first_input(case, lengths):
+    conv, x = case
+    padding = conv.padding[0]
+    x = torch.cat([x[:, :, :1].repeat(1, 1, padding, 1, 1), x], 2)
+    if x.shape[2] < conv.receptive_field:
+        return
+    y = run(conv, x[:, :, padding:], lengths, flush=False, fill="replicate")
+    torch.testing.assert_close(y, conv(x, pad=False), rtol=0, atol=1e-10)
+
+
+@given(time_options(), st.integers(1, 14), lengths, st.sampled_from([nn.MaxPool3d, nn.AvgPool3d]))
+def test_pools_equal_torch(options, frames, lengths, kind):
+    kernel, stride, padding, dilation = options
+    padding = min(padding, kernel // 2)  # torch's own bound
+    kwargs = {"kernel_size": (kernel, 2, 2), "stride": (stride, 1, 2), "padding": (padding, 1, 0)}
+    if kind is nn.MaxPool3d:
+        kwargs["dilation"] = (dilation, 1, 1)
+    reference, pool = kind(**kwargs), co.continual(kind(**kwargs))
+    assume(frames + 2 * padding >= pool.receptive_field)
+    assume(kind is nn.MaxPool3d or frames >= kernel)  # torch refuses the others
+    x = _clip(2, frames)
+    torch.testing.assert_close(run(pool, x, lengths), reference(x), rtol=0, atol=1e-12)
+
+
+@given(st.integers(1, 9), st.integers(0, 8), lengths)
+def test_running_window_is_a_mean_over_time_and_space(window, more, lengths):
+    x, pool = _clip(3, window + more), co.RunningWindow(window)
+    expected = nn.AvgPool3d((window, 4, 5), stride=1)(x)
+    torch.testing.assert_close(pool(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(run(pool, x, lengths), expected, rtol=0, atol=1e-12)
+
+
+@given(st.integers(0, 4), st.integers(1, 9), lengths)
+def test_delay_is_the_identity_that_comes_late(frames, length, lengths):
+    x, delay = _clip(1, length), co.Delay(frames)
+    torch.testing.assert_close(run(delay, x, lengths), x, rtol=0, atol=0)
+    first = [delay.step(x[:, :, 0])[0] is None, frames > 0]
+    assert first[0] == first[1]
+    if length > 2 * frames:
+        torch.testing.assert_close(delay(x, pad=False), x[:, :, frames : length - frames])
+
+
+@pytest.mark.parametrize("name", sorted(co.ACTIVATIONS))
+def test_activations_equal_torch(name):
+    x = _clip(2, 4, dtype=torch.float32)
+    layer = getattr(co, name)()
+    expected = getattr(nn, name)()(x)  # not to the bit: torch rounds the tail of an array otherwise
+    torch.testing.assert_close(run(layer, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pointwise_layers_equal_torch():
+    x = _clip(4, 3)
+    linear = co.Linear(4, 2, dtype=torch.float64)
+    vectors = x[:, :, 0, 0, 0]
+    torch.testing.assert_close(linear(vectors), nn.Linear.forward(linear, vectors))
+    torch.testing.assert_close(run(linear, x)[:, :, 2, 1, 3], linear(x[:, :, 2, 1, 3]))
+    norm = co.BatchNorm3d(4, dtype=torch.float64)
+    norm.train()(x)
+    torch.testing.assert_close(run(norm.eval(), x), nn.BatchNorm3d.forward(norm, x))
+    assert run(co.Flatten(), x).shape == (2, 80, 3)
+
+
+@given(convolutions())
+def test_steps_execute_the_macs_of_the_formula(case):
+    """[kH kW kT] cI cO nH nW / groups per output, by torch's own count of what was executed."""
+    conv, x = case
+    frames = 4 * conv.stride[0] * conv.receptive_field  # whole periods, past the warm-up
+    x = x[:1, :, :1].repeat(1, 1, frames, 1, 1)
+    state = conv.steps(x)[1]
+    executed, outputs = 0, 0
+    for frame in x.unbind(2)[: 3 * conv.stride[0]]:
+        with FlopCounterMode(display=False) as counter:
+            y, state = conv.step(frame, state)
+        executed += counter.get_total_flops() // 2
+        outputs += 0 if y is None else y[0, 0].numel()
+    expected = outputs * conv.weight[0].numel() * conv.out_channels
+    assert executed == expected
+
+
+@given(convolutions())
+def test_conv_state_is_no_larger_than_its_partial_maps_or_inputs(case):
+    conv, x = case
+    conv_state = conv.steps(x.repeat(1, 1, 5, 1, 1))[1]
+    maps = conv(x)[:, :, 0].numel()
+    inputs = x[:, :, 0].numel()
+    stride_h, stride_w = conv.stride[1:]
+    smaller = maps if conv.out_channels < conv.in_channels * stride_h * stride_w else inputs
+    most = (conv.receptive_field - 1) * smaller * x.element_size()
+    assert co.state_bytes(conv_state) <= most
+
+
+def _storage_bytes(state):
+    return sum(t.untyped_storage().nbytes() for t in co.core.iter_tensors(state))
+
+
+@pytest.mark.parametrize("channels", [(2, 8), (8, 2)], ids=["inputs", "sums"])
+def test_state_holds_no_more_memory_than_it_counts(channels):
+    conv = co.Conv3d(*channels, (5, 1, 1), padding=(2, 0, 0))
+    state = conv.steps(torch.randn(1, channels[0], 50, 4, 4))[1]
+    assert _storage_bytes(state) == co.state_bytes(state) == 4 * 2 * 16 * 4
+
+
+def test_large_kernels_keep_sums_or_inputs_whichever_is_smaller():
+    for conv, values in (
+        (co.Conv3d(64, 16, (3, 1, 1), padding=(1, 0, 0)), 2 * 16 * 64),
+        (co.Conv3d(16, 64, (3, 1, 1), padding=(1, 0, 0)), 2 * 16 * 64),
+        (co.Conv3d(8, 8, 3, (1, 2, 2), 1, groups=8), 2 * 8 * 16),
+    ):
+        state = conv.steps(torch.randn(1, conv.in_channels, 9, 8, 8))[1]
+        assert co.state_bytes(state) == 4 * values
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: co.Conv3d(1, 1, 3, padding=3), "padding of at most 2 .* given 3"),
+        (lambda: co.Conv3d(1, 1, 3, padding=1, padding_mode="replicate"), "given 'replicate'"),
+        (lambda: co.Conv3d(1, 1, 2, padding="same"), "odd kernels"),
+        (lambda: co.MaxPool3d(2, ceil_mode=True), "ceil_mode=False"),
+        (lambda: co.AvgPool3d(3, padding=1, count_include_pad=False), "count_include_pad"),
+        (lambda: co.MaxPool3d(2, return_indices=True), "return_indices"),
+        (lambda: co.BatchNorm3d(2, track_running_stats=False), "normalises over time"),
+        (lambda: co.RunningWindow(0), "window of 1 or more frames, given 0"),
+        (lambda: co.Delay(-1), "0 or more frames, given -1"),
+        (lambda: co.SqueezeExcite(4, 2, gate="video"), "given 'video'"),
+        (lambda: co.Flatten(2), r"Flatten\(1, -1\)"),
+    ],
+)
+def test_what_cannot_be_stepped_is_refused_at_construction(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_padding_by_name():
+    x = _clip(2, 7)
+    for name in ("same", "valid"):
+        conv = co.Conv3d(2, 3, 3, padding=name, dtype=torch.float64)
+        twin = nn.Conv3d(2, 3, 3, padding=name, dtype=torch.float64)
+        twin.load_state_dict(conv.state_dict())
+        torch.testing.assert_close(run(conv, x), twin(x), rtol=0, atol=1e-12)

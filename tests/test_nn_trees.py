@@ -1,0 +1,170 @@
+"""Trees of layers: any nesting, stride, dilation and chunking equals the clip forward."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from nets import run
+from torch import nn
+
+import co3d.nn as co
+
+lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+CHANNELS = 2
+
+
+def conv(kernel, stride=1, padding=0, dilation=1):
+    options = {"stride": (stride, 1, 1), "padding": (padding, 0, 0), "dilation": (dilation, 1, 1)}
+    return co.Conv3d(CHANNELS, CHANNELS, (kernel, 1, 1), **options)
+
+
+@st.composite
+def convs(draw):
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    padding = draw(st.integers(0, dilation * (kernel - 1)))
+    return conv(kernel, draw(st.integers(1, 3)), padding, dilation)
+
+
+@st.composite
+def pools(draw):
+    kernel = draw(st.integers(1, 3))
+    kind = draw(st.sampled_from([co.MaxPool3d, co.AvgPool3d]))
+    padding = draw(st.integers(0, kernel // 2))
+    return kind((kernel, 1, 1), (draw(st.integers(1, 2)), 1, 1), (padding, 0, 0))
+
+
+def small_layers():
+    norm = st.builds(co.BatchNorm3d, st.just(CHANNELS))
+    gate = st.builds(co.SqueezeExcite, st.just(CHANNELS), st.just(3), st.just("frame"))
+    return st.one_of(convs(), pools(), norm, gate, st.builds(co.ReLU))
+
+
+@st.composite
+def residuals(draw, inner):
+    """Branches of equal length: odd kernels padded by half, one stride, delays."""
+    stride, kernel, dilation = draw(st.integers(1, 2)), 1 + 2 * draw(st.integers(0, 2)), 1
+    dilation = draw(st.integers(1, 2))
+    main = [conv(kernel, stride, dilation * (kernel // 2), dilation), co.ReLU()]
+    if draw(st.booleans()):
+        main.append(conv(3, 1, 1))
+    other = None if stride == 1 else conv(1, stride)
+    if draw(st.booleans()):
+        late = co.Delay(draw(st.integers(0, 3)))
+        other = late if other is None else co.Sequential(late, other)
+    if draw(st.booleans()):
+        return co.Residual(co.Sequential(*main), other, co.ReLU())
+    mix = co.Conv3d(2 * CHANNELS, CHANNELS, 1)
+    both = co.Parallel(co.Sequential(*main), other or co.Identity(), join="cat")
+    return co.Sequential(both, mix, draw(inner))
+
+
+trees = st.recursive(
+    small_layers(),
+    lambda inner: st.one_of(
+        residuals(inner),
+        st.lists(inner, min_size=1, max_size=4).map(lambda parts: co.Sequential(*parts)),
+    ),
+    max_leaves=6,
+).map(lambda tree: co.Sequential(tree).double().eval())
+
+
+def clip(frames, batch=1):
+    return torch.randn(batch, CHANNELS, frames, 2, 2, dtype=torch.float64)
+
+
+def forward(tree, x, **kwargs):
+    """The clip forward; clips too short for it are no case."""
+    try:
+        return tree(x, **kwargs)
+    except ValueError as error:
+        assume("at least" not in str(error))
+        raise
+
+
+@given(trees, st.integers(1, 30), lengths)
+def test_steps_and_flush_equal_the_clip(tree, frames, lengths):
+    x = clip(frames)
+    expected = forward(tree, x)
+    assert (
+        expected.shape[2] == (frames + 2 * tree.padding - tree.receptive_field) // tree.stride + 1
+    )
+    torch.testing.assert_close(run(tree, x, lengths), expected, rtol=0, atol=1e-10)
+    whole, state = tree.steps(x, end=True)
+    torch.testing.assert_close(whole, expected, rtol=0, atol=1e-10)
+    assert state["closed"]
+
+
+@given(trees, lengths)
+def test_first_output_comes_after_the_warm_up(tree, lengths):
+    assume(tree.receptive_field < 80)
+    x, state, first = clip(tree.receptive_field + 1), None, None
+    for n, frame in enumerate(x.unbind(2)):
+        y, state = tree.step(frame, state)
+        if y is not None:
+            first = n
+            break
+    assert first == tree.warmup == tree.receptive_field - 1 - tree.padding
+
+
+@given(trees, lengths)
+def test_emissions_from_the_receptive_field_on_equal_the_unpadded_net(tree, lengths):
+    assume(tree.receptive_field < 60)
+    frames = tree.receptive_field + 2 * tree.stride + tree.padding
+    x = clip(frames)
+    y = run(tree, x, lengths, flush=False)
+    checked = 0
+    for column in range(y.shape[2]):
+        start = column * tree.stride - tree.padding
+        if start < 0:
+            continue
+        seen = x[:, :, start : start + tree.receptive_field]
+        expected = tree(seen, pad=False)
+        assert expected.shape[2] == 1
+        torch.testing.assert_close(y[:, :, column : column + 1], expected, rtol=0, atol=1e-10)
+        checked += 1
+    assert checked
+
+
+@given(trees, st.sampled_from(["zeros", "replicate"]), lengths)
+def test_always_emitting_streams_agree_once_the_past_is_real(tree, fill, lengths):
+    """Any fill and emission is forgotten after RF frames, and chunks do not matter before."""
+    assume(tree.receptive_field < 60)
+    x = clip(tree.receptive_field + 2 * tree.stride)
+    y = run(tree, x, lengths, flush=False, fill=fill, emit="always")
+    torch.testing.assert_close(
+        y, run(tree, x, flush=False, fill=fill, emit="always"), rtol=0, atol=1e-10
+    )
+    assert y.shape[2] == len(range(tree.warmup % tree.stride, x.shape[2], tree.stride))
+    settled = run(tree, x, flush=False)[:, :, -1]
+    torch.testing.assert_close(y[:, :, -1], settled, rtol=0, atol=1e-10)
+
+
+@given(trees)
+def test_a_nan_frame_is_forgotten_after_the_receptive_field(tree):
+    assume(tree.receptive_field < 60)
+    x = clip(2 * tree.receptive_field + tree.stride)
+    x[:, :, 0] = float("nan")
+    assert run(tree, x, flush=False)[:, :, -1].isfinite().all()
+
+
+def test_branches_of_other_lengths_or_strides_are_refused():
+    with pytest.raises(ValueError, match="one stride and one output length"):
+        co.Residual(conv(3))
+    with pytest.raises(ValueError, match="one stride and one output length"):
+        co.Residual(conv(3, 2, 1))
+    with pytest.raises(TypeError, match="given Conv3d as 'main'"):
+        co.Residual(nn.Conv3d(2, 2, 1))
+    with pytest.raises(ValueError, match="treats every frame alone"):
+        co.Residual(conv(3, 1, 1), activation=conv(3, 1, 1))
+
+
+def test_residual_joins_by_output_index():
+    """main = x[t-1] + x[t+1] by hand: frame t leaves with its own main column one frame later."""
+    main = co.Conv3d(1, 1, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    with torch.no_grad():
+        main.weight.copy_(torch.tensor([1.0, 0.0, 1.0]).view(1, 1, 3, 1, 1))
+    x = torch.arange(1.0, 6.0).view(1, 1, 5, 1, 1)
+    block = co.Residual(main)
+    y, state = block.steps(x)
+    assert y.flatten().tolist() == [1 + 2, 2 + 4, 3 + 6, 4 + 8]
+    assert block.flush(state)[0].flatten().tolist() == [5 + 4]
