@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from co3d import report
+from co3d.paths import repo_root
 from co3d.report import origin, results, schema
 from co3d.report.origin import provenance
 
@@ -227,3 +228,12 @@ def test_every_column_of_a_table_is_in_the_dictionary():
     assert used == set(schema.COLUMNS)
     for name in used:
         assert f"`{name}`" in schema.readme()
+
+
+def test_the_committed_dictionary_is_the_schema_s():
+    assert (repo_root() / "results" / "README.md").read_text("utf-8") == schema.readme()
+
+
+def test_the_committed_tables_read():
+    for name in schema.TABLES:
+        results.read(name, repo_root() / "results")

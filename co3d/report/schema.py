@@ -61,10 +61,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "peak_mem_mb": (float, "peak memory during inference, MB"),
     "state_mb": (float, "memory of one stream's state, MB"),
     "gemm_peak_gmacs": (float, "measured peak of a matrix product, 10^9 MACs per second"),
-    "learning_rate": (float, "learning rate at the end of the epoch"),
-    "train_loss": (float, "mean cross entropy over the epoch's training clips"),
-    "val_top1": (float, "correct at the first guess, percent of the validation clips"),
-    "seconds": (float, "wall time"),
+    "loss": (float, "mean cross entropy over the epoch's training clips"),
     # where it came from
     "commit": (str, "git commit of the code; blank outside a clone"),
     "dirty": (int, "1 if co3d/, notebook sources or constraints.txt differed from that commit"),
@@ -147,9 +144,9 @@ TABLES = {
         "state_mb gemm_peak_gmacs",
     ),
     "training": _table(
-        "Training curves of the committed mini weights.",
+        "Training curves of the committed mini weights; top1 is of the validation split.",
         key="model dataset seed epoch",
-        machine="learning_rate train_loss val_top1 seconds",
+        machine="loss top1",
     ),
 }
 

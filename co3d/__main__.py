@@ -1,0 +1,215 @@
+"""The command line: `co3d` or `python -m co3d`; each command imports what it needs."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from . import paths
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command; bad input is one line and exit code 2, Ctrl-C 130, a failed run 1."""
+    try:
+        result = cli(arguments, prog_name="co3d", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.Abort:  # click's form of KeyboardInterrupt
+        _stop("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has left, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except click.ClickException as error:
+        _stop(error.format_message(), error.exit_code)
+    except (ValueError, TypeError, OSError) as error:
+        if sys.flags.dev_mode:  # python -X dev -m co3d ... shows where it comes from
+            raise
+        _stop(str(error), 2)
+    except Exception as error:
+        from .report.notebooks import NotebookError
+
+        if not isinstance(error, NotebookError):
+            raise
+        _stop(str(error), 1)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"co3d: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(invoke_without_command=True, context_settings=HELP)
+@click.version_option(package_name="co3d")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Continual 3D CNNs: clip nets that run frame by frame. Alone: what is found here."""
+    if context.invoked_subcommand is None:
+        _status()
+
+
+def _status() -> None:
+    import platform
+
+    import torch
+
+    from . import __version__, list_models
+    from .data import synthetic
+    from .report.origin import device_name
+    from .zoo.checkpoints import shipped
+
+    def line(name: str, text: object) -> None:
+        click.echo(f"{name:<10}{text}")
+
+    line("co3d", f"{__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    line("device", f"cpu: {device_name()}, {torch.get_num_threads()} threads")
+    for number in range(torch.cuda.device_count()):
+        line("", f"cuda:{number}: {device_name(f'cuda:{number}')}")
+    line("runs", _found(paths.logs_path()))
+    line("cache", _found(paths.cache_path()))
+    data = paths.datasets_path()
+    line("datasets", _found(data) if data else "none (set DATASETS_PATH, see .env.example)")
+    made = sum(len(list(folder.rglob("*.mp4"))) for folder in _synthetic_folders())
+    total = sum(synthetic.SPLITS.values())
+    line("data", f"synthetic-kinetics: {made} of {total} videos made (on first use)")
+    weights = {name: ", ".join(shipped(name)) for name in list_models() if shipped(name)}
+    line("weights", ", ".join(f"{name} ({data})" for name, data in weights.items()) or "none")
+    runs = paths.logs_path().is_dir() and any(paths.logs_path().glob("*/html"))
+    line("next", "co3d lab" if runs else "co3d quick, then co3d reproduce" if weights else
+         "co3d train x3d_mini")  # fmt: skip
+
+
+def _found(folder: Path) -> str:
+    return f"{folder}{'' if folder.is_dir() else '  (not there yet)'}"
+
+
+def _synthetic_folders() -> list[Path]:
+    from .data import synthetic
+
+    return list(paths.cache_path().glob(f"synthetic-kinetics-0-{synthetic.RECIPE.hash}"))
+
+
+ONLY = click.option("--only", multiple=True, metavar="NN", help="Notebooks that begin with NN.")
+
+
+@cli.command()
+@click.option("--profile", default="embedded", show_default=True, help="notebooks/<profile>.yml")
+@ONLY
+@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter.")
+def reproduce(profile: str, only: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> None:
+    """Run the notebooks into runs/ and compare with the committed results."""
+    import yaml
+
+    from .report import notebooks
+
+    parameters = {name: yaml.safe_load(value) for name, value in pairs}
+    notebooks.reproduce(profile, only, parameters)
+
+
+@cli.command()
+@ONLY
+def update(only: tuple[str, ...]) -> None:
+    """Run the notebooks and refresh committed results, figures and outputs."""
+    from .report import notebooks
+
+    run_dir = notebooks.update(only)
+    click.echo(f"refreshed results/, figures/ and notebooks/ from {run_dir}")
+
+
+@cli.command(context_settings={**HELP, "ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lab(arguments: tuple[str, ...]) -> None:
+    """Open JupyterLab on the notebooks; ARGUMENTS go to JupyterLab."""
+    folder = str(paths.repo_root() / "notebooks")
+    command = [sys.executable, "-m", "jupyterlab", folder, *arguments]
+    os.execv(sys.executable, command)
+
+
+@cli.command()
+def quick() -> int:
+    """One figure, and one check that a stream equals its clip net."""
+    import pandas as pd
+
+    from . import Stream, load
+    from .data import synthetic
+    from .report import plots
+
+    model, transform = load("cox3d_mini", "synthetic-kinetics")
+    video = synthetic.dataset("test", limit=1).videos[0]
+    clip = transform(synthetic.decoded(video))[None]
+    stream, span = Stream(model), model.receptive_field
+    for n in range(clip.shape[2]):
+        by_frame = stream(clip[:, :, n])
+    by_clip = model(clip[:, :, -span:], pad=False).detach()
+    difference = float((by_frame - by_clip).abs().max() / by_clip.abs().max())
+    click.echo(f"cox3d_mini on a generated video of {clip.shape[2]} frames ({video.label}):")
+    click.echo(f"last frame of the stream against the net on the last {span} frames as one clip,")
+    click.echo(f"difference {difference:.1e} of the largest logit (tolerance 1e-04)")
+    click.echo(f"match: {difference <= 1e-4}")
+
+    paper = paths.repo_root() / "results" / "paper"
+    tables = ("kinetics400_published", "kinetics400_context_published")
+    figure = plots.published_accuracy_vs_macs(*(pd.read_csv(paper / f"{t}.csv") for t in tables))
+    png = plots.save(figure, "published_accuracy_vs_macs", paths.logs_path() / "quick")
+    click.echo(f"figure: {png}")
+    return 0 if difference <= 1e-4 else 1
+
+
+@cli.command()
+@click.argument("video")
+@click.option("--model", "name", default="cox3d_mini", show_default=True)
+@click.option("--weights", help="A .safetensors file (default: the weights that come with co3d).")
+@click.option("--window", type=int, help="Span of the running average in frames.")
+@click.option("--fps", type=float, help="Frames per second to feed (default: the model's own).")
+@click.option("--limit-seconds", type=float, help="Stop after so many seconds of video.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a row per prediction.")
+@click.option("--device", default="cpu", show_default=True)
+def stream(
+    video: str,
+    name: str,
+    weights: str | None,
+    window: int | None,
+    fps: float | None,
+    limit_seconds: float | None,
+    table: Path | None,
+    device: str,
+) -> None:
+    """Run a model over VIDEO frame by frame; a file, camera or stream address."""
+    from . import load, spec
+    from .data.kinetics import KINETICS400_LABELS
+    from .data.synthetic import SYNTHETIC_KINETICS_LABELS
+    from .data.video import Reader
+    from .measure import live
+    from .zoo.checkpoints import shipped
+
+    record = spec(name)
+    if not record.continual:
+        raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")
+    if not weights and not shipped(name):
+        raise ValueError(f"no weights come with {name}: give --weights FILE.safetensors")
+    labels = KINETICS400_LABELS
+    if record.num_classes == len(SYNTHETIC_KINETICS_LABELS):
+        labels = SYNTHETIC_KINETICS_LABELS
+    model, transform = load(name, weights or next(iter(shipped(name))), window)
+    with Reader(video) as reader:
+        if fps and fps != record.native_fps:
+            click.echo(f"{name} was trained at {record.native_fps:g} frames per second; fed at "
+                       f"{fps:g} it may be less accurate", err=True)  # fmt: skip
+        if len(labels) < 400 and paths.cache_path() not in Path(video).absolute().parents:
+            click.echo(
+                f"{name} knows only {len(labels)} synthetic motions; for real classes: "
+                "co3d stream VIDEO --model cox3d_m --weights FILE.safetensors",
+                err=True,
+            )
+        live.watch(
+            *(reader, model.to(device), transform, labels),
+            fps=fps or record.native_fps,
+            limit_s=limit_seconds,
+            table=table,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Every command answers, prints what it promises, and ends with the right exit code."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import co3d
+from co3d import __main__ as command_line
+from co3d.data import video
+from co3d.data.synthetic import SYNTHETIC_KINETICS_LABELS
+from co3d.measure import live
+from co3d.report import notebooks
+from co3d.zoo import checkpoints
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main([str(argument) for argument in arguments])
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "x3d_mini.safetensors"
+    origin = {"training_data": "none", "source": "random", "licence": "none"}
+    checkpoints.save(co3d.create("x3d_mini"), path, **origin)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """3 s at 15 frames per second."""
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (45, 48, 64, 3), np.uint8)
+    video.write(path, frames, 15)
+    return path
+
+
+@pytest.mark.parametrize("command", ["", *sorted(command_line.cli.commands)])
+def test_every_command_has_help(run, command):
+    code, shown, _ = run(*command.split(), "--help")
+    assert code == 0 and shown.startswith("Usage: co3d") and len(shown.splitlines()) > 3
+
+
+def test_alone_it_says_what_is_found(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))
+    code, shown, _ = run()
+    names = [line.split()[0] for line in shown.splitlines()]
+    assert code == 0
+    assert names == ["co3d", "device", "runs", "cache", "datasets", "data", "weights", "next"]
+    assert f"{tmp_path / 'cache'}  (not there yet)" in shown and "0 of 2448" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["stream"], "Missing argument 'VIDEO'"),
+        (["stream", "there_is_none.mp4"], "there_is_none.mp4: no such file"),
+        (["stream", os.curdir], "a folder, not a video file"),
+        (["stream", __file__], "no video"),
+        (["stream", "CLIP", "--model", "cox3d_z"], "expected a model such as"),
+        (["stream", "CLIP", "--model", "x3d_mini"], "cox3d_mini runs the same weights"),
+        (["stream", "CLIP", "--weights", "none.safetensors"], "no weights file none.safetensors"),
+        (["stream", "CLIP", "--fps", "-1"], "fps must be above 0"),
+        (["stream", "CLIP", "--window", "0"], "window of 1 or more"),
+        (["stream", "CLIP", "--csv", "no/such/folder.csv"], "existing folder"),
+        (["stream", "CLIP", "--limit-seconds", "1"], "first prediction of cox3d_mini comes with"),
+        (["reproduce", "--profile", "huge"], "no profile is called 'huge'"),
+        (["reproduce", "--only", "77"], "no notebook begins with '77'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, sentence, clip, weights):
+    if arguments[0] == "stream" and len(arguments) > 1 and "--weights" not in arguments:
+        arguments = [*arguments, "--weights", weights]
+    code, shown, error = run(*(clip if a == "CLIP" else a for a in arguments))
+    told = [line for line in error.splitlines() if line.startswith("co3d: ")]
+    assert code == 2 and len(told) == 1 and sentence in told[0]
+    assert "Traceback" not in error
+
+
+def test_a_stream_prints_each_second_and_writes_each_prediction(run, clip, weights, tmp_path):
+    table = tmp_path / "out.csv"
+    code, shown, error = run("stream", clip, "--weights", weights, "--csv", table)
+    model, transform = co3d.load("cox3d_mini", weights)
+    assert code == 0
+    assert f"warm-up {model.warmup} frames ({model.warmup / 15:.1f} s)" in shown
+    assert "synthetic motions" in error and "--model cox3d_m" in error
+    lines = [line for line in shown.splitlines() if line[:5].strip().isdigit()]
+    assert [line.split()[0] for line in lines] == ["0", "1", "2"]
+    assert "warming up: frame 15 of" in lines[0] and "(start-up)" in lines[1]
+    assert "latency from picture to prediction: median" in shown
+
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [int(row["frame"]) for row in rows] == list(range(model.warmup + 1, 46))
+    with video.Reader(clip) as reader:
+        frames = np.stack([rgb for _, rgb in reader])
+    by_clip = model(transform(frames)[None][:, :, -model.receptive_field :], pad=False).detach()
+    best = by_clip.softmax(1)[0].topk(5)
+    last = rows[-1]
+    assert float(last["time_s"]) == pytest.approx(44 / 15, abs=1e-4)
+    assert [last[f"label{n}"] for n in range(1, 6)] == [
+        SYNTHETIC_KINETICS_LABELS[n] for n in best.indices
+    ]
+    shown_probabilities = [float(last[f"probability{n}"]) for n in range(1, 6)]
+    assert shown_probabilities == pytest.approx(best.values.tolist(), rel=1e-4)
+
+
+def test_another_rate_is_warned_of_and_shifts_the_warm_up(run, clip, weights):
+    _, shown, error = run("stream", clip, "--weights", weights, "--fps", "30")
+    assert "was trained at 15 frames per second; fed at 30" in error
+    assert shown.startswith("cox3d_mini: warm-up 23 frames (0.8 s)")
+
+
+def test_a_video_of_the_model_s_own_data_brings_no_warning(run, clip, weights, monkeypatch):
+    monkeypatch.setenv("CACHE_PATH", str(clip.parent))
+    assert run("stream", clip, "--weights", weights)[2] == ""
+
+
+def test_an_interrupted_stream_keeps_what_it_saw(run, clip, weights, tmp_path, monkeypatch):
+    whole = live.run
+
+    def some(*arguments):
+        for step in whole(*arguments):
+            if step.number == 40:
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(live, "run", some)
+    table = tmp_path / "out.csv"
+    code, shown, error = run("stream", clip, "--weights", weights, "--csv", table)
+    assert code == 130 and error.endswith("co3d: interrupted\n")
+    assert "39 frames in" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert table.read_text().splitlines()[-1].split(",")[1] == "39"
+
+
+def test_a_failed_stream_leaves_no_table(run, clip, weights, tmp_path):
+    table = tmp_path / "out.csv"
+    options = ("--limit-seconds", "1", "--csv", table)
+    assert run("stream", clip, "--weights", weights, *options)[0] == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "co3d"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_failed_notebook_is_exit_code_1(run, monkeypatch):
+    def fail(*_):
+        raise notebooks.NotebookError("the kernel of 05 died")
+
+    monkeypatch.setattr(notebooks, "reproduce", fail)
+    assert run("reproduce")[::2] == (1, "co3d: the kernel of 05 died\n")
+
+
+def test_parameters_are_passed_on_as_values(run, monkeypatch):
+    passed = []
+    monkeypatch.setattr(notebooks, "reproduce", lambda *given: passed.extend(given))
+    run("reproduce", "--only", "05", "--only", "A1", "-p", "limit", "10", "-p", "retrain", "true")
+    assert passed == ["embedded", ("05", "A1"), {"limit": 10, "retrain": True}]
+
+
+def test_lab_starts_jupyter_with_this_interpreter(run, monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *command: started.extend(command))
+    run("lab", "--no-browser")
+    assert started[0] == sys.executable
+    assert started[1][1:3] == ["-m", "jupyterlab"] and started[1][-1] == "--no-browser"
+
+
+def test_quick_checks_and_draws(run, monkeypatch, tmp_path, weights):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))
+    whole = co3d.load
+    monkeypatch.setattr(co3d, "load", lambda name, _: whole(name, weights))
+    code, shown, _ = run("quick")
+    assert code == 0 and "match: True" in shown
+    assert len(list((tmp_path / "runs" / "quick" / "figures").iterdir())) == 2

@@ -1,0 +1,205 @@
+"""The repository agrees with itself: pins, environments, lint, layers, no trace of a machine."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import co3d
+from co3d.paths import repo_root
+
+ROOT = repo_root()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def tool(*command, **options):
+    """Runs a module with this interpreter in the repository; its output, once it succeeded."""
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, text=True,
+                          capture_output=True, **options)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tracked():
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git clone")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_pins_are_exact_without_local_versions_and_satisfy_the_ranges():
+    assert pins()["torch"] == "2.13.0"
+    assert all(re.fullmatch(r"[0-9]+(\.[0-9a-z]+)*", version) for version in pins().values())
+    extras = PROJECT["optional-dependencies"].values()
+    for text in [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins()[canonicalize_name(wanted.name)]), text
+
+
+def test_everything_that_the_project_pulls_in_is_pinned():
+    seen, todo = set(), [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    while todo:
+        wanted = Requirement(todo.pop())
+        name = canonicalize_name(wanted.name)
+        extra = {"extra": next(iter(wanted.extras), "")}
+        if name in seen or (wanted.marker and not wanted.marker.evaluate(extra)):
+            continue
+        seen.add(name)
+        todo += metadata.requires(wanted.name) or []
+    assert seen <= pins().keys(), f"not in constraints.txt: {seen - pins().keys()}"
+    installed = {name: metadata.version(name).split("+")[0] for name in seen}
+    assert installed == {name: pins()[name] for name in seen}
+
+
+def test_the_dependencies_are_those_that_are_imported():
+    names = {"PIL": "pillow", "yaml": "pyyaml"}
+    for folder, extra, indirect in (
+        ("co3d", [], {"jupyterlab"}),
+        ("tests", ["dev"], {"jupyterlab", "import-linter", "ruff", "setuptools"}),
+    ):
+        texts = PROJECT["dependencies"] + sum(
+            (PROJECT["optional-dependencies"][e] for e in extra), []
+        )
+        declared = {canonicalize_name(Requirement(text).name) for text in texts}
+        imported = {names.get(name, name) for name in top_level_imports(ROOT / folder)}
+        imported = {canonicalize_name(name) for name in imported}
+        assert imported <= declared, f"{folder}/ imports what is not declared"
+        if folder == "co3d":
+            assert declared - imported <= indirect, "declared, but not imported"
+
+
+def top_level_imports(folder):
+    """Names of the third-party packages that the folder's modules import."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    local = {"co3d", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    return found - set(sys.stdlib_module_names) - local
+
+
+def test_environment_yml_gives_the_same_as_make():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, under_pip = environment["dependencies"]
+    assert (python, pip) == ("python=3.11", "pip")
+    assert under_pip == {"pip": ["-c constraints.txt", "-e ."]}
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
+
+
+def test_ruff_finds_nothing():
+    tool("ruff", "check", "--no-cache", ".")
+
+
+def test_imports_point_one_way():
+    command = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tracked_files_name_no_machine():
+    path = re.compile(rb"(?<![\w.~/:-])/(work|root|home|tmp|Users|mnt)/\w|site-packages/\w")
+    host = re.compile(rb"(pypi\.org|pythonhosted\.org|download\.pytorch\.org|localhost:\d)")
+    mine = {Path(__file__), ROOT / "tests" / "test_notebooks.py", ROOT / "co3d/report/rules.py"}
+    found = {
+        str(file.relative_to(ROOT)): match[0]
+        for file in tracked()
+        if file not in mine
+        for pattern in (path, host)
+        if (match := pattern.search(file.read_bytes()))
+    }
+    assert not found
+
+
+def test_nothing_big_or_generated_is_tracked():
+    sizes = {file.relative_to(ROOT): file.stat().st_size for file in tracked()}
+    assert not [name for name, size in sizes.items() if size > 4_000_000]
+    generated = {".mp4", ".pyc", ".part", ".pt", ".npy"}
+    assert not [name for name in sizes if name.suffix in generated or name.name == ".env"]
+
+
+def test_importing_and_asking_for_help_creates_no_folder(tmp_path):
+    places = {name: str(tmp_path / name) for name in ("CACHE_PATH", "LOGS_PATH")}
+    code = "import co3d, co3d.report, co3d.report.notebooks; co3d.list_models()"
+    environment = {**os.environ, **places, "HOME": str(tmp_path)}
+    environment["MPLCONFIGDIR"] = str(tmp_path.parent)  # matplotlib's own cache is not ours
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_is_the_module():
+    assert tool("co3d", "--help").startswith("Usage: co3d")
+    assert tool("co3d", "--version").strip().endswith(co3d.__version__)
+    (script,) = metadata.entry_points(group="console_scripts", name="co3d")
+    assert script.value == "co3d.__main__:main"
+
+
+def test_a_wheel_holds_all_that_the_package_reads(tmp_path):
+    package = ROOT / "co3d"
+    files = {
+        str(path.relative_to(ROOT))
+        for path in package.rglob("*")
+        if path.suffix in {".py", ".txt", ".safetensors"}
+    }
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("co3d", "pyproject.toml", "LICENSE", "README.md"):
+        (copy / name).symlink_to(ROOT / name)
+    tool("pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(copy))
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert files <= set(archive.namelist())
+
+
+def test_the_readme_and_ci_name_the_same_test_command():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert "make reproduce" in readme and "make test" in readme
+    assert re.search(r"^make test\b", ci, re.MULTILINE)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+    python = [step["with"]["python-version"] for step in steps if "with" in step]
+    assert python == ["3.11"]
+
+
+def test_make_targets_are_single_lines():
+    makefile = (ROOT / "Makefile").read_text()
+    for target, command in (
+        ("reproduce", "-m co3d reproduce"),
+        ("quick", "-m co3d quick"),
+        ("lab", "-m co3d lab"),
+        ("update", "-m co3d update"),
+        ("test", "-m pytest"),
+        ("test-all", "-m pytest -m slow"),
+    ):
+        assert re.search(rf"^{target}: .*\n\t\$\(PY\) {command}\n(\n|\Z)", makefile, re.MULTILINE)
+
+
+def test_the_citation_names_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Hedegaard", "Iosifidis"]
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
