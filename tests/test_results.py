@@ -175,6 +175,8 @@ def test_a_run_s_rows_come_before_the_committed_ones_whatever_their_limit(tmp_pa
     both = results.combine("transient", new, old)
     assert both[["window", "limit", "top1"]].values.tolist() == [[16, 24, 1.0], [64, 0, 50.0]]
     pd.testing.assert_frame_equal(results.combine("transient", new[:0], old), old)
+    pd.testing.assert_frame_equal(results.combine("transient", new, old[:0]), new)
+    pd.testing.assert_frame_equal(results.combine("transient", new[:0], old[:0]), new[:0])
 
 
 def test_a_notebook_writes_and_reads_through_the_package(tmp_path):

@@ -66,12 +66,9 @@ def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFr
     key = [name for name in _schema(table).key if name != "limit"]
     taken = set(new[key].astype(str).itertuples(index=False, name=None))
     old = committed[key].astype(str).itertuples(index=False, name=None)
-    kept = committed[[row not in taken for row in old]]
-    return (
-        pd.concat([new, kept], ignore_index=True)
-        if len(new) and len(kept)
-        else (new if len(new) else kept)
-    )
+    kept = committed.iloc[[n for n, row in enumerate(old) if row not in taken]]
+    parts = [part for part in (new, kept) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else new
 
 
 def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None) -> pd.DataFrame:
