@@ -36,7 +36,7 @@ def _drawn(match: re.Match) -> str:
     formula = " ".join((display or inline).split())
     picture = io.BytesIO()
     try:
-        font = FontProperties(size=18 if display else 14, math_fontfamily="stix")
+        font = FontProperties(size=15 if display else 13, math_fontfamily="stix")
         depth = math_to_image(f"${formula}$", picture, prop=font, dpi=72, format="svg")
     except ValueError:
         return match[0]
