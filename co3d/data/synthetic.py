@@ -56,17 +56,19 @@ class Recipe:
     height: int = 48
     frames: int = 128
     fps: int = 15
-    visible: float = 24.0  # shapes in the picture, on average
+    visible: float = 16.0  # shapes in the picture, on average
     lifetime: int = 10  # frames
     coherence: tuple[float, float] = (0.3, 0.8)  # share of shapes that follow the class
-    speed: tuple[float, float] = (0.8, 1.6)  # pixels per frame
+    speed: tuple[float, float] = (1.5, 3.0)  # pixels per frame
     direction_jitter: float = 8.0  # degrees, standard deviation per video
     centre_jitter: float = 4.0  # pixels, of the centre of turning and growth
     radius: tuple[float, float] = (2.0, 4.0)  # pixels, drawn per shape
-    pixel_noise: float = 6.0  # grey levels, standard deviation, new in each frame
-    background_noise: float = 20.0  # grey levels, of the still, smooth background
+    shade: tuple[float, float] = (140, 255)  # grey levels, of a shape's red, green and blue
+    background: tuple[float, float] = (20, 80)  # grey levels, likewise
+    pixel_noise: float = 8.0  # grey levels, standard deviation, new in each frame
+    background_noise: float = 10.0  # grey levels, of the still, smooth background
     crf: int = 28  # H.264 quality
-    version: int = 2  # raised when the same numbers come to give other files
+    version: int = 3  # raised when the same numbers come to give other files
 
     @property
     def hash(self) -> str:
@@ -180,7 +182,7 @@ def _lives(recipe: Recipe, label: str, rng: np.random.Generator) -> tuple[np.nda
             rng.uniform(*recipe.radius, (*lives, 1)),
             rng.integers(3, size=(*lives, 1)),
             rng.uniform(0, 2 * np.pi, (*lives, 1)),
-            rng.uniform(0, 255, (*lives, 3)),
+            rng.uniform(*recipe.shade, (*lives, 3)),
         ],
         axis=-1,
     )
@@ -198,7 +200,8 @@ def _edge(recipe: Recipe) -> int:
 def _background(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     """A still, smooth pattern, float32 (H,W,3) with the edge: noise on a coarse grid, blown up."""
     height, width = recipe.height + 2 * _edge(recipe), recipe.width + 2 * _edge(recipe)
-    grid = rng.uniform(60, 195, 3) + recipe.background_noise * rng.standard_normal((7, 9, 3))
+    grid = recipe.background_noise * rng.standard_normal((7, 9, 3))
+    grid += rng.uniform(*recipe.background, 3)
     for axis, size in enumerate((height, width)):
         at = np.linspace(0, grid.shape[axis] - 1, size)
         low = np.minimum(at.astype(int), grid.shape[axis] - 2)
