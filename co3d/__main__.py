@@ -211,5 +211,57 @@ def stream(
         )
 
 
+@cli.command()
+@click.argument("dataset", type=click.Choice(["synthetic-kinetics"]))
+@click.option("--split", default="test", show_default=True)
+@click.option("--window", "windows", type=int, multiple=True, default=(16, 32, 64),
+              show_default=True, help="Frames of the running average.")  # fmt: skip
+@click.option("--limit", default=0, show_default=True, help="First so many videos; 0 is all.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write the rows here.")
+def evaluate(
+    dataset: str, split: str, windows: tuple[int, ...], limit: int, table: Path | None
+) -> None:
+    """Accuracy of x3d_mini on clips, cox3d_mini on streams, and the control over equal frames."""
+    import pandas as pd
+
+    from . import load
+    from .data import synthetic
+    from .measure import accuracy
+
+    regular, transform = load("x3d_mini", dataset)
+    streams = [load("cox3d_mini", dataset, window=window)[0] for window in windows]
+    readings = accuracy.readings(regular, streams)
+    data = synthetic.dataset(split, limit=limit or None)
+    fps = regular.spec.native_fps
+    rows = pd.DataFrame(accuracy.evaluate(readings, data, transform, fps, limit=limit))
+    shown = ["model", "mode", "window", "frames", "views", "n_expected", "n_scored"]
+    shown += ["top1", "ci_low", "ci_high", "macs_per_prediction"]
+    click.echo(rows[shown].to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
+    if table:
+        part = table.with_name(f"{table.name}.part")
+        rows.to_csv(part, index=False)
+        part.replace(table)
+
+
+@cli.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--epochs", type=int, help="Default: as for the weights that come with co3d.")
+@click.option("--limit", type=int, help="Videos per split, for a trial.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder (default: among the runs).")
+def train(
+    name: str, seed: int, epochs: int | None, limit: int | None, out: Path | None
+) -> None:
+    """Train a mini MODEL on synthetic-kinetics; a run that was stopped goes on where it was."""
+    from dataclasses import replace
+
+    from .train import Recipe, train
+
+    recipe = replace(Recipe(), epochs=epochs) if epochs else Recipe()
+    folder = out or paths.logs_path() / "train" / f"{name}-{seed}"
+    curve = train(name, folder, recipe=recipe, seed=seed, limit=limit)
+    click.echo(f"{folder / 'weights.safetensors'}: validation top-1 {curve[-1]['top1']:.1f} %")
+
+
 if __name__ == "__main__":
     main()

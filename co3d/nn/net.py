@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .blocks import Sequential
 from .core import State, Timing, Tree
 from .pointwise import Linear
+from .pool import RunningWindow
 
 
 class ClipNet(nn.Module):
@@ -40,6 +41,16 @@ class StreamNet(Tree, ClipNet):
     @property
     def timing(self) -> Timing:
         return self.body.timing
+
+    @property
+    def window(self) -> int:
+        """Span of the running average, in input frames."""
+        stride = 1
+        for part in self.body:
+            if isinstance(part, RunningWindow):
+                return part.window * stride
+            stride *= part.timing.stride
+        raise ValueError("expected a running window in the body of the network, given none")
 
     @property
     def expected_channels(self) -> int | None:

@@ -1,0 +1,1 @@
+"""Models over data: equality, complexity, accuracy, live streams."""
