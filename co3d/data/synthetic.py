@@ -108,7 +108,7 @@ def synthetic_kinetics(
     def make(path: Path, label: str, key: list[int]) -> None:
         video.write(path, render(recipe, label, key), recipe.fps, crf=recipe.crf)
 
-    # Threads do: drawing and encoding spend their time outside of Python's lock.
+    # Threads do: drawing and encoding mostly run outside of Python's lock.
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         done = pool.map(lambda job: make(*job), plan)
         for _ in tqdm(done, "synthetic-kinetics", len(plan), disable=not (progress and plan)):
@@ -256,11 +256,13 @@ def _row(seed: int, split: str, index: int) -> tuple[str, str]:
 
 def _annotate(root: Path, split: str, rows: Sequence[tuple[str, str]]) -> None:
     """Write `annotations/{split}.csv` as Kinetics-400 has it, multi-word labels in quotes."""
+    path = root / "annotations" / f"{split}.csv"
+    if path.exists():
+        return
     lines = ["label,youtube_id,time_start,time_end,split,is_cc"]
     for label, name in rows:
         quoted = f'"{label}"' if " " in label else label
         lines.append(f"{quoted},{name},0,10,{split},0")
-    path = root / "annotations" / f"{split}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text("\n".join(lines) + "\n", "utf-8")

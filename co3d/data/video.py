@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import av
 import numpy as np
@@ -80,7 +80,7 @@ class Reader:
         self._missing_end = ""
         self._reformatter = VideoReformatter()
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> Self:
         self._container = _open(self.source)
         try:
             self._stream = _video_stream(self._container, self.source)
@@ -123,7 +123,7 @@ class Reader:
 
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
-        time = origin = last = None
+        origin = last = None
         for frame in itertools.chain.from_iterable(map(self._decoded, self._packets())):
             if not self._counted and frame.pts is None:
                 self._counted = True
@@ -222,6 +222,7 @@ def sample(path: str | Path, times: Sequence[float]) -> Clip:
     Decodes once, converts only wanted frames and stops at the last. Nothing replaces what is
     damaged or missing, see Clip. Raises VideoError as Reader does.
     """
+    times = [float(time) for time in times]
     if not times or times[0] < 0 or any(a > b for a, b in itertools.pairwise(times)):
         raise ValueError("times must be one or more seconds from 0 up, in order.")
     pictures, source, found = [], None, []
