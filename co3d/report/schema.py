@@ -30,7 +30,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "epoch": (int, "passes over the training videos"),
     "frames_seen": (int, "frames since the stream was reset"),
     # what came out
-    "n_expected": (int, "videos in the split"),
+    "n_expected": (int, "videos of the split, or of its first `limit`"),
     "n_found": (int, "videos found on disk"),
     "n_scored": (int, "videos with a prediction: the denominator of top1 and top5"),
     "top1": (float, "correct at the first guess, percent of n_scored"),
