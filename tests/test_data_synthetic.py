@@ -100,7 +100,8 @@ def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
     assert data.labels == SYNTHETIC_KINETICS_LABELS == tuple(sorted(SYNTHETIC_KINETICS_LABELS))
     assert [clip.class_id for clip in data.videos] == [*range(12), 0, 1]
     assert all(data.labels[clip.class_id] == clip.label for clip in data.videos)
-    folder = tmp_path / f"synthetic-kinetics-0-{SMALL.hash}"
+    folder = synthetic.folder(0, SMALL)
+    assert folder == tmp_path / f"synthetic-kinetics-0-{SMALL.hash}"
     assert all(clip.path.is_relative_to(folder / "val") for clip in data.videos)
     assert replace(SMALL, crf=30).hash != SMALL.hash
 

@@ -78,6 +78,11 @@ class Recipe:
 RECIPE = Recipe()
 
 
+def folder(seed: int = 0, recipe: Recipe = RECIPE) -> Path:
+    """Where a set lives in the cache, made or not."""
+    return paths.cache_path() / f"synthetic-kinetics-{seed}-{recipe.hash}"
+
+
 def synthetic_kinetics(
     root: Path | None = None,
     *,
@@ -88,20 +93,17 @@ def synthetic_kinetics(
     progress: bool = True,
     limit: int | None = None,
 ) -> Path:
-    """The folder of the generated set; what is missing in it is generated first.
+    """The root of the generated set, by default `folder()`; what is missing in it is made first.
 
-    `root` defaults to a folder of the cache that names seed and recipe. Files depend on seed and
-    recipe alone, appear only when complete, and existing ones are kept. `limit` makes the first
-    N of each split.
+    Files depend on seed and recipe alone, appear only when complete, and existing ones are kept.
+    `limit` makes the first N of each split.
     """
-    if root is None:
-        root = paths.cache_path() / f"synthetic-kinetics-{seed}-{recipe.hash}"
-    plan = []
+    root, plan = Path(root or folder(seed, recipe)), []
     for split in splits:
         rows = [_row(seed, split, i) for i in range(SPLITS[split])]
-        _annotate(Path(root), split, rows)
+        _annotate(root, split, rows)
         for i, (label, name) in enumerate(rows[:limit]):
-            path = Path(root, split, label, f"{name}_000000_000010.mp4")
+            path = root / split / label / f"{name}_000000_000010.mp4"
             if not path.exists():
                 plan.append((path, label, [seed, list(SPLITS).index(split), i]))
 
@@ -113,7 +115,7 @@ def synthetic_kinetics(
         done = pool.map(lambda job: make(*job), plan)
         for _ in tqdm(done, "synthetic-kinetics", len(plan), disable=not (progress and plan)):
             pass
-    return Path(root)
+    return root
 
 
 def dataset(

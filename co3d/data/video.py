@@ -110,15 +110,13 @@ class Reader:
 
     @property
     def note(self) -> str:
-        reasons = [
-            f"packets lost: {self._lost}" if self._lost else "",
-            f"frames damaged: {self._damaged}" if self._damaged else "",
-            self._missing_end,
-            f"presentation times are unusable, so frames are counted at {self.fps:.6g} fps"
-            if self._counted
-            else "",
-        ]
-        text = "; ".join(reason for reason in reasons if reason)
+        reasons = (
+            (self._lost, f"packets lost: {self._lost}"),
+            (self._damaged, f"frames damaged: {self._damaged}"),
+            (self._missing_end, self._missing_end),
+            (self._counted, f"no usable presentation times, frames counted at {self.fps:.6g} fps"),
+        )
+        text = "; ".join(reason for holds, reason in reasons if holds)
         return text and text[0].upper() + text[1:] + "."
 
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
