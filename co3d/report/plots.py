@@ -5,12 +5,14 @@ A square is one prediction per clip, a circle one per frame; a family keeps its 
 
 import io
 import math
+from collections.abc import Mapping
 from itertools import pairwise, product
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -191,6 +193,46 @@ def synthetic_accuracy_vs_macs(accuracy: pd.DataFrame) -> Figure:
     ax.set_ylabel("Top-1 accuracy on synthetic-kinetics (%)")
     ax.set_title("Measured here on synthetic-kinetics (moving shapes, not Kinetics)")
     _draw_points(ax, points, {})
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: str) -> Figure:
+    """Probabilities, one per prediction, against seconds; each curve ends at frame `frames`.
+
+    What comes before a curve's first prediction is marked as its warm-up.
+    """
+    fig = Drawing(8.0, 3.6)
+    ax = fig.add_subplot()
+    tones = (MUTED, "#56B4E9", FAMILY_COLORS["x3d"], FAMILY_COLORS["i3d"])
+    for row, ((name, values), tone) in enumerate(zip(curves.items(), tones, strict=False)):
+        first = frames - len(values) + 1
+        ax.plot(np.arange(first, frames + 1) / fps, values, color=tone, lw=1.8)
+        y = -0.09 - 0.075 * row
+        ax.plot([0, first / fps], [y, y], color=tone, lw=5, solid_capstyle="butt", alpha=0.35)
+        ax.text(first / fps + 0.08, y, f"{name}: first prediction after {first / fps:.1f} s",
+                va="center", fontsize=8.5, color=tone)
+    ax.set(xlim=(0, frames / fps), ylim=(-0.09 - 0.075 * len(curves), 1.02), title=title,
+           xlabel="seconds of video", ylabel="probability", yticks=np.linspace(0, 1, 6))
+    ax.axhline(0, color=INK, lw=0.8)
+    ax.grid(axis="y")
+    fig.tight_layout()
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def training_curve(curve: pd.DataFrame) -> Figure:
+    """Training loss and validation accuracy against epochs, from rows of results/training.csv."""
+    fig = Drawing(8.0, 2.9)
+    names = {"loss": "training loss", "top1": "validation top-1 (%)"}
+    for ax, (column, name) in zip(fig.subplots(1, 2), names.items(), strict=True):
+        sns.lineplot(curve, x="epoch", y=column, ax=ax, color=FAMILY_COLORS["x3d"], marker="o")
+        ax.set(ylabel="", title=name, ylim=(0, None if column == "loss" else 100))
+        last = curve.iloc[-1]
+        ax.annotate(f"{last[column]:.3g}", (last["epoch"], last[column]), xytext=(0, 7),
+                    textcoords="offset points", ha="right", fontsize=9)
+        ax.grid()
+    fig.tight_layout()
     return fig
 
 
