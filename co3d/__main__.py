@@ -71,7 +71,7 @@ def _status() -> None:
     line("cache", _found(paths.cache_path()))
     data = paths.datasets_path()
     line("datasets", _found(data) if data else "none (set DATASETS_PATH, see .env.example)")
-    made = sum(len(list(folder.rglob("*.mp4"))) for folder in _synthetic_folders())
+    made = len(list(synthetic.folder().rglob("*.mp4")))
     total = sum(synthetic.SPLITS.values())
     line("data", f"synthetic-kinetics: {made} of {total} videos made (on first use)")
     weights = {name: ", ".join(shipped(name)) for name in list_models() if shipped(name)}
@@ -83,12 +83,6 @@ def _status() -> None:
 
 def _found(folder: Path) -> str:
     return f"{folder}{'' if folder.is_dir() else '  (not there yet)'}"
-
-
-def _synthetic_folders() -> list[Path]:
-    from .data import synthetic
-
-    return list(paths.cache_path().glob(f"synthetic-kinetics-0-{synthetic.RECIPE.hash}"))
 
 
 ONLY = click.option("--only", multiple=True, metavar="NN", help="Notebooks that begin with NN.")

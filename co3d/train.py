@@ -1,6 +1,7 @@
 """Training a clip net: seeded, with a checkpoint after every epoch, resumed where it stopped."""
 
 import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -143,7 +144,7 @@ def _epoch(
 
 def _rate(recipe: Recipe, epoch: float) -> float:
     warm = min(1.0, (epoch + 0.01) / max(recipe.warmup_epochs, 0.01))
-    return recipe.lr * warm * 0.5 * (1 + np.cos(np.pi * epoch / recipe.epochs))
+    return recipe.lr * warm * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
 
 
 @torch.inference_mode()

@@ -25,7 +25,7 @@ from .metrics import top_k, wilson
 
 @dataclass
 class Reading:
-    """One way to get one prediction from a video (3, N, S, S), and the predictions so far.
+    """One way to get one prediction from a video (1, 3, N, S, S), and the predictions so far.
 
     Attributes:
         frames: that it looks at; shorter videos are "too_short".
@@ -41,12 +41,12 @@ class Reading:
     labels: list[int] = field(default_factory=list)
     statuses: Counter = field(default_factory=Counter)
 
-    def score(self, frames: Tensor, label: int) -> None:
+    def score(self, video: Tensor, label: int) -> None:
         status = "ok"
-        if frames.shape[1] < self.frames:
+        if video.shape[2] < self.frames:
             status = "too_short"
         else:
-            scores = self.predict(frames)
+            scores = self.predict(video)
             if scores.isfinite().all():
                 self.scores.append(scores)
                 self.labels.append(label)
@@ -66,8 +66,8 @@ def clip_reading(model: ClipNet) -> Reading:
     frames = model.spec.frames
 
     def predict(video: Tensor) -> Tensor:
-        start = (video.shape[1] - frames) // 2
-        return model(video[None, :, start : start + frames])[0]
+        start = (video.shape[2] - frames) // 2
+        return model(video[:, :, start : start + frames])[0]
 
     keys = _keys(model, "native", "clip", frames=frames)
     return Reading(frames, predict, keys, _clip_macs(model))
@@ -78,7 +78,7 @@ def stream_reading(model: StreamNet) -> Reading:
     frames = model.receptive_field
 
     def predict(video: Tensor) -> Tensor:
-        return model.steps(video[None, :, :frames])[0][0, :, -1]
+        return model.steps(video[:, :, :frames])[0][0, :, -1]
 
     size = model.spec.image_size
     macs = macs_frame(model, torch.zeros(1, 3, size, size)) * model.stride
@@ -95,7 +95,7 @@ def control_reading(model: ClipNet, frames: int) -> Reading:
     starts = np.linspace(0, frames - length, math.ceil(frames / length)).round().astype(int)
 
     def predict(video: Tensor) -> Tensor:
-        clips = [model(video[None, :, start : start + length]) for start in starts]
+        clips = [model(video[:, :, start : start + length]) for start in starts]
         return torch.cat(clips).softmax(1).mean(0)
 
     keys = _keys(model, "steady", "clips", frames=frames, views=len(starts))
@@ -150,12 +150,12 @@ def evaluate(
     """
     videos = data.videos[: limit or None]
     bar = tqdm(_decoded(videos, transform, fps), data.name, len(videos), disable=not progress)
-    for video, frames, status in bar:
+    for video, clip, status in bar:
         for reading in readings:
-            if frames is None:
+            if clip is None:
                 reading.statuses[status] += 1
             else:
-                reading.score(frames, video.class_id)
+                reading.score(clip, video.class_id)
     found = sum(video.path is not None for video in videos)
     plan = {"dataset": data.name, "split": data.split, "limit": limit}
     plan |= {"n_expected": len(videos), "n_found": found}
@@ -200,4 +200,6 @@ def _decode(video: Video, transform: Transform, fps: float) -> tuple[Tensor | No
         return None, "decode_error"
     if reader.status != "ok":
         return None, reader.status
-    return transform(np.stack(frames)), "ok"
+    # Channels last is the layout in which a CPU is fastest on depthwise convolutions.
+    clip = transform(np.stack(frames))[None].to(memory_format=torch.channels_last_3d)
+    return clip, "ok"

@@ -210,8 +210,9 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
         ax.plot(np.arange(first, frames + 1) / fps, values, color=tone, lw=1.8)
         y = -0.09 - 0.075 * row
         ax.plot([0, first / fps], [y, y], color=tone, lw=5, solid_capstyle="butt", alpha=0.35)
-        ax.text(first / fps + 0.08, y, f"{name}: first prediction after {first / fps:.1f} s",
-                va="center", fontsize=8.5, color=tone)
+        x = first if first < frames / 2 else 0  # the note follows the bar, or lies on a long one
+        ax.text(x / fps + 0.08, y, f"{name}: first prediction after {first / fps:.1f} s",
+                va="center", fontsize=8.5, color=tone if x else INK)
     ax.set(xlim=(0, frames / fps), ylim=(-0.09 - 0.075 * len(curves), 1.02), title=title,
            xlabel="seconds of video", ylabel="probability", yticks=np.linspace(0, 1, 6))
     ax.axhline(0, color=INK, lw=0.8)
