@@ -17,6 +17,7 @@ from . import transform_for
 from .data import synthetic
 from .data.kinetics import Dataset
 from .nn import ClipNet
+from .progress import bar
 from .zoo import checkpoints, create, spec
 
 
@@ -39,8 +40,7 @@ class Clips:
         self.frames, self.transform = record.frames, transform_for(name)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = pool.map(synthetic.decoded, data.videos)
-            bar = tqdm(decoded, f"decode {data.split}", len(data.videos), disable=not progress)
-            self.videos = list(bar)
+            self.videos = list(bar(decoded, f"decode {data.split}", len(data.videos), progress))
         self.labels = torch.tensor([video.class_id for video in data.videos])
 
     def batch(self, picked: list[int], starts: list[int]) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ def _epoch(
     batches = [order[at : at + recipe.batch] for at in range(0, len(order), recipe.batch)]
     model.train()
     losses = []
-    for step, picked in enumerate(tqdm(batches, f"epoch {epoch + 1}", disable=not progress)):
+    for step, picked in enumerate(bar(batches, f"epoch {epoch + 1}", shown=progress)):
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, epoch + step / len(batches))
         starts = [int(rng.integers(len(clips.videos[n]) - clips.frames + 1)) for n in picked]

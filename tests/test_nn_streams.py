@@ -115,6 +115,16 @@ def test_the_state_after_a_step_does_not_change_the_state_before(net):
         assert torch.equal(was, now)
 
 
+@pytest.mark.parametrize("make", [lambda net: net, lambda net: strided_net()], ids=["net", "tree"])
+def test_a_frame_buffer_may_be_used_again(net, make):
+    model, clip = make(net), frames(30)
+    buffer, state = torch.empty_like(clip[:, :, 0]), None
+    for frame in clip.unbind(2):
+        y, state = model.step(buffer.copy_(frame), state)
+        buffer.fill_(float("nan"))
+    close(y, run(model, clip, flush=False)[:, :, -1])
+
+
 @torch.no_grad()
 def test_twenty_thousand_steps_do_not_drift():
     """float32 over a long stream against the unpadded net on the last frames alone."""

@@ -15,10 +15,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from co3d import paths
 from co3d.data import kinetics, video
+from co3d.progress import bar
 
 # Velocity and rate of each class, in units of speed. Places are complex, x + iy with y down: the
 # real part of a rate is growth, the imaginary part turning, clockwise on the screen.
@@ -113,7 +113,7 @@ def synthetic_kinetics(
     # Threads do: drawing and encoding mostly run outside of Python's lock.
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         done = pool.map(lambda job: make(*job), plan)
-        for _ in tqdm(done, "synthetic-kinetics", len(plan), disable=not (progress and plan)):
+        for _ in bar(done, "synthetic-kinetics", len(plan), progress and bool(plan)):
             pass
     return root
 

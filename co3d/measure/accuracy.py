@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.kinetics import Dataset, Video
 from ..data.transforms import Transform
 from ..data.video import Reader, VideoError, resample
 from ..nn import ClipNet, StreamNet
+from ..progress import bar
 from .complexity import macs_clip, macs_frame
 from .metrics import top_k, wilson
 
@@ -149,8 +149,8 @@ def evaluate(
         A row of results/accuracy.csv per reading.
     """
     videos = data.videos[: limit or None]
-    bar = tqdm(_decoded(videos, transform, fps), data.name, len(videos), disable=not progress)
-    for video, clip, status in bar:
+    decoded = _decoded(videos, transform, fps)
+    for video, clip, status in bar(decoded, data.name, len(videos), progress):
         for reading in readings:
             if clip is None:
                 reading.statuses[status] += 1

@@ -148,11 +148,11 @@ class Parallel(Tree, nn.Module):
             queues.append(append(queue, y))
         waiting = all(isinstance(queue, Tensor) for queue in queues)
         ready = min(queue.shape[2] for queue in queues) if waiting else 0
-        columns = None
-        if ready:
-            columns, queues = zip(*(take(queue, ready) for queue in queues), strict=True)
-            columns = self._join(list(columns))
-        return columns, tuple(zip(states, queues, strict=True))
+        # Also with nothing ready: a queue must not be a view of the caller's frames.
+        taken = [take(q, ready) if isinstance(q, Tensor) else (None, q) for q in queues]
+        columns, queues = zip(*taken, strict=True)
+        y = self._join(list(columns)) if ready else None
+        return y, tuple(zip(states, queues, strict=True))
 
 
 class Residual(Parallel):
