@@ -58,7 +58,7 @@ class Recipe:
     fps: int = 15
     visible: float = 16.0  # shapes in the picture, on average
     lifetime: int = 10  # frames
-    coherence: tuple[float, float] = (0.3, 0.8)  # share of shapes that follow the class
+    coherence: tuple[float, float] = (0.2, 0.7)  # share of shapes that follow the class
     speed: tuple[float, float] = (1.5, 3.0)  # pixels per frame
     direction_jitter: float = 8.0  # degrees, standard deviation per video
     centre_jitter: float = 4.0  # pixels, of the centre of turning and growth
