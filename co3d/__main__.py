@@ -206,6 +206,29 @@ def stream(
 
 
 @cli.command()
+@click.option("--window", type=int, help="Frames of the running average (default: native).")
+def models(window: int | None) -> None:
+    """Sizes and stream constants of all models, in frames and in seconds at their native rate."""
+    import pandas as pd
+
+    from . import create, list_models, spec
+
+    rows = []
+    for name in list_models():
+        record = spec(name)
+        model = create(name, window=window if record.continual else None)
+        row = {"model": name, "parameters": sum(p.numel() for p in model.parameters())}
+        row |= {"fps": record.native_fps, "window": ""}
+        if record.continual:
+            first = model.warmup + 1
+            row |= {"window": model.window, "receptive field": model.receptive_field}
+            row |= {"padding": model.padding, "warm-up": model.warmup, "first output": first}
+            row |= {"seconds": f"{first / record.native_fps:.1f}", "stride": model.stride}
+        rows.append(row)
+    click.echo(pd.DataFrame(rows, dtype=object).to_string(index=False, na_rep=""))
+
+
+@cli.command()
 @click.argument("dataset", type=click.Choice(["synthetic-kinetics"]))
 @click.option("--split", default="test", show_default=True)
 @click.option("--window", "windows", type=int, multiple=True, default=(16, 32, 64),
