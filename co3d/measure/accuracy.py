@@ -5,9 +5,8 @@ be scored has a status that says why; it is left out of the denominator and neve
 """
 
 import math
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -149,8 +148,10 @@ def evaluate(
         A row of results/accuracy.csv per reading.
     """
     videos = data.videos[: limit or None]
-    decoded = _decoded(videos, transform, fps)
-    for video, clip, status in bar(decoded, data.name, len(videos), progress):
+    for video in bar(videos, data.name, shown=progress):
+        # Not ahead in a thread: it takes turns with the threads of the convolutions, which wait
+        # for one another, and two cores then get half as much done.
+        clip, status = _decode(video, transform, fps)
         for reading in readings:
             if clip is None:
                 reading.statuses[status] += 1
@@ -173,21 +174,6 @@ def _result(reading: Reading) -> dict:
         result |= {"top1": 100 * right / n, "ci_low": low, "ci_high": high}
         result["top5"] = 100 * top_k(scores, reading.labels, 5) / n
     return result
-
-
-def _decoded(
-    videos: Sequence[Video], transform: Transform, fps: float, ahead: int = 4
-) -> Iterator[tuple[Video, Tensor | None, str]]:
-    """Videos in order with their transformed frames; decoding runs a few videos ahead."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting, left = deque(), iter(videos)
-        while True:
-            while len(waiting) < ahead and (video := next(left, None)) is not None:
-                waiting.append((video, pool.submit(_decode, video, transform, fps)))
-            if not waiting:
-                return
-            video, decoding = waiting.popleft()
-            yield video, *decoding.result()
 
 
 def _decode(video: Video, transform: Transform, fps: float) -> tuple[Tensor | None, str]:
