@@ -201,5 +201,5 @@ def test_models_gives_the_stream_constants_in_frames_and_seconds(run):
     _, shown, _ = run("models", "--window", "64")
     lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
     # the paper: receptive field 120, padding 28, and 92 frames at 5 per second
-    assert lines["cox3d_s"] == "3794322 5.0 64 120 28 91 92 18.4 1".split()
+    assert lines["cox3d_s"] == ["3794322", "5.0", "64", "120", "28", "91", "92", "18.4", "1"]
     assert lines["x3d_l"] == ["6153432", "6.0"]

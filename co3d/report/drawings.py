@@ -218,9 +218,10 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
     """
     path = target(stem + ".gif", folder)
     sheet = Image.fromarray(np.concatenate([np.asarray(image) for image in images[::4]]))
-    colors = sheet.quantize(48, dither=Image.Dither.NONE).getpalette()
+    colors = np.reshape(sheet.quantize(48, dither=Image.Dither.NONE).getpalette(), (-1, 3))
+    light = [(255,) * 3, (242,) * 3, (204,) * 3]  # paper and empty boxes as they are, not nearly so
     palette = Image.new("P", (1, 1))
-    palette.putpalette([255 if c > 240 else c for c in colors])  # paper white, not nearly white
+    palette.putpalette(np.concatenate([light, colors[colors.min(axis=1) < 236]]).flatten().tolist())
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     buffer, times = io.BytesIO(), [ms] * len(rest) + [2500]
     first.save(buffer, format="GIF", save_all=True, append_images=rest, loop=0, duration=times)

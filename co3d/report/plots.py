@@ -208,12 +208,12 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
     for row, ((name, values), tone) in enumerate(zip(curves.items(), tones, strict=False)):
         first = frames - len(values) + 1
         ax.plot(np.arange(first, frames + 1) / fps, values, color=tone, lw=1.8)
-        y = -0.09 - 0.075 * row
-        ax.plot([0, first / fps], [y, y], color=tone, lw=5, solid_capstyle="butt", alpha=0.35)
+        y = -0.09 - 0.095 * row
+        ax.plot([0, first / fps], [y, y], color=tone, lw=12, solid_capstyle="butt", alpha=0.3)
         x = first if first < frames / 2 else 0  # the note follows the bar, or lies on a long one
         ax.text(x / fps + 0.08, y, f"{name}: first prediction after {first / fps:.1f} s",
-                va="center", fontsize=8.5, color=tone if x else INK)
-    ax.set(xlim=(0, frames / fps), ylim=(-0.09 - 0.075 * len(curves), 1.02), title=title,
+                va="center", fontsize=8.5, color=INK)
+    ax.set(xlim=(0, frames / fps), ylim=(-0.06 - 0.095 * len(curves), 1.02), title=title,
            xlabel="seconds of video", ylabel="probability", yticks=np.linspace(0, 1, 6))
     ax.axhline(0, color=INK, lw=0.8)
     ax.grid(axis="y")
@@ -262,15 +262,16 @@ def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> Non
 def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
     """Arrows regular -> continual at its native window -> wider windows; returns what they cover.
 
-    A control (clip predictions averaged) is reached from its own clip net.
+    Controls (clip predictions averaged) are reached from their own clip net, one after another.
     """
     clip = points[points["mode"] == "clip"]
     pairs = []
     for model, stream in points[points["mode"] == "stream"].groupby("model"):
         regular = clip[("co" + clip["model"]) == model].head(1)
         pairs += pairwise([*regular.itertuples(), *stream.sort_values("number").itertuples()])
-    for control in points[points["mode"] == "clips"].itertuples():
-        pairs += [(a, control) for a in clip[clip["model"] == control.model].itertuples()]
+    for model, control in points[points["mode"] == "clips"].groupby("model"):
+        own = clip[clip["model"] == model].head(1)
+        pairs += pairwise([*own.itertuples(), *control.sort_values("number").itertuples()])
     covered = []
     for a, b in pairs:
         ends = [(a.x, a.y), (b.x, b.y)]

@@ -63,6 +63,12 @@ def _cell(value: float, spread: float | None = None) -> str:
     return f"{value:.2f}" if spread is None else f"{value:.2f} ±{spread:.2f}"
 
 
+def shown(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+    """The same for display: rounded, whole numbers without a point, blanks instead of NaN."""
+    rounded = table.round(digits).convert_dtypes()
+    return rounded.astype(object).where(rounded.notna(), "")
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table of text cells as Markdown, numbers aligned right."""
     rule = [":--" if name == "Model" else "--:" for name in table]
