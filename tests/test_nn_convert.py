@@ -85,7 +85,7 @@ def hooked():
         (lambda: nn.BatchNorm3d(2, track_running_stats=False), ValueError, "over time"),
         (lambda: nn.AdaptiveAvgPool3d(1), ValueError, "window=frames"),
         (lambda: nn.AdaptiveAvgPool3d(2), ValueError, "given \\(2, 2, 2\\)"),
-        (lambda: nn.Sequential(nn.Linear(2, 2)), ValueError, "Flatten before the Linear '0'"),
+        (lambda: nn.Sequential(nn.Linear(2, 2)), ValueError, "Flatten before the Linear at 0"),
         (lambda: co.SqueezeExcite(4, 2), ValueError, "gate='frame'"),
         (lambda: co3d.create("x3d_mini"), ValueError, "SqueezeExcite at body.res2.0.main.se"),
         (hooked, ValueError, "Conv3d at 0 with forward hooks"),
@@ -94,6 +94,28 @@ def hooked():
 def test_refusals(make, kind, words):
     with pytest.raises(kind, match=words):
         co3d.continual(make())
+
+
+@pytest.mark.parametrize("gate", ["clip", "window", "foo"])
+def test_gates_that_are_no_gate(gate):
+    with pytest.raises(ValueError, match=f"expected gate None or 'frame', given '{gate}'"):
+        co3d.continual(co3d.create("x3d_mini"), gate=gate, window=16)
+
+
+def test_windows_that_are_no_window():
+    with pytest.raises(ValueError, match="expected a window of 1 or more, given '4'"):
+        co3d.continual(nn.AdaptiveAvgPool3d(1), window="4")
+
+
+def test_body_and_head_may_be_trees_of_their_own():
+    head = nn.Sequential(nn.Dropout(), nn.Linear(4, 5))
+    body = nn.Sequential(nn.Conv3d(3, 4, 3), nn.AdaptiveAvgPool3d((1, 1, 1)), nn.Flatten())
+    net = nn.Sequential(body, head).eval()
+    twin = co3d.continual(net, window=4)
+    x = torch.randn(1, 3, 6, 8, 8)
+    torch.testing.assert_close(run(twin, x)[:, :, -1], net(x))
+    spatial = co3d.continual(nn.AdaptiveAvgPool3d([None, 1, 1]))
+    assert run(spatial, x).shape == (1, 3, 6, 1, 1)
 
 
 def test_clip_nets_cannot_be_stepped_by_parts():

@@ -1,6 +1,7 @@
 """Single layers: stepping equals torch.nn for every hyper-parameter, at the MACs of the formula."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -193,7 +194,9 @@ def test_large_kernels_keep_sums_or_inputs_whichever_is_smaller():
         (lambda: co.AvgPool3d(3, padding=1, count_include_pad=False), "count_include_pad"),
         (lambda: co.MaxPool3d(2, return_indices=True), "return_indices"),
         (lambda: co.BatchNorm3d(2, track_running_stats=False), "normalises over time"),
+        (lambda: co.MaxPool3d((3, 1, 1), padding=(2, 0, 0)), "at most 1, half the kernel, given 2"),
         (lambda: co.RunningWindow(0), "window of 1 or more frames, given 0"),
+        (lambda: co.RunningWindow(2.5), "given 2.5"),
         (lambda: co.Delay(-1), "0 or more frames, given -1"),
         (lambda: co.SqueezeExcite(4, 2, gate="video"), "given 'video'"),
         (lambda: co.Flatten(2), r"Flatten\(1, -1\)"),
@@ -211,3 +214,20 @@ def test_padding_by_name():
         twin = nn.Conv3d(2, 3, 3, padding=name, dtype=torch.float64)
         twin.load_state_dict(conv.state_dict())
         torch.testing.assert_close(run(conv, x), twin(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(co.ACTIVATIONS))
+def test_activations_can_be_pickled(name):
+    assert type(pickle.loads(pickle.dumps(getattr(co, name)()))) is getattr(co, name)
+
+
+def test_no_layer_writes_to_its_input():
+    """A layer in place would change frames of the caller, and what the other branch sees."""
+    x = _clip(2, 5)
+    branch = co.Sequential(co.ReLU(inplace=True), co.Conv3d(2, 2, 1, dtype=torch.float64))
+    for tree in (co.Sequential(co.Identity(), co.ReLU(inplace=True)), co.Residual(branch)):
+        before = x.clone()
+        torch.testing.assert_close(run(tree, x), tree(x), rtol=0, atol=1e-12)
+        assert torch.equal(x, before)
+    source = nn.Sequential(nn.ReLU(inplace=True))
+    assert not co.continual(source)[0].inplace and source[0].inplace

@@ -230,7 +230,11 @@ BAD = {
         ValueError,
         "at least 24 frames, the receptive field, for pad=False, given 20",
     ),
-    "training": (lambda n: _training(n).steps(frames(3)), ValueError, "call .eval()"),
+    "training": (
+        lambda n: _training(n).steps(frames(3)),
+        ValueError,
+        r"in training: use .eval\(\)",
+    ),
 }
 
 
@@ -260,6 +264,21 @@ def test_layers_check_too():
             torch.randn(1, 2, 8, 8).double(), co.MaxPool3d(2).step(torch.randn(1, 2, 8, 8))[1]
         )
     assert state["frame"] == (1, 2, 8, 8)
+
+
+def test_dropout_in_training_has_no_stream():
+    with pytest.raises(ValueError, match="given Dropout 1 in training"):
+        co.Sequential(co.ReLU(), co.Dropout()).begin()
+
+
+def test_streams_run_under_autocast():
+    """Layers hold half precision then, the frames stay what they are."""
+    model = co3d.create("cox3d_mini", window=5)
+    clip = frames(24, size=16).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = run(model, clip, [1, 5], flush=False)
+    expected = run(model, clip, flush=False)
+    assert y.shape == expected.shape and (y - expected).abs().max() < 0.05
 
 
 def test_nan_passes_through(net):

@@ -263,7 +263,7 @@ def test_the_table_parses_back(published, tmp_path):
         assert numbers(cell["GFLOPs"]) == [row.gflops_per_prediction]
         expected = [row.cpu_per_s_mean, row.cpu_per_s_std]
         assert numbers(cell["CPU (1/s)"]) == [value for value in expected if not np.isnan(value)]
-        assert cell["GMACs here"] == cell["Here (M)"] == ""
+        assert cell["GMACs here"] == cell["Params here (M)"] == ""
     lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
     rows = [line for line in lines if line.endswith(r"\\")]
     assert {line.count("&") for line in rows} == {len(head) - 1}
@@ -283,7 +283,7 @@ def test_own_counts_stand_beside_the_published_ones(published):
     )
     table = tables.benchmark(published, models).set_index(["Model", "Frames"])
     assert table.loc[("X3D-S", "13"), "GMACs here"] == "1.963"
-    assert table.loc[("CoX3D-S", "13"), ["Here (M)", "GMACs here"]].tolist() == ["3.794", "0.153"]
+    assert table.loc[("CoX3D-S", "13"), ["Params here (M)", "GMACs here"]].tolist() == ["3.794", "0.153"]
     assert table.loc[("**CoX3D-S**", "64"), "GMACs here"] == ""
 
 

@@ -55,7 +55,7 @@ def test_parameters_are_exact(name):
 
 
 @pytest.mark.parametrize("name", MACS)
-def test_macs_equal_the_published_counts(name):
+def test_macs_equal_the_exact_counts(name):
     record = co3d.spec(name)
     clip = torch.zeros(1, 3, record.frames, record.image_size, record.image_size)
     assert complexity.macs_clip(co3d.create(name), clip) == MACS[name][0]

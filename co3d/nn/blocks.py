@@ -66,8 +66,8 @@ class Parallel(Tree, nn.Module):
     """Branches over the same input, joined column by column: join="sum", or "cat" along channels.
 
     A branch that is ahead waits in a queue for the others, so column j of the output is made of
-    column j of every branch. That delays a shortcut by the delay of the main branch (paper, section
-    3.3), and keeps branches of equal stride aligned.
+    column j of every branch. That delays a shortcut by the delay of the main branch, as in the
+    paper, and keeps branches of equal stride aligned.
 
     Raises:
         ValueError: if the branches have other strides, or other lengths for the same clip.
@@ -175,13 +175,13 @@ class Residual(Parallel):
 
 
 class SqueezeExcite(Continual, nn.Module):
-    """x * sigmoid(fc2(relu(fc1(mean of x)))), the channel gate of X3D (its section 3.1).
+    """x * sigmoid(fc2(relu(fc1(mean of x)))), the channel gate of X3D.
 
     Args:
         channels: of input and output.
         inner: channels between the two 1x1x1 convolutions.
         gate: what the mean is taken over: "clip" (time and space, as X3D does; has no step) or
-            "frame" (space alone, as CoX3D does; paper, section 3.5).
+            "frame" (space alone, as CoX3D does).
     """
 
     def __init__(self, channels: int, inner: int, gate: str = "clip") -> None:
@@ -202,7 +202,7 @@ class SqueezeExcite(Continual, nn.Module):
         return self.fc1.in_channels
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        mean = x.mean((2, 3, 4) if self.gate == "clip" else (3, 4), keepdim=True)
+        mean = x.mean({"clip": (2, 3, 4), "frame": (3, 4)}[self.gate], keepdim=True)
         return x * self.sigmoid(self.fc2(self.relu(self.fc1(mean))))
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:

@@ -11,7 +11,9 @@ from .temporal import Windowed, check_spatial, take, zeros
 
 
 class Conv3d(Windowed, nn.Conv3d):
-    """`torch.nn.Conv3d` that can be stepped (paper, section 3.1); takes its arguments.
+    """`torch.nn.Conv3d` that can be stepped : the paper's continual convolution.
+
+    Takes the arguments of `torch.nn.Conv3d`.
 
     Where the maps of one frame are smaller behind the layer than before it, the state holds partial
     sums, one map for each output begun but not complete (at most d(kT - 1)), as in the paper: a new

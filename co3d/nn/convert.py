@@ -28,7 +28,7 @@ def continual(
     Args:
         module: a layer of `torch.nn` or of this package, or a tree of them (`nn.Sequential`,
             `Residual`, `Parallel`, `SqueezeExcite`, `ClipNet`).
-        gate: gates over whole clips have no step; "frame" replaces them (CoX3D, paper section 3.5).
+        gate: gates over whole clips have no step; "frame" replaces them, as in CoX3D.
         window: global pools over time have no step; a running window of so many positions (frames
             divided by the strides before it) replaces them.
 
@@ -36,6 +36,12 @@ def continual(
         TypeError: for a module of another class, named with its path.
         ValueError: for a layer that cannot be stepped, named with its path and the reason.
     """
+    if gate not in (None, "frame"):
+        raise ValueError(f"expected gate None or 'frame', given {gate!r}")
+    if window is not None and (not isinstance(window, int) or window < 1):
+        raise ValueError(f"expected a window of 1 or more, given {window!r}")
+    if type(module) is nn.Sequential:
+        _check_flattened(module)
     return _convert(module, "", gate, window)
 
 
@@ -75,8 +81,6 @@ def _convert_plain(module: nn.Module, path: str, gate: str | None, window: int |
             f"expected layers with a continual form, given {kind.__name__} at "
             f"{path or 'the root'}: its forward is its own, so it is not converted"
         )
-    if kind is nn.Sequential:
-        _check_flattened(module)
     twin = _twin(module, _TREES[kind])
     twin._modules = {name: parts.get(name) for name in module._modules}
     return twin
@@ -117,7 +121,7 @@ def _convert_pool(module: nn.AdaptiveAvgPool3d, window: int | None) -> Continual
 def _check_flattened(module: nn.Sequential) -> None:
     """A `torch.nn.Linear` acts on the last axis, which is the channels only of flat vectors."""
     flat = False
-    for name, part in module.named_children():
+    for name, part in module.named_modules():  # in the order in which they run
         flat = flat or isinstance(part, nn.Flatten)
         if type(part) is nn.Linear and not flat:
-            raise ValueError(f"expected Flatten before the Linear {name!r}, given none")
+            raise ValueError(f"expected Flatten before the Linear at {name}, given none")

@@ -1,8 +1,8 @@
 """What every continual module has in common: timing, state, and the checks at the door.
 
 A module maps a clip (B, C, T, H, W) to a clip. Fed frame by frame it gives the same columns, as
-soon as the frames that they depend on have been seen (paper, section 3). Between frames it hands on
-a *state*: plain dicts, tuples, numbers and tensors, so that it can be saved, forked and stacked.
+soon as the frames that they depend on have been seen. Between frames it hands on a *state*: plain
+dicts, tuples, numbers and tensors, so that it can be saved, forked and stacked.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 State = dict[str, Any]
 FILLS = ("zeros", "replicate")
 EMITS = ("valid", "always")
+STATE_KEYS = {"model", "closed", "frame", "dtype", "layers"}
 
 
 class Timing(NamedTuple):
@@ -54,6 +55,7 @@ class Continual:
 
     expected_rank: int | None = 5  # of a clip; None: any
     keeps_channels = True  # whether outputs have the channels of the inputs
+    differs_in_training = False
 
     @property
     def timing(self) -> Timing:
@@ -81,17 +83,21 @@ class Continual:
             fill: what stands in for the frames before the first one: "zeros" (a clip's padding),
                 or "replicate" (copies of each layer's first input).
             emit: "valid" holds outputs back until the padded clip net would have them; "always"
-                emits from the first frame on (the start-up study, paper section 4.3).
+                emits from the first frame on, or the first of its phase behind a stride (for the
+                paper's study of the start-up).
 
         Raises:
-            ValueError: for another fill or emit, or if a module inside has no step.
+            ValueError: for another fill or emit, if a module inside has no step, or if one that
+                behaves otherwise in training (normalisation, dropout) is not in evaluation mode.
         """
         if fill not in FILLS or emit not in EMITS:
             raise ValueError(
                 f"expected fill in {FILLS} and emit in {EMITS}, given {fill!r} and {emit!r}"
             )
+        self._check_evaluation()
         layers, _ = self._begin(0, fill, emit)
-        return {"model": self._signature(), "closed": False, "frame": None, "layers": layers}
+        origin = {"model": self._signature(), "closed": False}
+        return {**origin, "frame": None, "dtype": None, "layers": layers}
 
     @torch.no_grad()
     def steps(
@@ -115,12 +121,12 @@ class Continual:
         empty = x is None or (isinstance(x, Tensor) and x.ndim > 2 and x.shape[2] == 0)
         if empty and not end:
             raise ValueError("expected at least one frame, given an empty chunk without end=True")
-        frame = state["frame"]
+        state = {**state, "closed": end}
         if not empty:
             self._check_input(x)
-            frame = self._check_frame(x, state)
+            state |= {"frame": self._check_frame(x, state), "dtype": str(x.dtype)}
         y, layers = self._steps(None if empty else x, state["layers"], end)
-        return y, {**state, "closed": end, "frame": frame, "layers": layers}
+        return y, {**state, "layers": layers}
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor | None, State]:
         """Feeds one frame (B, C, H, W); returns its output (B, C', H', W') or None, and the state.
@@ -169,11 +175,21 @@ class Continual:
         if channels is not None and x.shape[1] != channels:
             raise ValueError(f"expected {channels} channels, given {x.shape[1]}")
         weight = next(self.parameters(), None) if isinstance(self, nn.Module) else None
-        if weight is not None:
-            _check_like(x, weight, "the weights")
+        if weight is not None and x.dtype != weight.dtype:
+            raise TypeError(f"expected {weight.dtype} as in the weights, given {x.dtype}")
+        if weight is not None and x.device != weight.device:
+            raise ValueError(f"expected device {weight.device} as in the weights, given {x.device}")
+
+    def _check_evaluation(self) -> None:
+        for name, module in self.named_modules() if isinstance(self, nn.Module) else ():
+            if module.training and getattr(module, "differs_in_training", False):
+                where = f"{type(module).__name__} {name}".rstrip()
+                raise ValueError(
+                    f"expected evaluation mode, given {where} in training: use .eval()"
+                )
 
     def _check_state(self, state: Any) -> None:
-        if not isinstance(state, dict) or not {"model", "closed", "frame", "layers"} <= set(state):
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise TypeError(
                 f"expected a state from begin(), step() or steps(), given {type(state).__name__}"
             )
@@ -194,9 +210,11 @@ class Continual:
         if shape != seen:
             what = "batch" if shape[0] != seen[0] else "frame size"
             raise ValueError(f"expected the {what} of the state, {seen}, given {shape}")
+        if state["dtype"] != str(x.dtype):  # of the frames: what layers hold may differ (autocast)
+            raise TypeError(f"expected {state['dtype']} as in the state, given {x.dtype}")
         held = next(iter_tensors(state["layers"]), None)
-        if held is not None:
-            _check_like(x, held, "the state")
+        if held is not None and held.device != x.device:
+            raise ValueError(f"expected device {held.device} as in the state, given {x.device}")
         return shape
 
 
@@ -212,13 +230,6 @@ class Tree(Continual):
     def stride(self) -> int:
         """Frames from one output to the next."""
         return self.timing.stride
-
-
-def _check_like(x: Tensor, reference: Tensor, whose: str) -> None:
-    if x.dtype != reference.dtype:
-        raise TypeError(f"expected {reference.dtype} as in {whose}, given {x.dtype}")
-    if x.device != reference.device:
-        raise ValueError(f"expected device {reference.device} as in {whose}, given {x.device}")
 
 
 def iter_tensors(state: Any):

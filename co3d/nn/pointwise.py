@@ -12,6 +12,14 @@ class Pointwise(Continual):
 
     expected_rank = None
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if getattr(self, "inplace", False):
+            self.inplace = False  # it would write to frames of the caller, or of another branch
+
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return super().forward(x)
 
@@ -19,8 +27,8 @@ class Pointwise(Continual):
         return (None if x is None else self.forward(x)), state
 
 
-def _pointwise(name: str) -> type:
-    body = {"__doc__": f"`torch.nn.{name}` that can be stepped.", "__module__": __name__}
+def _pointwise(name: str, **body) -> type:
+    body |= {"__doc__": f"`torch.nn.{name}` that can be stepped.", "__module__": __name__}
     return type(name, (Pointwise, getattr(nn, name)), body)
 
 
@@ -31,18 +39,16 @@ ACTIVATIONS = {
         *("Sigmoid", "Tanh", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
     )
 }
+globals().update(ACTIVATIONS)  # where pickle looks for them
 ReLU, SiLU, Sigmoid = ACTIVATIONS["ReLU"], ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
-Dropout, Identity = _pointwise("Dropout"), _pointwise("Identity")
+Dropout, Identity = _pointwise("Dropout", differs_in_training=True), _pointwise("Identity")
 
 
 class BatchNorm3d(Pointwise, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` with running statistics; stepping needs evaluation mode."""
 
     expected_rank = 5
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._prepare()
+    differs_in_training = True
 
     def _prepare(self) -> None:
         if self.running_mean is None:
@@ -57,7 +63,7 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         if self.training:
-            raise ValueError("expected evaluation mode for stepping, given training: call .eval()")
+            raise ValueError("expected evaluation mode for stepping, given training: use .eval()")
         return super()._steps(x, state, end)
 
 
@@ -78,10 +84,6 @@ class Flatten(Pointwise, nn.Flatten):
     """`torch.nn.Flatten` of every frame: (B, C, T, H, W) to (B, C H W, T)."""
 
     keeps_channels = False
-
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__(start_dim, end_dim)
-        self._prepare()
 
     def _prepare(self) -> None:
         if (self.start_dim, self.end_dim) != (1, -1):

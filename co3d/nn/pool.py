@@ -24,6 +24,12 @@ class MaxPool3d(Windowed, nn.MaxPool3d):
         super()._prepare()
         if self.return_indices:
             raise ValueError("expected return_indices=False, given True")
+        kernel, _, padding, _ = self._time
+        if padding > kernel // 2:
+            raise ValueError(
+                f"expected a temporal padding of at most {kernel // 2}, half the kernel, "
+                f"given {padding}"
+            )
 
     def _valid(self, x: Tensor) -> Tensor:
         padding = (0, *_triple(self.padding)[1:])
@@ -72,7 +78,7 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
 
     @property
     def _leaves_time(self) -> bool:
-        return isinstance(self.output_size, tuple) and self.output_size[0] is None
+        return not isinstance(self.output_size, int) and self.output_size[0] is None
 
     @property
     def timing(self) -> Timing:
@@ -88,7 +94,7 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
 
 
 class RunningWindow(Windowed, nn.Module):
-    """Global average pool whose temporal extent is a running window (paper, section 3.4).
+    """Global average pool whose temporal extent is a running window, as in the paper.
 
     (B, C, T, H, W) to (B, C, T - window + 1, 1, 1). The state holds the spatial means of the last
     window - 1 frames, and the mean is taken anew at each step: nothing drifts, and a NaN is gone
@@ -102,8 +108,8 @@ class RunningWindow(Windowed, nn.Module):
 
     def __init__(self, window: int) -> None:
         super().__init__()
-        if window < 1:
-            raise ValueError(f"expected a window of 1 or more frames, given {window}")
+        if not isinstance(window, int) or window < 1:
+            raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
         self.window = window
         self._prepare()
 

@@ -104,7 +104,7 @@ def check_spatial(layer: nn.Module, x: Tensor) -> None:
 
 
 class Delay(Continual, nn.Module):
-    """Hands frame t on at frame t + `frames`: a residual shortcut (paper, section 3.3).
+    """Hands frame t on at frame t + `frames`: the paper's delayed residual.
 
     On a clip it is the identity, like a convolution of size 2 * frames + 1 and padding `frames`
     whose only weight is in the middle; without padding it drops `frames` columns at either end.

@@ -144,6 +144,9 @@ def reproduce(
         print(f"{part:<8} {run_dir / part}  ({count} files)")
     compared = results.compare(run_dir / "results", repo_root() / "results", chosen)
     print(f"\nAgainst the committed results:\n{summary(compared)}")
+    made = {path.stem for path in (run_dir / "results").glob("*.csv")}
+    if others := {path.stem for path in (repo_root() / "results").glob("*.csv")} - made:
+        print(f"Not measured in this run: {', '.join(sorted(others))}")
     return run_dir
 
 

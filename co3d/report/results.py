@@ -72,7 +72,7 @@ def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFr
 
 
 def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None) -> pd.DataFrame:
-    """Every value of the tables in the folder `new` against those in `committed`.
+    """Every value of the tables in the folder `new` against the same tables in `committed`.
 
     Args:
         notebooks: only rows written by these can be missing from `new` (None: all rows).
@@ -82,7 +82,7 @@ def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None
         flipped videos, differs by machine, new or missing.
     """
     records = []
-    for name in sorted({path.name for folder in (new, committed) for path in folder.glob("*.csv")}):
+    for name in sorted(path.name for path in new.glob("*.csv")):
         schema, table = _schema_of(Path(name)), Path(name).stem
         ours, theirs = (_by_key(schema, _load(folder / name)) for folder in (new, committed))
         for key in sorted(ours.keys() | theirs.keys()):

@@ -37,7 +37,7 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd
                 "Frames": str(number),
                 "Top-1 (%)": f"{mark}{row.top1_percent:.2f}{mark}",
                 "Params (M)": _cell(row.params_millions),
-                "Here (M)": "" if own is None else f"{own['params'] / 1e6:.3f}",
+                "Params here (M)": "" if own is None else f"{own['params'] / 1e6:.3f}",
                 "Memory (MiB)": _cell(row.peak_memory_mib),
                 "GFLOPs": f"{mark}{row.gflops_per_prediction:.2f}{mark}",
                 "GMACs here": "" if own is None

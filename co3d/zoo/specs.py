@@ -19,7 +19,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class X3D:
-    """Hyper-parameters of X3D (https://arxiv.org/abs/2004.04730, table 1 and section 3.2).
+    """Hyper-parameters of X3D (https://arxiv.org/abs/2004.04730).
 
     Attributes:
         stem: channels after the first convolutions, which reach over 5 frames.
