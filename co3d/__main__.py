@@ -98,7 +98,10 @@ def reproduce(profile: str, only: tuple[str, ...], pairs: tuple[tuple[str, str],
 
     from .report import notebooks
 
-    parameters = {name: yaml.safe_load(value) for name, value in pairs}
+    try:
+        parameters = {name: yaml.safe_load(value) for name, value in pairs}
+    except yaml.YAMLError:
+        raise ValueError(f"expected -p NAME VALUE with plain values, given {pairs}") from None
     notebooks.reproduce(profile, only, parameters)
 
 
@@ -183,12 +186,21 @@ def stream(
         raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")
     if not weights and not shipped(name):
         raise ValueError(f"no weights come with {name}: give --weights FILE.safetensors")
+    if table and table.resolve() == Path(video).resolve():
+        raise ValueError(f"the table would replace the video {video}: name another file")
     labels = KINETICS400_LABELS
     if record.num_classes == len(SYNTHETIC_KINETICS_LABELS):
         labels = SYNTHETIC_KINETICS_LABELS
     model, transform = load(name, weights or next(iter(shipped(name))), window)
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {error}".splitlines()[0]) from None
+    fps = record.native_fps if fps is None else fps
+    if not fps > 0:
+        raise ValueError(f"fps must be above 0, not {fps:g}")
     with Reader(video) as reader:
-        if fps and fps != record.native_fps:
+        if fps != record.native_fps:
             click.echo(f"{name} was trained at {record.native_fps:g} frames per second; fed at "
                        f"{fps:g} it may be less accurate", err=True)  # fmt: skip
         if len(labels) < 400 and paths.cache_path() not in Path(video).absolute().parents:
@@ -198,8 +210,8 @@ def stream(
                 err=True,
             )
         live.watch(
-            *(reader, model.to(device), transform, labels),
-            fps=fps or record.native_fps,
+            *(reader, model, transform, labels),
+            fps=fps,
             limit_s=limit_seconds,
             table=table,
         )
@@ -230,10 +242,12 @@ def models(window: int | None) -> None:
 
 @cli.command()
 @click.argument("dataset", type=click.Choice(["synthetic-kinetics"]))
-@click.option("--split", default="test", show_default=True)
+@click.option("--split", default="test", show_default=True,
+              type=click.Choice(["train", "val", "test"]))  # fmt: skip
 @click.option("--window", "windows", type=int, multiple=True, default=(16, 32, 64),
               show_default=True, help="Frames of the running average.")  # fmt: skip
-@click.option("--limit", default=0, show_default=True, help="First so many videos; 0 is all.")
+@click.option("--limit", default=0, show_default=True, type=click.IntRange(min=0),
+              help="First so many videos; 0 is all.")  # fmt: skip
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write the rows here.")
 def evaluate(
     dataset: str, split: str, windows: tuple[int, ...], limit: int, table: Path | None
@@ -245,6 +259,8 @@ def evaluate(
     from .data import synthetic
     from .measure import accuracy
 
+    if table and (table.is_dir() or not table.parent.is_dir()):
+        raise ValueError(f"cannot write {table}: name a file in an existing folder")
     regular, transform = load("x3d_mini", dataset)
     streams = [load("cox3d_mini", dataset, window=window)[0] for window in windows]
     readings = accuracy.readings(regular, streams)
@@ -263,8 +279,9 @@ def evaluate(
 @cli.command()
 @click.argument("name", metavar="MODEL")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--epochs", type=int, help="Default: as for the weights that come with co3d.")
-@click.option("--limit", type=int, help="Videos per split, for a trial.")
+@click.option("--epochs", type=click.IntRange(min=1),
+              help="Default: as for the weights that come with co3d.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), help="Videos per split, for a trial.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder (default: among the runs).")
 def train(
     name: str, seed: int, epochs: int | None, limit: int | None, out: Path | None
@@ -274,7 +291,7 @@ def train(
 
     from .train import Recipe, train
 
-    recipe = replace(Recipe(), epochs=epochs) if epochs else Recipe()
+    recipe = Recipe() if epochs is None else replace(Recipe(), epochs=epochs)
     folder = out or paths.logs_path() / "train" / f"{name}-{seed}"
     curve = train(name, folder, recipe=recipe, seed=seed, limit=limit)
     click.echo(f"{folder / 'weights.safetensors'}: validation top-1 {curve[-1]['top1']:.1f} %")

@@ -78,14 +78,16 @@ def train(
         A row per epoch: epoch, loss (training), top1 (validation, centred clip, per cent).
 
     Raises:
-        ValueError: for a continual net (its regular twin has the weights), or for a folder that
-            holds a run of other settings.
+        ValueError: for a continual net (its regular twin has the weights), numbers below 1, or a
+            folder that holds a damaged run or one of other settings.
     """
     record, recipe = spec(name), recipe or Recipe()
     if record.continual:
         raise ValueError(
             f"expected a regular net, given {name}: train {record.weights}, whose weights it uses"
         )
+    if recipe.epochs < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"expected epochs and limit of 1 or more, given {recipe.epochs}, {limit}")
     torch.manual_seed(seed)
     model = create(name)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
@@ -183,7 +185,10 @@ def _resume(folder: Path, settings: dict, model, optimizer) -> list[dict]:
     path = folder / "last.pt"
     if not path.exists():
         return []
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # whatever a damaged file makes the reader say
+        raise ValueError(f"{path} is not a whole checkpoint: delete it to begin anew") from error
     if state["settings"] != settings:
         raise ValueError(
             f"{path} belongs to a run of other settings, {state['settings']}, expected {settings}: "

@@ -121,3 +121,36 @@ def test_refuses_unknown_labels_bad_rows_and_missing_annotations(root):
             load(root)
     with pytest.raises(FileNotFoundError, match=r"looked for .*train\.csv and .*train\.csv"):
         load(root, "train")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    (tmp_path / "val.csv").write_bytes(
+        b"\xef\xbb\xbflabel,youtube_id,time_start,time_end,split\nzumba,abcdefghijk,0,10,val\n"
+    )
+    (video,) = kinetics.load(tmp_path, "val", kinetics.KINETICS400_LABELS, "k").videos
+    assert (video.label, video.class_id) == ("zumba", 399)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"youtube_id,time_start,time_end\nabcdefghijk,0,10\n", "need a column label"),
+        (b"label,youtube_id,time_start,time_end\n\xff\xfe,a,0,10\n", "no CSV file in UTF-8"),
+        (b"label,youtube_id,time_start,time_end\nzumba,abcdefghijk,0,inf\n", "need columns"),
+        (b"label,youtube_id,time_start,time_end\n" + b"a" * 200_000 + b",b,0,1\n", "no CSV file"),
+    ],
+)
+def test_annotations_that_cannot_be_read_are_named(tmp_path, text, sentence):
+    (tmp_path / "val.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=f"val.csv: .*{sentence}"):
+        kinetics.load(tmp_path, "val", kinetics.KINETICS400_LABELS, "k")
+
+
+def test_links_in_circles_end(tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val.csv").write_text("label,youtube_id,time_start,time_end\nzumba,a,0,10\n")
+    for name in "ab":
+        (tmp_path / "val" / name).symlink_to(tmp_path / "val", target_is_directory=True)
+    (tmp_path / "val" / "a_000000_000010.mp4").write_bytes(b"")
+    (video,) = kinetics.load(tmp_path, "val", kinetics.KINETICS400_LABELS, "k").videos
+    assert video.path is not None

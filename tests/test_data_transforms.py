@@ -80,3 +80,9 @@ def test_refuses_what_is_no_uint8_clip(frames):
 def test_refuses_an_unknown_channel_order():
     with pytest.raises(ValueError, match="'gbr'"):
         Transform(48, MEAN, STD, "gbr")
+
+
+def test_a_strip_of_pixels_is_refused_before_it_fills_the_memory():
+    strip = np.zeros((1, 100_000, 3), np.uint8)
+    with pytest.raises(ValueError, match="100000 x 1 pixels are too narrow"):
+        Transform(224, (0.45,) * 3, (0.225,) * 3).frame(strip)

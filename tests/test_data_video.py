@@ -407,3 +407,25 @@ def test_real_clips_in_the_right_order_and_the_right_way_up():
 def test_real_corruption_spoils_only_what_comes_after_it():
     assert video.sample(REAL / "corrupted.mp4", [0.0, 1.0]).status == "ok"
     assert video.sample(REAL / "corrupted.mp4", [0.0, 4.0]).status == "partial"
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_sound_may_outlast_the_picture(tmp_path, suffix):
+    """A container then lasts longer than its video, which is whole all the same."""
+    path = tmp_path / f"long_sound.{suffix}"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=15, options={"crf": "30"})
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=44100, layout="mono")
+        for _ in range(30):
+            image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+            container.mux(picture.encode(image))
+        container.mux(picture.encode(None))
+        for n in range(430):  # 10 s
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * n
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    with Reader(path) as reader:
+        assert len(list(reader)) == 30
+    assert reader.status == "ok", reader.note

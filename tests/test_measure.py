@@ -103,6 +103,28 @@ def test_short_videos_and_nan_leave_the_denominator(nets, data):
         assert row["n_scored"] == 0 and row["top1"] is None and row["ci_low"] is None
 
 
+def test_one_odd_video_does_not_end_the_evaluation(nets, data, monkeypatch):
+    """A file whose frames change size, or that vanishes, is a status like any other."""
+    read = accuracy.Reader.__iter__
+
+    def odd(reader):
+        if str(reader.source) == str(data.videos[0].path):
+            raise PermissionError("gone")
+        for n, (time, image) in enumerate(read(reader)):
+            yield time, image[:0] if n == 3 and reader.source == data.videos[1].path else image
+
+    monkeypatch.setattr(accuracy.Reader, "__iter__", odd)
+    readings, rows = _evaluate(nets, data)
+    assert readings[0].statuses["decode_error"] >= 1 and readings[0].statuses.total() == 4
+    assert rows[0]["n_scored"] + readings[0].statuses["decode_error"] == 4
+
+
+def test_videos_without_a_class_cannot_be_scored(nets, data):
+    videos = (dataclasses.replace(data.videos[0], class_id=None),)
+    with pytest.raises(ValueError, match="expected labelled videos"):
+        _evaluate(nets, dataclasses.replace(data, videos=videos))
+
+
 def test_rows_fit_the_table(nets, data, tmp_path):
     from co3d.report import results
     from co3d.report.origin import provenance

@@ -77,6 +77,18 @@ def test_any_order_of_rows_gives_the_same_file(tmp_path):
     assert results.read("transient", tmp_path / "a")["frames_seen"].tolist()[:3] == [1, 9, 100]
 
 
+def test_rows_that_a_notebook_no_longer_writes_go(tmp_path):
+    """Otherwise a table would hold a model twice, with old weights and with new ones."""
+    old = [transient(window=16), transient(window=32)]
+    results.write("transient", old, tmp_path / "old", ORIGIN)
+    other = {**ORIGIN, "notebook": "07_start_up_and_context"}
+    results.write("transient", [transient(window=64)], tmp_path / "old", other)
+    new = results.write("transient", [transient(window=16)], tmp_path / "new", LATER)
+    results.merge(new, tmp_path / "old", ["05_kinetics400"])
+    left = results.read("transient", tmp_path / "old")
+    assert left[["window", "date"]].values.tolist() == [[16, "2020-01-01"], [64, "2020-01-01"]]
+
+
 def test_merge_keeps_the_rows_of_others(tmp_path):
     results.write("transient", [transient()], tmp_path / "old", ORIGIN)
     new = results.write("transient", [transient(frames_seen=2)], tmp_path / "new", LATER)

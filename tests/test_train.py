@@ -69,3 +69,12 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     peak = rates.index(max(rates))
     assert 0 < rates[0] < 0.02 and 4 <= peak <= 8 and rates[-1] < 0.01
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_damaged_runs_and_numbers_below_one_are_refused(tmp_path):
+    (tmp_path / "last.pt").write_text("junk")
+    with pytest.raises(ValueError, match="last.pt is not a whole checkpoint"):
+        _train(tmp_path)
+    for options in ({"recipe": Recipe(epochs=0)}, {"limit": 0}):
+        with pytest.raises(ValueError, match="epochs and limit of 1 or more"):
+            _train(tmp_path / "new", **options)

@@ -169,6 +169,10 @@ def _reshape(tensors):
     tensors["classifier.bias"] = torch.zeros(13)
 
 
+def _halve(tensors):
+    tensors["classifier.bias"] = tensors["classifier.bias"].half()
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -177,6 +181,7 @@ def _reshape(tensors):
         (lambda p: _changed(p, _nan), "not finite, in classifier.bias"),
         (lambda p: _changed(p, _pop), "missing classifier.bias; unexpected classifier.other"),
         (lambda p: _changed(p, _reshape), r"expected \(12,\) for classifier.bias, given \(13,\)"),
+        (lambda p: _changed(p, _halve), "other types .* classifier.bias is torch.float16"),
         (lambda p: _saved(p, "x3d_xs"), "expected weights of x3d_mini, given those of x3d_xs"),
     ],
 )

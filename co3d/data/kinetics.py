@@ -6,10 +6,11 @@ the order of folders: stripped parentheses or a locale's sorting would silently 
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TextIO
 
 KINETICS400_LABELS: tuple[str, ...] = tuple(
     resources.files(__package__).joinpath("kinetics400_labels.txt").read_text("utf-8").splitlines()
@@ -54,15 +55,15 @@ def load(root: Path, split: str, labels: Sequence[str], name: str) -> Dataset:
     class_ids = {label: i for i, label in enumerate(labels)}
     files = _files(folder)
     videos = []
-    with table.open(newline="", encoding="utf-8") as rows:
-        for row in csv.DictReader(rows):
+    with table.open(newline="", encoding="utf-8-sig") as rows:
+        for row in _rows(table, rows, needs_label=split != "test"):
             if (row.get("split") or split).replace("validate", "val") != split:
                 continue
             try:
                 label = row.get("label") or ""
                 start, end = int(float(row["time_start"])), int(float(row["time_end"]))
                 path = files.get(f"{row['youtube_id']}_{start:06d}_{end:06d}")
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f"{table}: need columns youtube_id, time_start and time_end (seconds) in each "
                     f"row, but one reads {dict(row)}."
@@ -71,6 +72,17 @@ def load(root: Path, split: str, labels: Sequence[str], name: str) -> Dataset:
                 raise ValueError(f"{table}: label {label!r} is not among {name}'s {len(labels)}.")
             videos.append(Video(row["youtube_id"], label, class_ids.get(label), path))
     return Dataset(name, split, tuple(labels), tuple(videos))
+
+
+def _rows(table: Path, file: TextIO, needs_label: bool) -> Iterator[dict[str, str]]:
+    """The rows of an annotation; only that of a test split may lack the labels."""
+    reader = csv.DictReader(file)
+    try:
+        if needs_label and "label" not in (reader.fieldnames or ()):
+            raise ValueError(f"{table}: need a column label, but there are {reader.fieldnames}.")
+        yield from reader
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table}: is no CSV file in UTF-8 ({error}).") from error
 
 
 def _first(*paths: Path) -> Path:
@@ -83,7 +95,13 @@ def _first(*paths: Path) -> Path:
 def _files(folder: Path) -> dict[str, Path]:
     """Clips by name without extension; AppleDouble companions (`._name.mp4`) are no clips."""
     found = {}
+    seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in seen:  # a link back to where we were
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders.sort()
         for name in sorted(names):
             stem, extension = os.path.splitext(name)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+MAX_PIXELS = 2**26  # of a scaled frame: a strip of pixels would fill the memory
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -40,6 +42,11 @@ class Transform:
             clip = clip.flip(0)
         short = min(clip.shape[2:])
         height, width = (side * self.image_size // short for side in clip.shape[2:])
+        if height * width > MAX_PIXELS:
+            raise ValueError(
+                f"Frames of {clip.shape[3]} x {clip.shape[2]} pixels are too narrow: scaled to "
+                f"{self.image_size} on the short side they would have {width} x {height}."
+            )
         if short != self.image_size:
             # Frame by frame, so that a frame's bits cannot depend on the frames beside it.
             clip = torch.stack([_resize(frame, height, width) for frame in clip.unbind(1)], dim=1)

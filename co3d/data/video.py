@@ -7,6 +7,7 @@ rates in headers are only claims. Pixels are taken as square, as every pipeline 
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -345,4 +346,12 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
     """Seconds that the headers claim."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / av.time_base
+    if clock := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, clock.groups())  # Matroska: when the stream ends
+        return 3600 * hours + 60 * minutes + seconds - _start(stream)
+    alone = len(container.streams) == 1  # else the container may last longer than the video
+    return container.duration / av.time_base if alone and container.duration else None
+
+
+def _start(stream: av.VideoStream) -> float:
+    return float((stream.start_time or 0) * stream.time_base)

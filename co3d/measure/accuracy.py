@@ -146,8 +146,13 @@ def evaluate(
 
     Returns:
         A row of results/accuracy.csv per reading.
+
+    Raises:
+        ValueError: for videos without a label, or a negative limit.
     """
     videos = data.videos[: limit or None]
+    if limit < 0 or any(video.class_id is None for video in videos):
+        raise ValueError(f"expected labelled videos and a limit of 0 or more, given {limit}")
     for video in bar(videos, data.name, shown=progress):
         # Not ahead in a thread: it takes turns with the threads of the convolutions, which wait
         # for one another, and two cores then get half as much done.
@@ -181,11 +186,11 @@ def _decode(video: Video, transform: Transform, fps: float) -> tuple[Tensor | No
         return None, "missing"
     try:
         with Reader(video.path) as reader:
-            frames = [image for _, image in resample(reader, fps)]
-    except VideoError:
+            # Frame by frame: sizes may change in a file, and large frames are held one at a time.
+            frames = [transform.frame(image) for _, image in resample(reader, fps)]
+    except (VideoError, ValueError, OSError):
         return None, "decode_error"
     if reader.status != "ok":
         return None, reader.status
     # Channels last is the layout in which a CPU is fastest on depthwise convolutions.
-    clip = transform(np.stack(frames))[None].to(memory_format=torch.channels_last_3d)
-    return clip, "ok"
+    return torch.stack(frames, 1)[None].to(memory_format=torch.channels_last_3d), "ok"

@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
@@ -18,6 +19,7 @@ from ..data.video import Reader, resample
 from ..nn import Stream, StreamNet
 
 TOP = 5
+KEPT = 10_000  # frames of which the summary takes the latency
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def watch(
     name, span, first = model.spec.name, model.receptive_field, model.warmup + 1
     print(f"{name}: warm-up {model.warmup} frames ({model.warmup / fps:.1f} s) before the first "
           f"prediction, {span} ({span / fps:.1f} s) until all that it sees is video")  # fmt: skip
-    steps, started, interrupted = [], time.perf_counter(), False
+    # A camera has no end, so what is kept has one.
+    steps, started, interrupted = deque(maxlen=KEPT), time.perf_counter(), False
     with Table(table) as rows:
         frames = run(model, transform, labels, resample(reader, fps), limit_s)
         bar = tqdm(frames, unit=" frames", disable=not sys.stderr.isatty(), leave=False)
@@ -107,13 +110,14 @@ def _line(second: int, step: Step, first: int, span: int) -> str:
     return f"{second:5d} s  {shown}" + ("  (start-up)" if step.number < span else "")
 
 
-def _summarise(steps: list[Step], seconds: float, reader: Reader, fps: float) -> None:
+def _summarise(steps: Sequence[Step], seconds: float, reader: Reader, fps: float) -> None:
     if not steps:
         return
     times = [step.latency_ms for step in steps if step.top] or [s.latency_ms for s in steps]
     median, p95 = np.percentile(times, [50, 95])
-    rate = len(steps) / seconds
-    print(f"{len(steps)} frames in {seconds:.1f} s: {rate:.0f} frames per second "
+    total = steps[-1].number
+    rate = total / seconds
+    print(f"{total} frames in {seconds:.1f} s: {rate:.0f} frames per second "
           f"({rate / fps:.1f} x real time)")  # fmt: skip
     print(f"latency from picture to prediction: median {median:.1f} ms, p95 {p95:.1f} ms")
     if reader.note:

@@ -32,7 +32,7 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """All notebooks in the order of a run: A1 makes the weights that 05 and later ones evaluate."""
+    """All notebooks in the order of a run: A1 checks the weights that 05 evaluates."""
     found = (path.stem for path in folder().glob("*.ipynb"))
     return sorted(found, key=lambda name: "04~" + name if name.startswith("A") else name)
 
@@ -181,7 +181,7 @@ def update(only: Iterable[str] | None = None) -> Path:
         _write(notebook, folder() / f"{name}.ipynb")
     committed = repo_root() / "results"
     for table in sorted((run_dir / "results").glob("*.csv")):
-        results.merge(table, committed)
+        results.merge(table, committed, chosen)
     _replace(schema.readme(), committed / "README.md")
     if (run_dir / "figures").exists():
         shutil.copytree(run_dir / "figures", repo_root() / "figures", dirs_exist_ok=True)

@@ -38,9 +38,12 @@ def write(table: str, rows: Iterable[Mapping], folder: Path, provenance: Mapping
     return _upsert(Path(folder) / f"{table}.csv", schema, lines)
 
 
-def merge(new: Path, folder: Path) -> Path:
-    """Upsert all rows of the CSV file `new`, as they are, into the file of its name in `folder`."""
-    return _upsert(Path(folder) / new.name, _schema_of(new), _load(new))
+def merge(new: Path, folder: Path, notebooks: Collection[str] = ()) -> Path:
+    """Upsert all rows of the CSV file `new`, as they are, into the file of its name in `folder`.
+
+    Rows there that were written by one of `notebooks`, which just ran, and not again, are dropped.
+    """
+    return _upsert(Path(folder) / new.name, _schema_of(new), _load(new), notebooks)
 
 
 def read(table: str, folder: Path) -> pd.DataFrame:
@@ -62,8 +65,11 @@ def read(table: str, folder: Path) -> pd.DataFrame:
 
 
 def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
-    """The new rows, then the committed ones that they do not replace; `limit` aside, by key."""
-    key = [name for name in _schema(table).key if name != "limit"]
+    """The new rows, then the committed ones that they do not replace.
+
+    By key, `limit` and `weights` aside: no table shows a model twice, with old and new weights.
+    """
+    key = [name for name in _schema(table).key if name not in ("limit", "weights")]
     taken = set(new[key].astype(str).itertuples(index=False, name=None))
     old = committed[key].astype(str).itertuples(index=False, name=None)
     kept = committed.iloc[[n for n, row in enumerate(old) if row not in taken]]
@@ -127,11 +133,14 @@ def _by_key(schema: Table, lines: list[dict[str, str]]) -> dict[tuple, dict[str,
     return {tuple(line[name] for name in schema.key): line for line in lines}
 
 
-def _upsert(path: Path, schema: Table, lines: list[dict[str, str]]) -> Path:
+def _upsert(
+    path: Path, schema: Table, lines: list[dict[str, str]], replaced: Collection[str] = ()
+) -> Path:
     fresh = _by_key(schema, lines)
     if len(fresh) < len(lines):
         raise ValueError(f"two rows for {path.name} have the same key ({', '.join(schema.key)})")
-    held = _by_key(schema, _load(path))
+    held = _by_key(schema, [line for line in _load(path) if line["notebook"] not in replaced])
+    held |= {key: line for key, line in _by_key(schema, _load(path)).items() if key in fresh}
     for key, line in fresh.items():
         if key not in held or any(held[key][name] != line[name] for name in schema.own):
             held[key] = line
@@ -197,7 +206,7 @@ def _value(name: str, text: str) -> Any:
         value = kind(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if abs(value) > 1e300 or not math.isfinite(value):
         raise ValueError(f"{name} is {text!r}, expected {_NUMBER[kind]}")
     return value
 

@@ -59,6 +59,10 @@ def load_into(model: nn.Module, path: Path) -> Weights:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path.name} is not a whole safetensors file: {error}") from None
+    wanted = model.state_dict()
+    other = [f"{k} is {v.dtype}" for k, v in tensors.items() if v.dtype != wanted[k].dtype]
+    if other:
+        raise ValueError(f"{path.name} holds numbers of other types than expected: {_some(other)}")
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if bad:
         raise ValueError(f"{path.name} holds numbers that are not finite, in {_some(bad)}")
