@@ -125,6 +125,13 @@ def test_videos_without_a_class_cannot_be_scored(nets, data):
         _evaluate(nets, dataclasses.replace(data, videos=videos))
 
 
+@pytest.mark.parametrize("fps", [0, -1, float("nan")])
+def test_a_bad_rate_is_no_fault_of_the_videos(nets, data, fps):
+    readings = accuracy.readings(*nets)
+    with pytest.raises(ValueError, match="expected fps above 0"):
+        accuracy.evaluate(readings, data, co3d.transform_for("x3d_mini"), fps, progress=False)
+
+
 def test_rows_fit_the_table(nets, data, tmp_path):
     from co3d.report import results
     from co3d.report.origin import provenance

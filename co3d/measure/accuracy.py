@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.kinetics import Dataset, Video
 from ..data.transforms import Transform
-from ..data.video import Reader, VideoError, resample
+from ..data.video import Reader, resample
 from ..nn import ClipNet, StreamNet
 from ..progress import bar
 from .complexity import macs_clip, macs_frame
@@ -148,8 +148,10 @@ def evaluate(
         A row of results/accuracy.csv per reading.
 
     Raises:
-        ValueError: for videos without a label, or a negative limit.
+        ValueError: for videos without a label, a negative limit, or an fps that is not above 0.
     """
+    if not fps > 0:  # here: below it would look like a fault of every video
+        raise ValueError(f"expected fps above 0, given {fps}")
     videos = data.videos[: limit or None]
     if limit < 0 or any(video.class_id is None for video in videos):
         raise ValueError(f"expected labelled videos and a limit of 0 or more, given {limit}")
@@ -188,7 +190,7 @@ def _decode(video: Video, transform: Transform, fps: float) -> tuple[Tensor | No
         with Reader(video.path) as reader:
             # Frame by frame: sizes may change in a file, and large frames are held one at a time.
             frames = [transform.frame(image) for _, image in resample(reader, fps)]
-    except (VideoError, ValueError, OSError):
+    except (ValueError, OSError):  # VideoError is a ValueError
         return None, "decode_error"
     if reader.status != "ok":
         return None, reader.status
