@@ -33,6 +33,9 @@ def load(
     weights: str | Path,
     window: int | None = None,
     num_classes: int | None = None,
+    *,
+    gate: str | None = None,
+    dense: bool = False,
 ) -> tuple[ClipNet | StreamNet, Transform]:
     """A model with trained weights, in evaluation mode, and the input transform that they expect.
 
@@ -40,7 +43,7 @@ def load(
         name: one of `list_models()`; a continual net takes the weights of its regular twin.
         weights: a .safetensors file, or the data set of weights that come with the package
             ("synthetic-kinetics" for the minis).
-        window, num_classes: as in `create`.
+        window, num_classes, gate, dense: as in `create`.
 
     Returns:
         The model, with `model.weights` telling their origin, and the transform from uint8 RGB
@@ -50,7 +53,7 @@ def load(
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a whole one of this model, or nothing of that name is known.
     """
-    model = create(name, window, num_classes)
+    model = create(name, window, num_classes, gate=gate, dense=dense)
     load_into(model, _weights_file(name, weights))
     return model, transform_for(name)
 

@@ -283,9 +283,7 @@ def evaluate(
               help="Default: as for the weights that come with co3d.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Videos per split, for a trial.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder (default: among the runs).")
-def train(
-    name: str, seed: int, epochs: int | None, limit: int | None, out: Path | None
-) -> None:
+def train(name: str, seed: int, epochs: int | None, limit: int | None, out: Path | None) -> None:
     """Train a mini MODEL on synthetic-kinetics; a run that was stopped goes on where it was."""
     from dataclasses import replace
 

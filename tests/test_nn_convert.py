@@ -27,7 +27,7 @@ def test_a_plain_torch_tree_becomes_a_stream():
     torch.manual_seed(0)
     net = calibrate(plain_net(), torch.randn(2, 3, 12, 8, 8)).double()
     x = torch.randn(2, 3, 13, 8, 8, dtype=torch.float64)
-    twin = co3d.continual(net, window=3)
+    twin = co3d.continual(net, window=6)
     assert twin.stride == 2 and twin.receptive_field == 3 + 2 + 4 * 2 + 2 * 2
     y = run(twin, x, [1, 3])
     torch.testing.assert_close(y[:, :, :1], twin(x)[:, :, :1], rtol=0, atol=1e-10)
@@ -36,7 +36,7 @@ def test_a_plain_torch_tree_becomes_a_stream():
 
 def test_twins_share_parameters_and_statistics():
     net = plain_net()
-    twin = co3d.continual(net, window=3)
+    twin = co3d.continual(net, window=6)
     assert list(net.state_dict()) == list(twin.state_dict())
     for a, b in zip(net.parameters(), twin.parameters(), strict=True):
         assert a is b
@@ -48,7 +48,7 @@ def test_twins_share_parameters_and_statistics():
 
 def test_the_original_is_left_as_it_was():
     net = plain_net()
-    co3d.continual(net, window=3)
+    co3d.continual(net, window=6)
     assert type(net[0]) is nn.Conv3d and type(net) is nn.Sequential
     assert net(torch.randn(1, 3, 9, 8, 8)).shape == (1, 5)
 
@@ -96,14 +96,14 @@ def test_refusals(make, kind, words):
         co3d.continual(make())
 
 
-@pytest.mark.parametrize("gate", ["clip", "window", "foo"])
+@pytest.mark.parametrize("gate", ["clip", "foo"])
 def test_gates_that_are_no_gate(gate):
-    with pytest.raises(ValueError, match=f"expected gate None or 'frame', given '{gate}'"):
+    with pytest.raises(ValueError, match=f"expected gate None, 'frame'.* given '{gate}'"):
         co3d.continual(co3d.create("x3d_mini"), gate=gate, window=16)
 
 
 def test_windows_that_are_no_window():
-    with pytest.raises(ValueError, match="expected a window of 1 or more, given '4'"):
+    with pytest.raises(ValueError, match="expected a window of 1 or more frames, given '4'"):
         co3d.continual(nn.AdaptiveAvgPool3d(1), window="4")
 
 

@@ -19,7 +19,17 @@ CONSTANTS = {
     ("cox3d_l", 16): (130, 57, 72),
     ("cox3d_l", 64): (178, 57, 120),
     ("cox3d_mini", 16): (32, 8, 23),
+    ("coslow_8x8_r50", 8): (26, 9, 16),
+    ("coslow_8x8_r50", 64): (82, 9, 72),
+    ("coi3d_8x8_r50", 8): (42, 17, 24),
+    ("coi3d_8x8_r50", 64): (98, 17, 80),
+    # Not in the paper: derived from the architectures.
+    ("coslowfast_8x8_r50", 32): (125, 48, 76),
+    ("coslowfast_4x16_r50", 32): (191, 83, 107),
+    ("cor2plus1d_18", 8): (109, 54, 54),
+    ("cor2plus1d_18", 16): (117, 54, 62),
 }
+STRIDES = {"coi3d": 2, "coslowfast_8x8": 4, "coslowfast_4x16": 8, "cor2plus1d": 8}
 # Conv and linear MACs of a clip and a step, results/paper/flops_exact.csv
 MACS = {
     "x3d_xs": (605_256_512, 152_711_312),
@@ -27,14 +37,28 @@ MACS = {
     "x3d_m": (4_732_468_736, 297_525_776),
     "x3d_l": (18_367_710_176, 1_149_881_456),
 }
-PARAMS = {"x3d_xs": 3_794_322, "x3d_s": 3_794_322, "x3d_m": 3_794_322, "x3d_l": 6_153_432}
+PARAMS = {
+    "x3d_xs": 3_794_322,
+    "x3d_s": 3_794_322,
+    "x3d_m": 3_794_322,
+    "x3d_l": 6_153_432,
+    "slow_8x8_r50": 32_454_096,
+    "i3d_8x8_r50": 28_043_472,
+    "slowfast_4x16_r50": 34_480_216,
+    "slowfast_8x8_r50": 34_566_488,
+    "r2plus1d_18": 31_505_325,
+}
 
 
 @pytest.mark.parametrize(("name", "window"), CONSTANTS)
 def test_stream_constants(name, window):
     model = co3d.create(name, window=window)
     assert (model.receptive_field, model.padding, model.warmup) == CONSTANTS[name, window]
-    assert model.window == window and model.stride == 1
+    stride = next((n for key, n in STRIDES.items() if name.startswith(key)), 1)
+    assert model.window == window and model.stride == stride
+    dense = co3d.create(name, window=window, dense=True)
+    assert dense.stride == 1 and dense.window == window
+    assert (dense.receptive_field, dense.padding, dense.warmup) == CONSTANTS[name, window]
 
 
 def test_default_window_is_the_clip_length():
@@ -122,7 +146,10 @@ def test_unknown_names_list_the_nearest():
     ("options", "words"),
     [
         ({"name": "x3d_s", "window": 64}, "no window for x3d_s"),
-        ({"name": "cox3d_s", "window": 0}, "window of 1 or more frames, a multiple of 1, given 0"),
+        ({"name": "cox3d_s", "window": 0}, "window of 1 or more frames, given 0"),
+        ({"name": "coi3d_8x8_r50", "window": 9}, "AdaptiveAvgPool3d at body.pool.*multiple of 2"),
+        ({"name": "coslow_mini", "gate": "window"}, "no gate for coslow_mini"),
+        ({"name": "slow_mini", "dense": True}, "no dense for slow_mini"),
         ({"name": "x3d_s", "num_classes": 0}, "num_classes of 1 or more, given 0"),
     ],
 )

@@ -18,7 +18,8 @@ from .pointwise import (
 )
 from .pool import AdaptiveAvgPool3d, AvgPool3d, MaxPool3d, RunningWindow
 from .stream import Stream, clone, stack, state_bytes, unstack
-from .temporal import Delay
+from .temporal import Delay, Subsample
+from .twopath import TwoPath
 
 globals().update(ACTIVATIONS)
 
@@ -47,7 +48,9 @@ __all__ = [
     "State",
     "Stream",
     "StreamNet",
+    "Subsample",
     "Timing",
+    "TwoPath",
     "clone",
     "continual",
     "named",

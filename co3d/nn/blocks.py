@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from .core import Continual, Timing, Tree
 from .pointwise import Identity, ReLU, Sigmoid
-from .temporal import append, take
+from .pool import spatial_mean
+from .temporal import append, check_long_enough, constant, join
+
+GATES = ("clip", "frame", "window")
 
 
 class Sequential(Tree, nn.Sequential):
@@ -88,11 +91,10 @@ class Parallel(Tree, nn.Module):
 
     def _prepare(self) -> None:
         timings = [branch.timing for branch in self.branches]
-        ends = [(t.stride, 2 * t.padding - t.receptive_field) for t in timings]
-        if len(set(ends)) > 1:
+        if len({(t.stride, t.surplus) for t in timings}) > 1:
             raise ValueError(
                 "expected branches of one stride and one output length, given "
-                + ", ".join(f"{n}: {tuple(t)}" for n, t in zip(self.names, timings, strict=True))
+                + ", ".join(f"{n}: {t[:3]}" for n, t in zip(self.names, timings, strict=True))
                 + " as (receptive field, padding, stride)"
             )
 
@@ -105,8 +107,7 @@ class Parallel(Tree, nn.Module):
 
     @property
     def timing(self) -> Timing:
-        """That of the branch with the most padding, which is the one with the widest field."""
-        return max((branch.timing for branch in self.branches), key=lambda t: t.padding)
+        return Timing.joined(branch.timing for branch in self.branches)
 
     @property
     def keeps_channels(self) -> bool:
@@ -141,18 +142,12 @@ class Parallel(Tree, nn.Module):
         return tuple((state, output - first) for state, output in begun), first
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        states, queues = [], []
-        for branch, (held, queue) in zip(self.branches, state, strict=True):
-            y, held = branch._steps(x, held, end)
-            states.append(held)
-            queues.append(append(queue, y))
-        waiting = all(isinstance(queue, Tensor) for queue in queues)
-        ready = min(queue.shape[2] for queue in queues) if waiting else 0
-        # Also with nothing ready: a queue must not be a view of the caller's frames.
-        taken = [take(q, ready) if isinstance(q, Tensor) else (None, q) for q in queues]
-        columns, queues = zip(*taken, strict=True)
-        y = self._join(list(columns)) if ready else None
-        return y, tuple(zip(states, queues, strict=True))
+        held, queues = zip(*state, strict=True)
+        stepped = [b._steps(x, h, end) for b, h in zip(self.branches, held, strict=True)]
+        outputs, held = zip(*stepped, strict=True)
+        columns, queues = join(outputs, queues)
+        y = None if columns is None else self._join(columns)
+        return y, tuple(zip(held, queues, strict=True))
 
 
 class Residual(Parallel):
@@ -180,30 +175,63 @@ class SqueezeExcite(Continual, nn.Module):
     Args:
         channels: of input and output.
         inner: channels between the two 1x1x1 convolutions.
-        gate: what the mean is taken over: "clip" (time and space, as X3D does; has no step) or
-            "frame" (space alone, as CoX3D does).
+        gate: what the mean is taken over: "clip" (time and space, as X3D does; has no step),
+            "frame" (space alone, as CoX3D does) or "window" (space and the last `window` frames,
+            or those that there are; equals no clip net).
+        window: frames of gate "window".
     """
 
-    def __init__(self, channels: int, inner: int, gate: str = "clip") -> None:
+    def __init__(
+        self, channels: int, inner: int, gate: str = "clip", window: int | None = None
+    ) -> None:
         super().__init__()
-        if gate not in ("clip", "frame"):
-            raise ValueError(f"expected gate 'clip' or 'frame', given {gate!r}")
-        self.gate = gate
+        self.gate, self.window = gate, window
         self.fc1 = nn.Conv3d(channels, inner, 1)
         self.relu = ReLU()
         self.fc2 = nn.Conv3d(inner, channels, 1)
         self.sigmoid = Sigmoid()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if self.gate not in GATES or (self.gate == "window") != (self.window is not None):
+            raise ValueError(
+                f"expected gate 'clip' or 'frame', or 'window' with a window, given "
+                f"{self.gate!r} and window {self.window}"
+            )
 
     def extra_repr(self) -> str:
-        return f"gate={self.gate!r}"
+        return f"gate={self.gate!r}" + (f", window={self.window}" if self.window else "")
+
+    @property
+    def timing(self) -> Timing:
+        past = self.window - 1 if self.window else 0
+        return Timing(past + 1, past, 1, past)  # looks back only: no padding behind a clip
 
     @property
     def expected_channels(self) -> int:
         return self.fc1.in_channels
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        mean = x.mean({"clip": (2, 3, 4), "frame": (3, 4)}[self.gate], keepdim=True)
+        if self.gate == "clip":
+            return self._gated(x, x.mean((2, 3, 4), keepdim=True))
+        mean = spatial_mean(x)
+        if self.gate == "window":
+            mean = self._running_mean(mean, mean[:, :, :0])
+            if not pad:
+                check_long_enough(self, x, self.window)
+                x, mean = x[:, :, self.window - 1 :], mean[:, :, self.window - 1 :]
+        return self._gated(x, mean)
+
+    def _gated(self, x: Tensor, mean: Tensor) -> Tensor:
         return x * self.sigmoid(self.fc2(self.relu(self.fc1(mean))))
+
+    def _running_mean(self, mean: Tensor, past: Tensor) -> Tensor:
+        """The mean of each frame and up to `window` - 1 before it, of which `past` holds some."""
+        seen, frames = past.shape[2], mean.shape[2]
+        missing = constant(mean, self.window - 1 - seen, 0.0)
+        held = torch.cat([missing, past, mean], 2).unfold(2, self.window, 1)
+        count = torch.arange(seen + 1, seen + frames + 1, device=mean.device).clamp(max=self.window)
+        return held.sum(-1) / count.to(mean.dtype).view(-1, 1, 1)
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
         if self.gate == "clip":
@@ -211,10 +239,16 @@ class SqueezeExcite(Continual, nn.Module):
                 "expected a gate that can be stepped, given gate='clip', which needs the whole "
                 "clip: convert the module with continual(module, gate='frame')"
             )
-        return (), start
+        return 0, start  # the number stands for a queue without frames
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        return (None if x is None else self.forward(x)), state
+        if x is None or self.gate == "frame":
+            return (None if x is None else self.forward(x)), state
+        mean = spatial_mean(x)
+        past = append(state, mean)[:, :, : -mean.shape[2]]
+        y = self._gated(x, self._running_mean(mean, past))
+        held = torch.cat([past, mean], 2)
+        return y, held[:, :, max(0, held.shape[2] - self.window + 1) :].clone()
 
 
 def named(**parts: nn.Module | None) -> OrderedDict[str, nn.Module]:

@@ -66,7 +66,7 @@ class Conv3d(Windowed, nn.Conv3d):
 
     def _steps_by_sums(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         """As `_steps`, with partial sums of the outputs begun in the place of inputs."""
-        span, padding, stride = self.timing
+        span, padding, stride, _ = self.timing
         lead, sums = state
         if isinstance(sums, str):
             if x is None:

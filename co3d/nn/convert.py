@@ -1,10 +1,11 @@
 """From a tree of `torch.nn` layers to its continual twin, which shares the parameters."""
 
-from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
-from . import blocks, conv, net, pointwise, pool, temporal
+from . import blocks, conv, net, pointwise, pool, temporal, twopath
 from .core import Continual
 
 _COUNTERPARTS = (
@@ -13,7 +14,18 @@ _COUNTERPARTS = (
     *(pointwise.Identity, *pointwise.ACTIVATIONS.values()),
 )
 _LEAVES = {getattr(nn, layer.__name__): layer for layer in _COUNTERPARTS}
-_OWN_LEAVES = {*_COUNTERPARTS, temporal.Delay, pool.RunningWindow}
+_LEAVES |= {leaf: leaf for leaf in (*_COUNTERPARTS, temporal.Delay, temporal.Subsample)}
+_LEAVES |= {leaf: leaf for leaf in (pool.RunningWindow, blocks.SqueezeExcite)}
+_TREES = {
+    nn.Sequential: blocks.Sequential,
+    nn.ModuleDict: nn.ModuleDict,
+    blocks.Sequential: blocks.Sequential,
+    blocks.Parallel: blocks.Parallel,
+    blocks.Residual: blocks.Residual,
+    twopath.TwoPath: twopath.TwoPath,
+    net.ClipNet: net.StreamNet,
+    net.StreamNet: net.StreamNet,
+}
 
 
 class _Refused(ValueError):
@@ -21,101 +33,188 @@ class _Refused(ValueError):
 
 
 def continual(
-    module: nn.Module, *, gate: str | None = None, window: int | None = None
+    module: nn.Module,
+    *,
+    gate: str | None = None,
+    window: int | None = None,
+    dense: bool = False,
 ) -> Continual:
     """The continual twin of a tree of known layers; both share parameters and running statistics.
 
     Args:
         module: a layer of `torch.nn` or of this package, or a tree of them (`nn.Sequential`,
-            `Residual`, `Parallel`, `SqueezeExcite`, `ClipNet`).
-        gate: gates over whole clips have no step; "frame" replaces them, as in CoX3D.
-        window: global pools over time have no step; a running window of so many positions (frames
-            divided by the strides before it) replaces them.
+            `Residual`, `Parallel`, `TwoPath`, `SqueezeExcite`, `ClipNet`).
+        gate: gates over whole clips have no step; "frame" replaces them, as in CoX3D, or "window"
+            by the mean of the last `window` frames, which equals no clip net.
+        window: global pools over time have no step; a running window of so many input frames, a
+            multiple of the temporal strides before it, replaces them.
+        dense: whether temporal strides are taken out, and what is behind them dilated instead:
+            every stride-th output is that of the strided net, and the others lie between.
 
     Raises:
         TypeError: for a module of another class, named with its path.
         ValueError: for a layer that cannot be stepped, named with its path and the reason.
     """
-    if gate not in (None, "frame"):
-        raise ValueError(f"expected gate None or 'frame', given {gate!r}")
+    if gate not in (None, "frame", "window") or (gate == "window" and window is None):
+        raise ValueError(
+            f"expected gate None, 'frame', or 'window' with a window in frames, given {gate!r}"
+        )
     if window is not None and (not isinstance(window, int) or window < 1):
-        raise ValueError(f"expected a window of 1 or more, given {window!r}")
+        raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
     if type(module) is nn.Sequential:
         _check_flattened(module)
-    return _convert(module, "", gate, window)
+    twin = _Conversion(gate, window)(module)
+    return _Dense()(twin) if dense else twin
 
 
-def _convert(module: nn.Module, path: str, gate: str | None, window: int | None) -> Continual:
-    where = f"{type(module).__name__} at {path or 'the root'}"
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise _Refused(f"expected plain layers, given {where} with forward hooks")
-    try:
-        return _convert_plain(module, path, gate, window)
-    except _Refused:
-        raise
-    except ValueError as error:
-        raise _Refused(f"{where}: {error}") from None
+class _Walk:
+    """Rebuilds a tree from its leaves; refusals name the path.
+
+    `stride` is that of all layers before a module, in input frames.
+    """
+
+    def __call__(self, module: nn.Module, path: str = "", stride: int = 1) -> Any:
+        try:
+            if type(module) in _LEAVES:
+                return self.leaf(module, stride)
+            return self._tree(module, path, stride)
+        except _Refused:
+            raise
+        except ValueError as error:
+            raise _Refused(f"{named_at(module, path)}: {error}") from None
+
+    def leaf(self, layer: nn.Module, stride: int) -> nn.Module:
+        raise NotImplementedError
+
+    def _tree(self, module: nn.Module, path: str, stride: int) -> nn.Module:
+        parts = {}
+        for name, part in module._modules.items():
+            if part is None:
+                parts[name] = None
+                continue
+            behind = stride
+            if isinstance(module, twopath.TwoPath) and name == "slow":
+                behind *= module.alpha
+            parts[name] = self(part, f"{path}.{name}".lstrip("."), behind)
+            if isinstance(module, nn.Sequential):
+                stride *= self.stride_of(part, parts[name])
+        return _twin(module, _TREES[type(module)], parts)
+
+    def stride_of(self, part: nn.Module, twin: nn.Module) -> int:
+        return twin.timing.stride
 
 
-def _convert_plain(module: nn.Module, path: str, gate: str | None, window: int | None) -> Continual:
-    kind = type(module)
-    if kind in (nn.AdaptiveAvgPool3d, pool.AdaptiveAvgPool3d):
-        return _convert_pool(module, window)
-    if kind is pool.RunningWindow and window is not None:
-        return pool.RunningWindow(window)
-    if kind in _LEAVES or kind in _OWN_LEAVES:
-        return _twin(module, _LEAVES.get(kind, kind))
-    if kind is blocks.SqueezeExcite:
-        if module.gate == "clip" and gate is None:
-            raise ValueError("its gate needs the whole clip: say continual(module, gate='frame')")
-        twin = _twin(module, kind)
-        twin.gate = gate or module.gate
+class _Conversion(_Walk):
+    def __init__(self, gate: str | None, window: int | None) -> None:
+        self.gate, self.window = gate, window
+
+    def __call__(self, module: nn.Module, path: str = "", stride: int = 1) -> Any:
+        if module._forward_hooks or module._forward_pre_hooks:
+            where = named_at(module, path)
+            raise _Refused(f"expected plain layers, given {where} with forward hooks")
+        if type(module) not in _LEAVES and type(module) not in _TREES:
+            raise TypeError(
+                f"expected layers with a continual form, given {named_at(module, path)}: its "
+                "forward is its own, so it is not converted"
+            )
+        twin = super().__call__(module, path, stride)
+        if isinstance(twin, twopath.TwoPath):
+            twin.sampling = "stride"  # a stream cannot know where its end will be
         return twin
-    parts = OrderedDict(
-        (name, _convert(part, f"{path}.{name}".lstrip("."), gate, window))
-        for name, part in module._modules.items()
-        if part is not None and kind in _TREES
-    )
-    if kind not in _TREES:
-        raise TypeError(
-            f"expected layers with a continual form, given {kind.__name__} at "
-            f"{path or 'the root'}: its forward is its own, so it is not converted"
+
+    def leaf(self, layer: nn.Module, stride: int) -> Continual:
+        if isinstance(layer, nn.AdaptiveAvgPool3d):
+            return self._pool(layer, stride)
+        if isinstance(layer, pool.RunningWindow) and self.window is not None:
+            return pool.RunningWindow(self._positions(stride * layer.dilation), layer.dilation)
+        if isinstance(layer, blocks.SqueezeExcite):
+            return self._gate(layer, stride)
+        return _twin(layer, _LEAVES[type(layer)])
+
+    def _gate(self, layer: blocks.SqueezeExcite, stride: int) -> blocks.SqueezeExcite:
+        gate = self.gate or layer.gate
+        if gate == "clip":
+            raise ValueError("its gate needs the whole clip: say continual(module, gate='frame')")
+        window = layer.window
+        if self.gate is not None:
+            window = self._positions(stride) if gate == "window" else None
+        return _twin(layer, type(layer), gate=gate, window=window)
+
+    def _pool(self, layer: nn.AdaptiveAvgPool3d, stride: int) -> Continual:
+        size = layer.output_size
+        size = (size,) * 3 if isinstance(size, int) else tuple(size)
+        if size[0] is None:
+            return _twin(layer, pool.AdaptiveAvgPool3d)
+        if size != (1, 1, 1):
+            raise ValueError(f"expected output size (1, 1, 1) or (None, h, w), given {size}")
+        if self.window is None:
+            raise ValueError("it pools over whole clips: say continual(module, window=frames)")
+        return pool.RunningWindow(self._positions(stride))
+
+    def _positions(self, stride: int) -> int:
+        """The window in maps of a layer behind a temporal stride."""
+        if self.window % stride:
+            raise ValueError(
+                f"expected a window of 1 or more frames, a multiple of {stride}, given "
+                f"{self.window}"
+            )
+        return self.window // stride
+
+
+class _Dense(_Walk):
+    """Takes temporal strides out of a continual tree and dilates what is behind them."""
+
+    def leaf(self, layer: nn.Module, stride: int) -> nn.Module:
+        if isinstance(layer, pool.AvgPool3d) and stride > 1:
+            raise ValueError(f"expected no average pool behind a stride of {stride}: it has no "
+                             "dilation")  # fmt: skip
+        if isinstance(layer, temporal.Delay):
+            return temporal.Delay(layer.frames * stride)
+        if isinstance(layer, blocks.SqueezeExcite) and layer.window and stride > 1:
+            raise ValueError(f"expected no gate='window' behind a stride of {stride}")
+        if isinstance(layer, temporal.Subsample):
+            return temporal.Subsample(1)
+        if not isinstance(layer, temporal.Windowed):
+            return _twin(layer, type(layer))
+        if isinstance(layer, pool.RunningWindow):
+            return pool.RunningWindow(layer.window, layer.dilation * stride)
+        dense = {"padding": lambda p: p * stride, "stride": lambda _: 1}
+        if stride > 1:
+            dense["dilation"] = lambda d: d * stride
+        return _twin(
+            layer,
+            type(layer),
+            **{name: _first(getattr(layer, name), change) for name, change in dense.items()},
         )
-    twin = _twin(module, _TREES[kind])
-    twin._modules = {name: parts.get(name) for name in module._modules}
-    return twin
+
+    def stride_of(self, part: nn.Module, twin: nn.Module) -> int:
+        return part.timing.stride
 
 
-_TREES = {
-    nn.Sequential: blocks.Sequential,
-    blocks.Sequential: blocks.Sequential,
-    blocks.Parallel: blocks.Parallel,
-    blocks.Residual: blocks.Residual,
-    net.ClipNet: net.StreamNet,
-    net.StreamNet: net.StreamNet,
-}
+def _first(value: int | tuple[int, ...], change: Callable[[int], int]) -> tuple[int, ...]:
+    """A hyper-parameter of three axes with the first one, time, changed."""
+    first, *rest = (value,) * 3 if isinstance(value, int) else value
+    return (change(first), *rest)
 
 
-def _twin(module: nn.Module, kind: type) -> Continual:
-    """A module of another class around the same parameters and buffers."""
+def _twin(
+    module: nn.Module, kind: type, parts: dict[str, nn.Module | None] | None = None, **changed: Any
+) -> Any:
+    """A module of another class around the same parameters and buffers, or around `parts`."""
     twin = kind.__new__(kind)
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("_signature_cache", None)
+    twin.__dict__.update(changed)
+    if parts is not None:
+        twin._modules = parts
     if hasattr(twin, "_prepare"):
         twin._prepare()
     return twin
 
 
-def _convert_pool(module: nn.AdaptiveAvgPool3d, window: int | None) -> Continual:
-    size = module.output_size
-    size = (size,) * 3 if isinstance(size, int) else tuple(size)
-    if size[0] is None:
-        return _twin(module, pool.AdaptiveAvgPool3d)
-    if size != (1, 1, 1):
-        raise ValueError(f"expected output size (1, 1, 1) or (None, h, w), given {size}")
-    if window is None:
-        raise ValueError("it pools over whole clips: say continual(module, window=frames)")
-    return pool.RunningWindow(window)
+def named_at(module: nn.Module, path: str) -> str:
+    """The class of a module and its place in a tree, for messages."""
+    return f"{type(module).__name__} at {path or 'the root'}"
 
 
 def _check_flattened(module: nn.Sequential) -> None:

@@ -6,6 +6,7 @@ dicts, tuples, numbers and tensors, so that it can be saved, forked and stacked.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,13 +23,15 @@ class Timing(NamedTuple):
 
     Attributes:
         receptive_field: input frames that one output depends on, d(k - 1) + 1 for one convolution.
-        padding: zero frames at either end of a clip.
+        padding: zero frames before a clip.
         stride: input frames from one output to the next.
+        skew: by how many frames the padding behind a clip is shorter than that before it.
     """
 
     receptive_field: int = 1
     padding: int = 0
     stride: int = 1
+    skew: int = 0
 
     def then(self, after: "Timing") -> "Timing":
         """The timing of this module followed by `after`."""
@@ -36,7 +39,22 @@ class Timing(NamedTuple):
             self.receptive_field + (after.receptive_field - 1) * self.stride,
             self.padding + after.padding * self.stride,
             self.stride * after.stride,
+            self.skew + after.skew * self.stride,
         )
+
+    @classmethod
+    def joined(cls, timings: Iterable["Timing"]) -> "Timing":
+        """The timing of branches of one stride whose columns are joined by index."""
+        timings = list(timings)
+        padding = max(t.padding for t in timings)
+        field = padding + 1 + max(t.delay for t in timings)
+        surplus = min(t.surplus for t in timings)
+        return cls(field, padding, timings[0].stride, 2 * padding - field - surplus)
+
+    @property
+    def surplus(self) -> int:
+        """A clip of T frames has (T + surplus) // stride + 1 outputs."""
+        return 2 * self.padding - self.skew - self.receptive_field
 
     @property
     def delay(self) -> int:

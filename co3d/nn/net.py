@@ -9,6 +9,7 @@ from .blocks import Sequential
 from .core import State, Timing, Tree
 from .pointwise import Linear
 from .pool import RunningWindow
+from .twopath import TwoPath
 
 
 class ClipNet(nn.Module):
@@ -45,25 +46,22 @@ class StreamNet(Tree, ClipNet):
     @property
     def window(self) -> int:
         """Span of the running average, in input frames."""
-        stride = 1
-        for part in self.body:
-            if isinstance(part, RunningWindow):
-                return part.window * stride
-            stride *= part.timing.stride
-        raise ValueError("expected a running window in the body of the network, given none")
+        span = _window(self.body, 1)
+        if span is None:
+            raise ValueError("expected a running window in the body of the network, given none")
+        return span
 
     @property
     def expected_channels(self) -> int | None:
         return self.body.expected_channels
 
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
-        if isinstance(clip, Tensor) and clip.ndim == 5 and not pad:
-            frames = clip.shape[2]
-            if frames < self.receptive_field:
-                raise ValueError(
-                    f"expected at least {self.receptive_field} frames, the receptive field, for "
-                    f"pad=False, given {frames}"
-                )
+        if isinstance(clip, Tensor) and clip.ndim == 5:
+            least = self.window if pad else self.receptive_field
+            if clip.shape[2] < least:
+                what = "window" if pad else "receptive field, for pad=False"
+                given = clip.shape[2]
+                raise ValueError(f"expected at least {least} frames, the {what}, given {given}")
         return super().features(clip, pad)
 
     @torch.no_grad()
@@ -93,3 +91,17 @@ class StreamNet(Tree, ClipNet):
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         return self.body._steps(x, state, end)
+
+
+def _window(module: nn.Module, stride: int) -> int | None:
+    """Frames that the first running window in a tree spans, behind a temporal stride."""
+    if isinstance(module, RunningWindow):
+        return module.window * module.dilation * stride
+    if isinstance(module, TwoPath):
+        return _window(module.slow, stride * module.alpha)
+    if isinstance(module, Sequential):
+        for part in module:
+            if (found := _window(part, stride)) is not None:
+                return found
+            stride *= part.timing.stride
+    return None

@@ -24,11 +24,11 @@ class MaxPool3d(Windowed, nn.MaxPool3d):
         super()._prepare()
         if self.return_indices:
             raise ValueError("expected return_indices=False, given True")
-        kernel, _, padding, _ = self._time
-        if padding > kernel // 2:
+        half = self.timing.receptive_field // 2
+        if self._time[2] > half:
             raise ValueError(
-                f"expected a temporal padding of at most {kernel // 2}, half the kernel, "
-                f"given {padding}"
+                f"expected a temporal padding of at most {half}, half the kernel, given "
+                f"{self._time[2]}"
             )
 
     def _valid(self, x: Tensor) -> Tensor:
@@ -96,9 +96,13 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
 class RunningWindow(Windowed, nn.Module):
     """Global average pool whose temporal extent is a running window, as in the paper.
 
-    (B, C, T, H, W) to (B, C, T - window + 1, 1, 1). The state holds the spatial means of the last
-    window - 1 frames, and the mean is taken anew at each step: nothing drifts, and a NaN is gone
+    (B, C, T, H, W) to (B, C, T - dilation (window - 1), 1, 1). The state holds the spatial means of
+    the last frames, and the mean is taken anew at each step: nothing drifts, and a NaN is gone
     after `window` frames.
+
+    Args:
+        window: frames that are averaged.
+        dilation: distance between them.
 
     Raises:
         ValueError: for a clip shorter than the window.
@@ -106,33 +110,31 @@ class RunningWindow(Windowed, nn.Module):
 
     stride, padding = 1, 0
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, dilation: int = 1) -> None:
         super().__init__()
         if not isinstance(window, int) or window < 1:
             raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
-        self.window = window
+        self.window, self.dilation = window, dilation
         self._prepare()
 
-    def _prepare(self) -> None:
-        self._time = (self.window, 1, 0, 1)
-
     def extra_repr(self) -> str:
-        return f"window={self.window}"
+        return f"window={self.window}, dilation={self.dilation}"
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        check_long_enough(self, x, self.window)
-        return self._valid(_spatial_mean(x))
+        check_long_enough(self, x, self.receptive_field)
+        return self._valid(spatial_mean(x))
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        return super()._steps(None if x is None else _spatial_mean(x), state, end)
+        return super()._steps(None if x is None else spatial_mean(x), state, end)
 
     def _valid(self, x: Tensor) -> Tensor:
-        return x.unfold(2, self.window, 1).mean(-1)
+        return x.unfold(2, self.receptive_field, 1)[..., :: self.dilation].mean(-1)
 
     @property
     def kernel_size(self) -> tuple[int, int, int]:
         return (self.window, 1, 1)
 
 
-def _spatial_mean(x: Tensor) -> Tensor:
+def spatial_mean(x: Tensor) -> Tensor:
+    """The mean of every map, (B, C, T, 1, 1)."""
     return x.mean((3, 4), keepdim=True)

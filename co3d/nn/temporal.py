@@ -3,6 +3,7 @@ and Delay; with the queues of frames that they keep.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,18 +54,18 @@ class Windowed(Continual):
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         check_spatial(self, x)
-        span, padding, _ = self.timing
+        span, padding, *_ = self.timing
         padding = padding if pad else 0
         check_long_enough(self, x, max(1, span - 2 * padding))
         return super().forward(x) if pad else self._valid(x)
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        _, padding, stride = self.timing
+        _, padding, stride, _ = self.timing
         output = 0 if emit == "valid" else math.ceil((start - self.delay) / stride)
         return (output * stride - padding - start, fill), output
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        span, padding, stride = self.timing
+        span, padding, stride, _ = self.timing
         lead, past = state
         if isinstance(past, str):
             if x is None:
@@ -101,6 +102,26 @@ def check_spatial(layer: nn.Module, x: Tensor) -> None:
         if size < least:
             name = type(layer).__name__
             raise ValueError(f"expected frames of {least} pixels or more for {name}, given {size}")
+
+
+class Subsample(Windowed, nn.Module):
+    """Every `stride`-th frame, from the first on."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        if stride < 1:
+            raise ValueError(f"expected a stride of 1 or more frames, given {stride}")
+        self.kernel_size, self.padding, self.stride = 1, 0, stride
+        self._prepare()
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        return self._valid(x)
+
+    def _valid(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride]
 
 
 class Delay(Continual, nn.Module):
@@ -153,6 +174,19 @@ def append(queue: int | Tensor, x: Tensor | None) -> int | Tensor:
 def take(queue: Tensor, n: int) -> tuple[Tensor | None, Tensor]:
     """The first n frames (None if n is 0), and the rest, copied so that it holds no more memory."""
     return (queue[:, :, :n] if n else None), queue[:, :, n:].clone()
+
+
+def join(
+    outputs: Sequence[Tensor | None], queues: Sequence[int | Tensor]
+) -> tuple[list[Tensor] | None, tuple[int | Tensor, ...]]:
+    """Puts outputs of branches behind their queues and takes the columns that all of them have."""
+    queues = [append(queue, y) for queue, y in zip(queues, outputs, strict=True)]
+    waiting = all(isinstance(queue, Tensor) for queue in queues)
+    ready = min(queue.shape[2] for queue in queues) if waiting else 0
+    # Also with nothing ready: a queue must not be a view of the caller's frames.
+    taken = [take(q, ready) if isinstance(q, Tensor) else (None, q) for q in queues]
+    columns, queues = zip(*taken, strict=True)
+    return (list(columns) if ready else None), queues
 
 
 def constant(like: Tensor, frames: int, value: float) -> Tensor:

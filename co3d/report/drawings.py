@@ -24,8 +24,18 @@ def _canvas(width: float, height: float, inches: float = 9.0) -> tuple[Drawing, 
     return fig, ax
 
 
-def _box(ax: Axes, x: float, y: float, text: object = "", *, face: str = "white", ink: str = INK,
-         w: float = 0.9, h: float = 0.9, **edge: str) -> None:
+def _box(
+    ax: Axes,
+    x: float,
+    y: float,
+    text: object = "",
+    *,
+    face: str = "white",
+    ink: str = INK,
+    w: float = 0.9,
+    h: float = 0.9,
+    **edge: str,
+) -> None:
     """A box with its centre at x, y and a text in it."""
     edge = {"edgecolor": MUTED, "linewidth": 1.1, **edge}
     ax.add_patch(Rectangle((x - w / 2, y - h / 2), w, h, facecolor=face, **edge))
@@ -37,8 +47,18 @@ def _say(ax: Axes, x: float, y: float, text: str, **style: object) -> None:
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, lw=1.3,
-                                 color=color, shrinkA=0, shrinkB=0))
+    ax.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=11,
+            lw=1.3,
+            color=color,
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
 
 
 @mpl.rc_context(STYLE)
@@ -46,8 +66,13 @@ def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawin
     """One step of a continual convolution: `frames[step - 1]` arrives, one output is completed."""
     size, new = len(kernel), frames[step - 1]
     fig, ax = _canvas(20, 1.6 + 1.5 * size)
-    heads = ((2, "the new frame"), (6.2, "times every kernel slice"), (11.2, "plus what is stored"),
-             (15, "= sum"), (18, "goes to"))
+    heads = (
+        (2, "the new frame"),
+        (6.2, "times every kernel slice"),
+        (11.2, "plus what is stored"),
+        (15, "= sum"),
+        (18, "goes to"),
+    )
     for x, text in heads:
         _say(ax, x, 0.6, text, weight="bold")
     middle = 0.5 + 1.5 * (size + 1) / 2
@@ -64,8 +89,15 @@ def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawin
         _say(ax, 8.4, y, "+", size=13)
         _box(ax, 11.2, y, text, face=EMPTY, w=4.6, linestyle="-" if terms else "--")
         _say(ax, 13.9, y, "=", size=13)
-        _box(ax, 15, y, stored + weight * new, face=NEW if done else KEPT,
-             ink="white" if done else INK, w=1.3)
+        _box(
+            ax,
+            15,
+            y,
+            stored + weight * new,
+            face=NEW if done else KEPT,
+            ink="white" if done else INK,
+            w=1.3,
+        )
         _arrow(ax, (15.8, y), (16.5, y), NEW if done else MUTED)
         goal = f"output $y_{output}$" if done else f"state: $y_{output}$ so far"
         _say(ax, 16.7, y, goal, ha="left", weight="bold" if done else "normal")
@@ -111,13 +143,18 @@ def padding_shift(frames: int = 6) -> Drawing:
                 _box(ax, left + position, y, text, face=face)
             for tip in range(frames - 1 + depth, frames + 2 - depth):
                 for foot in (-1, 0, 1) if depth < 2 and tip <= frames + reach - 1 else ():
-                    ax.plot([left + tip + foot, left + tip], [y - 0.45, y - 1.95],
-                            color=MUTED, lw=0.9)
+                    ax.plot(
+                        [left + tip + foot, left + tip], [y - 0.45, y - 1.95], color=MUTED, lw=0.9
+                    )
             _say(ax, 0.2, y, name, ha="left")
         title = "stream: the border is now the middle" if stream else "clip: zeros at both ends"
         _say(ax, left + (frames + 1) / 2, 0.7, title, weight="bold")
-    legend = ((3.2, KEPT, "frame"), (6.2, EMPTY, "padding zero"),
-              (10.7, NEW, "from real frames alone"), (17.5, AGAIN, "from frames and zeros"))
+    legend = (
+        (3.2, KEPT, "frame"),
+        (6.2, EMPTY, "padding zero"),
+        (10.7, NEW, "from real frames alone"),
+        (17.5, AGAIN, "from frames and zeros"),
+    )
     for x, face, text in legend:
         _box(ax, x, 8.5, face=face, w=0.5, h=0.5)
         _say(ax, x + 0.5, 8.5, text, ha="left")
@@ -148,20 +185,44 @@ def _at_frame(now: int, kernel: Sequence[int], frames: Sequence[int], clip: int)
         for t in outputs if stream or clips else ():
             face = NEW if t == now else "white" if t < now else EMPTY
             face = AGAIN if t < now and not stream else face
-            _box(ax, 2.6 + t, top + 2.6, sums[t - 1], face=face,
-                 ink="white" if face in (NEW, AGAIN) else MUTED, linestyle="--" if t > now else "-")
+            _box(
+                ax,
+                2.6 + t,
+                top + 2.6,
+                sums[t - 1],
+                face=face,
+                ink="white" if face in (NEW, AGAIN) else MUTED,
+                linestyle="--" if t > now else "-",
+            )
         _say(ax, 0.4, top + 1.2, "frames", ha="left")
         _say(ax, 0.4, top + 2.6, "outputs", ha="left")
         right = len(frames) + size + 4.4
-        _say(ax, right, top + 1.3, f"{multiplications}", size=22, weight="bold",
-             color=NEW if stream else AGAIN)
+        _say(
+            ax,
+            right,
+            top + 1.3,
+            f"{multiplications}",
+            size=22,
+            weight="bold",
+            color=NEW if stream else AGAIN,
+        )
         _say(ax, right, top + 2.4, "multiplications", color=MUTED)
     return _rgb(fig)
 
 
-def hero(video: np.ndarray, stem: str, folder: Path | str, *, names: tuple[str, str],
-         clip_frames: int, clip_macs: float, step_macs: float, first_output: int,
-         every: int = 4, ms: int = 200) -> Path:
+def hero(
+    video: np.ndarray,
+    stem: str,
+    folder: Path | str,
+    *,
+    names: tuple[str, str],
+    clip_frames: int,
+    clip_macs: float,
+    step_macs: float,
+    first_output: int,
+    every: int = 4,
+    ms: int = 200,
+) -> Path:
     """Write the animation of a clip net against a stream on the same frames; returns its path.
 
     Args:
@@ -175,10 +236,20 @@ def hero(video: np.ndarray, stem: str, folder: Path | str, *, names: tuple[str, 
     for now in range(every, len(video) + 1, every):
         clips = max(0, now - clip_frames + 1)
         rows = (
-            (f"{names[0]}: every prediction computes {clip_frames} frames", clip_frames,
-             clips * clip_macs, clips, AGAIN),
-            (f"{names[1]}: every prediction computes the new frame alone", 1,
-             now * step_macs, max(0, now - first_output + 1), NEW),
+            (
+                f"{names[0]}: every prediction computes {clip_frames} frames",
+                clip_frames,
+                clips * clip_macs,
+                clips,
+                AGAIN,
+            ),
+            (
+                f"{names[1]}: every prediction computes the new frame alone",
+                1,
+                now * step_macs,
+                max(0, now - first_output + 1),
+                NEW,
+            ),
         )
         images.append(_hero(video[max(0, now - clip_frames) : now], clip_frames, rows, max(ends)))
     return save_gif(images, stem, folder, ms)
@@ -195,12 +266,24 @@ def _hero(recent: np.ndarray, slots: int, rows: Sequence[tuple], full: float) ->
         _say(ax, 10, top, title, ha="left", weight="bold", size=9.5)
         for slot in range(slots):
             x, age = 10 + slot * (thumb + gap), slots - slot
-            _box(ax, x + thumb / 2, top + 16 + high / 2, face=EMPTY, w=thumb + 2, h=high + 2,
-                 edgecolor=color if age <= computed else "#CCCCCC")
+            _box(
+                ax,
+                x + thumb / 2,
+                top + 16 + high / 2,
+                face=EMPTY,
+                w=thumb + 2,
+                h=high + 2,
+                edgecolor=color if age <= computed else "#CCCCCC",
+            )
             if age <= min(computed, len(recent)):
                 small = Image.fromarray(recent[-age]).resize((thumb, high), Image.Resampling.BOX)
-                ax.imshow(small, extent=(x, x + thumb, top + 16 + high, top + 16),
-                          interpolation="nearest", aspect="auto", zorder=2)
+                ax.imshow(
+                    small,
+                    extent=(x, x + thumb, top + 16 + high, top + 16),
+                    interpolation="nearest",
+                    aspect="auto",
+                    zorder=2,
+                )
         y = top + high + 34
         ax.add_patch(Rectangle((10, y - 7), (width - 20) * macs / full, 14, facecolor=color))
         count = f"{macs / 1e9:,.3f} GMACs" if full >= 1e9 else f"{macs / 1e6:,.1f} MMACs"

@@ -211,10 +211,22 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
         y = -0.09 - 0.095 * row
         ax.plot([0, first / fps], [y, y], color=tone, lw=12, solid_capstyle="butt", alpha=0.3)
         x = first if first < frames / 2 else 0  # the note follows the bar, or lies on a long one
-        ax.text(x / fps + 0.08, y, f"{name}: first prediction after {first / fps:.1f} s",
-                va="center", fontsize=8.5, color=INK)
-    ax.set(xlim=(0, frames / fps), ylim=(-0.06 - 0.095 * len(curves), 1.02), title=title,
-           xlabel="seconds of video", ylabel="probability", yticks=np.linspace(0, 1, 6))
+        ax.text(
+            x / fps + 0.08,
+            y,
+            f"{name}: first prediction after {first / fps:.1f} s",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
+    ax.set(
+        xlim=(0, frames / fps),
+        ylim=(-0.06 - 0.095 * len(curves), 1.02),
+        title=title,
+        xlabel="seconds of video",
+        ylabel="probability",
+        yticks=np.linspace(0, 1, 6),
+    )
     ax.axhline(0, color=INK, lw=0.8)
     ax.grid(axis="y")
     fig.tight_layout()
@@ -230,8 +242,14 @@ def training_curve(curve: pd.DataFrame) -> Figure:
         sns.lineplot(curve, x="epoch", y=column, ax=ax, color=FAMILY_COLORS["x3d"], marker="o")
         ax.set(ylabel="", title=name, ylim=(0, None if column == "loss" else 100))
         last = curve.iloc[-1]
-        ax.annotate(f"{last[column]:.3g}", (last["epoch"], last[column]), xytext=(0, 7),
-                    textcoords="offset points", ha="right", fontsize=9)
+        ax.annotate(
+            f"{last[column]:.3g}",
+            (last["epoch"], last[column]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+        )
         ax.grid()
     fig.tight_layout()
     return fig
@@ -248,13 +266,31 @@ def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> Non
         if "low" in points:
             reach = [[point.y - point.low], [point.high - point.y]]
             ax.errorbar(point.x, point.y, reach, color=shade, lw=1.3, capsize=5, zorder=2)
-        ax.scatter([point.x], [point.y], s=340 if point.mode == "clips" else 250,
-                   marker=_MARKERS[point.mode], facecolor=shade if filled else "white",
-                   edgecolor=shade, linewidth=1.5, linestyle="--" if point.approximate else "-",
-                   gid=f"{point.model}:{point.mode}:{point.number}", zorder=3)
+        ax.scatter(
+            [point.x],
+            [point.y],
+            s=340 if point.mode == "clips" else 250,
+            marker=_MARKERS[point.mode],
+            facecolor=shade if filled else "white",
+            edgecolor=shade,
+            linewidth=1.5,
+            linestyle="--" if point.approximate else "-",
+            gid=f"{point.model}:{point.mode}:{point.number}",
+            zorder=3,
+        )
         size = 7.5 if point.number < 100 else 6.5
-        ax.text(point.x, point.y, str(point.number), color="white" if filled else shade, size=size,
-                weight="bold", ha="center", va="center_baseline", gid="number", zorder=4)
+        ax.text(
+            point.x,
+            point.y,
+            str(point.number),
+            color="white" if filled else shade,
+            size=size,
+            weight="bold",
+            ha="center",
+            va="center_baseline",
+            gid="number",
+            zorder=4,
+        )
     taken = _draw_arrows(ax, points) + [_draw_legend(ax, points)]
     _place_names(ax, points, taken, spots)
 
@@ -275,8 +311,19 @@ def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
     covered = []
     for a, b in pairs:
         ends = [(a.x, a.y), (b.x, b.y)]
-        ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=10, lw=1.3, alpha=0.7,
-                                     color=color(b.model), shrinkA=9, shrinkB=10, zorder=1))
+        ax.add_patch(
+            FancyArrowPatch(
+                *ends,
+                arrowstyle="-|>",
+                mutation_scale=10,
+                lw=1.3,
+                alpha=0.7,
+                color=color(b.model),
+                shrinkA=9,
+                shrinkB=10,
+                zorder=1,
+            )
+        )
         start, end = ax.transData.transform(ends)
         covered += [_square(start + share * (end - start), 2) for share in np.linspace(0, 1, 40)]
     return covered
@@ -304,8 +351,16 @@ def _place_names(ax: Axes, points: pd.DataFrame, taken: list[Bbox], spots: dict)
         name = ("~ " if point.approximate else "") + label(point.model)
         if point.mode == "clips":
             name += f", mean of {point.views:.0f} clips"
-        text = ax.annotate(name, (point.x, point.y), (0, 0), textcoords="offset points",
-                           color=color(point.model), size=9, gid="name", zorder=5)
+        text = ax.annotate(
+            name,
+            (point.x, point.y),
+            (0, 0),
+            textcoords="offset points",
+            color=color(point.model),
+            size=9,
+            gid="name",
+            zorder=5,
+        )
         if point.model in spots:
             right, up, ha = spots[point.model]
             text.set(position=(right, up), ha=ha, va="center")
@@ -342,8 +397,17 @@ def _draw_legend(ax: Axes, points: pd.DataFrame) -> Bbox:
         "clips": "clip predictions averaged over the frames inside",
     }
     handles = [
-        Line2D([], [], marker=_MARKERS[mode], ls="", ms=9, mec=MUTED, mew=1.5, label=text,
-               mfc=MUTED if mode == "stream" else "white")
+        Line2D(
+            [],
+            [],
+            marker=_MARKERS[mode],
+            ls="",
+            ms=9,
+            mec=MUTED,
+            mew=1.5,
+            label=text,
+            mfc=MUTED if mode == "stream" else "white",
+        )
         for mode, text in marks.items()
         if mode in set(points["mode"])
     ]

@@ -12,8 +12,10 @@ DEVICES = {"cpu": "CPU", "jetson_tx2": "TX2", "jetson_xavier": "Xavier", "rtx_20
 def pareto_front(table: pd.DataFrame, cost: str, gain: str) -> pd.Series:
     """True for each row that no other row beats in one of `cost` and `gain` at equal or better."""
     costs, gains = table[cost].to_numpy(), table[gain].to_numpy()
-    best = [not ((costs <= c) & (gains >= g) & ((costs < c) | (gains > g))).any()
-            for c, g in zip(costs, gains, strict=True)]
+    best = [
+        not ((costs <= c) & (gains >= g) & ((costs < c) | (gains > g))).any()
+        for c, g in zip(costs, gains, strict=True)
+    ]
     return pd.Series(best, index=table.index)
 
 
@@ -40,11 +42,15 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd
                 "Params here (M)": "" if own is None else f"{own['params'] / 1e6:.3f}",
                 "Memory (MiB)": _cell(row.peak_memory_mib),
                 "GFLOPs": f"{mark}{row.gflops_per_prediction:.2f}{mark}",
-                "GMACs here": "" if own is None
+                "GMACs here": ""
+                if own is None
                 else f"{own['macs_step' if stream else 'macs_clip'] / 1e9:.3f}",
-                **{f"{device} (1/s)": _cell(getattr(row, f"{key}_per_s_mean"),
-                                            getattr(row, f"{key}_per_s_std"))
-                   for key, device in DEVICES.items()},
+                **{
+                    f"{device} (1/s)": _cell(
+                        getattr(row, f"{key}_per_s_mean"), getattr(row, f"{key}_per_s_std")
+                    )
+                    for key, device in DEVICES.items()
+                },
             }
         )
     return pd.DataFrame(rows)
@@ -81,8 +87,9 @@ def latex(table: pd.DataFrame) -> str:
     lines = [list(table), *table.to_numpy().tolist()]
     head, *body = [" & ".join(_escape(cell) for cell in line) + r" \\" for line in lines]
     begin = rf"\begin{{tabular}}{{l{'r' * (table.shape[1] - 1)}}}"
-    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule",
-                      r"\end{tabular}", ""])
+    return "\n".join(
+        [begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
+    )
 
 
 def save(table: pd.DataFrame, stem: str, folder: Path | str) -> Path:

@@ -35,12 +35,66 @@ class X3D:
 
 
 @dataclass(frozen=True)
-class Published:
-    """What the paper's benchmark table says of a model (window given for continual nets)."""
+class ResNet:
+    """Hyper-parameters of a ResNet of bottleneck blocks with time in some of its kernels
+    (Slow and SlowFast: https://arxiv.org/abs/1812.03982; I3D: https://arxiv.org/abs/1705.07750).
 
-    window: int | None
+    Attributes:
+        stem_kernel: frames that the first convolution reaches over.
+        kernels: frames that each block's first convolution reaches over, stage by stage.
+        width: channels of the stem and inside the blocks of the first stage; doubles per stage.
+        expansion: channels of a block's output, divided by those inside.
+        time_pool: temporal size and stride of the max-pool behind the first stage. The published
+            Slow and SlowFast have one of size 1 there, the identity, which is left out here.
+    """
+
+    stem_kernel: int
+    kernels: tuple[tuple[int, ...], ...]
+    width: int = 64
+    expansion: int = 4
+    time_pool: int = 1
+
+
+@dataclass(frozen=True)
+class SlowFast:
+    """Two ResNets over the same frames (https://arxiv.org/abs/1812.03982).
+
+    Attributes:
+        alpha: frames of the fast path for each one of the slow path.
+        fusion_kernel: slow-path-rate convolutions from fast to slow reach over so many frames.
+        fusion_ratio: their output channels, divided by their input channels.
+    """
+
+    slow: ResNet
+    fast: ResNet
+    alpha: int
+    fusion_kernel: int
+    fusion_ratio: int = 2
+
+
+@dataclass(frozen=True)
+class R2Plus1D:
+    """Hyper-parameters of R(2+1)D (https://arxiv.org/abs/1711.11248).
+
+    Attributes:
+        stem: channels between the spatial and the temporal half of the first convolution.
+        widths: channels of the stages; all but the first have stride 2 in time and space.
+        blocks: per stage.
+    """
+
+    stem: int
+    widths: tuple[int, ...]
+    blocks: int = 2
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper's benchmark table says: of a clip of `frames`, or a stream at `window`."""
+
     top1_pct: float
     gflops: float
+    frames: int | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,14 +106,15 @@ class Spec:
         image_size: side of the square frames, in pixels.
         mean, std, channel_order: of the input, after division by 255.
         continual: whether it runs frame by frame; then `window` is the native span of the running
-            average in frames, and `gate` what its squeeze-and-excitation averages over.
+            average in frames.
+        gate: what its squeeze-and-excitation averages over, None if it has none.
         weights: name of the model whose weights it uses (its regular twin's for a continual net).
         n_params: parameters with `num_classes` classes.
         licence: of the published weights.
     """
 
     name: str
-    architecture: X3D
+    architecture: X3D | ResNet | SlowFast | R2Plus1D
     frames: int
     frame_interval: int
     image_size: int
@@ -71,7 +126,7 @@ class Spec:
     channel_order: str = "rgb"
     continual: bool = False
     window: int | None = None
-    gate: str = "clip"
+    gate: str | None = None
     source: str = SLOWFAST_CODE
     licence: str = "Apache-2.0"
     published: tuple[Published, ...] = ()
@@ -88,43 +143,81 @@ def _x3d(blocks: tuple[int, int, int, int]) -> X3D:
     return X3D(24, tuple(Stage(*stage) for stage in stages), 432, 2048)
 
 
-_SMALL, _LARGE = _x3d((3, 5, 11, 7)), _x3d((5, 10, 25, 15))
-_MINI = X3D(16, (Stage(16, 36, 8, 1), Stage(24, 54, 8, 2), Stage(40, 90, 8, 3)), 90, 128)
+_X3D, _X3D_L = _x3d((3, 5, 11, 7)), _x3d((5, 10, 25, 15))
+_SLOW = ResNet(1, ((1,) * 3, (1,) * 4, (3,) * 6, (3,) * 3))
+_I3D = ResNet(5, ((3,) * 3, (3, 1) * 2, (3, 1) * 3, (1, 3, 1)), time_pool=2)
+_FAST = ResNet(5, ((3,) * 3, (3,) * 4, (3,) * 6, (3,) * 3), width=8)
+
+_X3D_MINI = X3D(16, (Stage(16, 36, 8, 1), Stage(24, 54, 8, 2), Stage(40, 90, 8, 3)), 90, 128)
+_SLOW_MINI = ResNet(1, ((1,), (3,), (3, 3)), width=8)
+_I3D_MINI = ResNet(5, ((3,), (3, 1), (3, 1)), width=8, time_pool=2)
+_SLOWFAST_MINI = SlowFast(
+    ResNet(1, ((1,), (1,), (3,)), width=6), ResNet(5, ((3,), (3,), (3,)), width=4), 4, 5
+)
 
 
-def _clip_net(name, architecture, frames, interval, image_size, params, top1, gflops) -> Spec:
-    published = (Published(None, top1, gflops),)
-    return Spec(
-        *(name, architecture, frames, interval, image_size, 400, params, name),
-        published=published,
-    )
+def _clip_net(name, architecture, frames, interval, image_size, params, *published, **more) -> Spec:
+    sizes = (name, architecture, frames, interval, image_size, 400, params, name)
+    published = tuple(Published(*figures) for figures in published)
+    return Spec(*sizes, gate=_gate(architecture), published=published, **more)
+
+
+def _mini(name, architecture, params) -> Spec:
+    sizes = (name, architecture, 16, 2, 48, 12, params, name)
+    return Spec(*sizes, gate=_gate(architecture), source="notebooks/A1_train_mini.ipynb")
+
+
+def _gate(architecture) -> str | None:
+    return "clip" if isinstance(architecture, X3D) else None
 
 
 _CLIP_NETS = (
-    _clip_net("x3d_xs", _SMALL, 4, 12, 160, 3_794_322, 59.37, 0.64),
-    _clip_net("x3d_s", _SMALL, 13, 6, 160, 3_794_322, 64.71, 2.06),
-    _clip_net("x3d_m", _SMALL, 16, 5, 224, 3_794_322, 67.24, 4.97),
-    _clip_net("x3d_l", _LARGE, 16, 5, 312, 6_153_432, 69.29, 19.17),
-    Spec(
-        *("x3d_mini", _MINI, 16, 2, 48, 12, 63_040, "x3d_mini"),
-        source="notebooks/A1_train_mini.ipynb",
+    _clip_net("x3d_xs", _X3D, 4, 12, 160, 3_794_322, (59.37, 0.64, 4)),
+    _clip_net("x3d_s", _X3D, 13, 6, 160, 3_794_322, (64.71, 2.06, 13)),
+    _clip_net("x3d_m", _X3D, 16, 5, 224, 3_794_322, (67.24, 4.97, 16)),
+    _clip_net("x3d_l", _X3D_L, 16, 5, 312, 6_153_432, (69.29, 19.17, 16)),
+    _clip_net("slow_8x8_r50", _SLOW, 8, 8, 256, 32_454_096, (67.42, 54.87, 8)),
+    _clip_net("i3d_8x8_r50", _I3D, 8, 8, 224, 28_043_472, (63.98, 28.61, 8)),
+    _clip_net(
+        *("slowfast_4x16_r50", SlowFast(_SLOW, _FAST, alpha=8, fusion_kernel=5)),
+        *(32, 2, 256, 34_480_216, (67.06, 36.46, 32)),
     ),
+    _clip_net(
+        *("slowfast_8x8_r50", SlowFast(_SLOW, _FAST, alpha=4, fusion_kernel=7)),
+        *(32, 2, 256, 34_566_488, (68.45, 66.25, 32)),
+    ),
+    _clip_net(
+        *("r2plus1d_18", R2Plus1D(45, (64, 128, 256, 512)), 16, 2, 112, 31_505_325),
+        *((59.29, 40.71, 16), (53.52, 20.35, 8)),
+        mean=(0.43216, 0.394666, 0.37645),
+        std=(0.22803, 0.22145, 0.216989),
+        source="https://github.com/pytorch/vision",
+        licence="BSD-3-Clause",
+    ),
+    _mini("x3d_mini", _X3D_MINI, 63_040),
+    _mini("slow_mini", _SLOW_MINI, 65_556),
+    _mini("i3d_mini", _I3D_MINI, 66_740),
+    _mini("slowfast_mini", _SLOWFAST_MINI, 61_726),
+    _mini("r2plus1d_mini", R2Plus1D(8, (8, 16, 32), 1), 50_928),
 )
 _CO_PUBLISHED = {
-    "x3d_s": (Published(13, 60.18, 0.17), Published(64, 67.33, 0.17)),
-    "x3d_m": (Published(16, 62.80, 0.33), Published(64, 71.03, 0.33)),
-    "x3d_l": (Published(16, 63.03, 1.25), Published(64, 71.61, 1.25)),
+    "x3d_s": ((60.18, 0.17, None, 13), (67.33, 0.17, None, 64)),
+    "x3d_m": ((62.80, 0.33, None, 16), (71.03, 0.33, None, 64)),
+    "x3d_l": ((63.03, 1.25, None, 16), (71.61, 1.25, None, 64)),
+    "slow_8x8_r50": ((65.90, 6.90, None, 8), (73.05, 6.90, None, 64)),
+    "i3d_8x8_r50": ((59.58, 5.68, None, 8), (56.86, 5.68, None, 64)),
 }
 
 
 def _continual(regular: Spec) -> Spec:
+    published = _CO_PUBLISHED.get(regular.name, ())
     return replace(
         regular,
         name=f"co{regular.name}",
         continual=True,
         window=regular.frames,
-        gate="frame",
-        published=_CO_PUBLISHED.get(regular.name, ()),
+        gate="frame" if regular.gate else None,
+        published=tuple(Published(*figures) for figures in published),
     )
 
 
