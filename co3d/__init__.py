@@ -4,7 +4,9 @@ A companion to "Continual 3D Convolutional Neural Networks for Real-time Process
 (ECCV 2022, https://arxiv.org/abs/2106.00050).
 """
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 from .data.transforms import Transform
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
@@ -21,6 +23,7 @@ __all__ = [
     "create",
     "list_models",
     "load",
+    "report",
     "spec",
     "stack",
     "transform_for",
@@ -76,3 +79,10 @@ def _weights_file(name: str, weights: str | Path) -> Path:
         f"expected a .safetensors file or weights that come with {name} ({have}), given "
         f"{str(weights)!r}"
     )
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`co3d.report`, when it is first asked for: matplotlib and pandas take their time."""
+    if name == "report":
+        return importlib.import_module(".report", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,12 @@
 """From a tree of `torch.nn` layers to its continual twin, which shares the parameters."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from . import blocks, conv, net, pointwise, pool, temporal, twopath
-from .core import Continual
+from .core import Continual, Timing
 
 _COUNTERPARTS = (
     *(conv.Conv3d, pool.MaxPool3d, pool.AvgPool3d, pool.AdaptiveAvgPool3d),
@@ -26,6 +26,8 @@ _TREES = {
     net.ClipNet: net.StreamNet,
     net.StreamNet: net.StreamNet,
 }
+
+_START = Timing()
 
 
 class _Refused(ValueError):
@@ -55,104 +57,160 @@ def continual(
         TypeError: for a module of another class, named with its path.
         ValueError: for a layer that cannot be stepped, named with its path and the reason.
     """
-    if gate not in (None, "frame", "window") or (gate == "window" and window is None):
-        raise ValueError(
-            f"expected gate None, 'frame', or 'window' with a window in frames, given {gate!r}"
-        )
-    if window is not None and (not isinstance(window, int) or window < 1):
-        raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
+    conversion = _Conversion(gate, window)
     if type(module) is nn.Sequential:
         _check_flattened(module)
-    twin = _Conversion(gate, window)(module)
+    twin = conversion(module)
     return _Dense()(twin) if dense else twin
+
+
+class Outcome(NamedTuple):
+    """What becomes of one layer: the class of its twin, or the reason why it has none."""
+
+    path: str
+    kind: str
+    becomes: str | None
+    reason: str | None
+
+
+def survey(
+    module: nn.Module, *, gate: str | None = None, window: int | None = None, frames: int = 0
+) -> tuple[tuple[Outcome, ...], Continual | None]:
+    """The outcome of a conversion for each layer of a network, and its twin if all convert.
+
+    Takes the arguments of `continual`, or in the place of a window the frames of the clips that
+    global pools now see whole. Of a module with a forward of its own, the parts follow.
+    """
+    conversion, outcomes = _Conversion(gate, window, frames), []
+
+    def visit(part: nn.Module, path: str, before: Timing) -> Any:
+        tree = type(part) in _TREES and not part._forward_hooks and not part._forward_pre_hooks
+        known = len(outcomes)
+        if tree:
+            visit_parts(part, path, before)
+        try:
+            if not path and type(part) is nn.Sequential:
+                _check_flattened(part)
+            twin = conversion(part, path, before)
+        except (TypeError, ValueError) as error:
+            if not any(outcome.reason for outcome in outcomes[known:]):
+                reason = str(error).rpartition(f"{named_at(part, path)}: ")[2]
+                outcomes.append(Outcome(path or "the root", type(part).__name__, None, reason))
+                visit_parts(part, path, before) if not tree else None
+            return None
+        if not tree:
+            kind = type(part).__name__
+            outcomes.append(Outcome(path or "the root", kind, type(twin).__name__, None))
+        return twin
+
+    def visit_parts(part: nn.Module, path: str, before: Timing) -> None:
+        for name, child in part._modules.items():
+            if child is not None:
+                slow = isinstance(part, twopath.TwoPath) and name == "slow"
+                start = before.then(part.sample.timing) if slow else before
+                twin = visit(child, f"{path}.{name}".lstrip("."), start)
+                if isinstance(part, nn.Sequential) and isinstance(twin, Continual):
+                    before = before.then(twin.timing)
+
+    twin = visit(module, "", Timing())
+    return tuple(outcomes), twin
 
 
 class _Walk:
     """Rebuilds a tree from its leaves; refusals name the path.
 
-    `stride` is that of all layers before a module, in input frames.
+    `before` is the timing of all layers that a module's input went through.
     """
 
-    def __call__(self, module: nn.Module, path: str = "", stride: int = 1) -> Any:
+    def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
         try:
             if type(module) in _LEAVES:
-                return self.leaf(module, stride)
-            return self._tree(module, path, stride)
+                return self.leaf(module, before)
+            return self._tree(module, path, before)
         except _Refused:
             raise
         except ValueError as error:
             raise _Refused(f"{named_at(module, path)}: {error}") from None
 
-    def leaf(self, layer: nn.Module, stride: int) -> nn.Module:
+    def leaf(self, layer: nn.Module, before: Timing) -> nn.Module:
         raise NotImplementedError
 
-    def _tree(self, module: nn.Module, path: str, stride: int) -> nn.Module:
+    def timing_of(self, part: nn.Module, twin: nn.Module) -> Timing:
+        return twin.timing
+
+    def _tree(self, module: nn.Module, path: str, before: Timing) -> nn.Module:
         parts = {}
         for name, part in module._modules.items():
             if part is None:
                 parts[name] = None
                 continue
-            behind = stride
-            if isinstance(module, twopath.TwoPath) and name == "slow":
-                behind *= module.alpha
-            parts[name] = self(part, f"{path}.{name}".lstrip("."), behind)
+            slow = isinstance(module, twopath.TwoPath) and name == "slow"
+            start = before.then(module.sample.timing) if slow else before
+            parts[name] = self(part, f"{path}.{name}".lstrip("."), start)
             if isinstance(module, nn.Sequential):
-                stride *= self.stride_of(part, parts[name])
+                before = before.then(self.timing_of(part, parts[name]))
         return _twin(module, _TREES[type(module)], parts)
-
-    def stride_of(self, part: nn.Module, twin: nn.Module) -> int:
-        return twin.timing.stride
 
 
 class _Conversion(_Walk):
-    def __init__(self, gate: str | None, window: int | None) -> None:
-        self.gate, self.window = gate, window
+    def __init__(self, gate: str | None, window: int | None, frames: int = 0) -> None:
+        if gate not in (None, "frame", "window") or (gate == "window" and window is None):
+            raise ValueError(
+                f"expected gate None, 'frame', or 'window' with a window in frames, given {gate!r}"
+            )
+        if window is not None and (not isinstance(window, int) or window < 1):
+            raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
+        self.gate, self.window, self.frames = gate, window, frames
 
-    def __call__(self, module: nn.Module, path: str = "", stride: int = 1) -> Any:
+    def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
+        where = named_at(module, path)
         if module._forward_hooks or module._forward_pre_hooks:
-            where = named_at(module, path)
             raise _Refused(f"expected plain layers, given {where} with forward hooks")
         if type(module) not in _LEAVES and type(module) not in _TREES:
+            own = not type(module).__module__.startswith("torch.nn.")
             raise TypeError(
-                f"expected layers with a continual form, given {named_at(module, path)}: its "
-                "forward is its own, so it is not converted"
+                f"expected layers with a continual form, given {where}: "
+                + ("its forward is its own, so it is not converted" if own else "it has none here")
             )
-        twin = super().__call__(module, path, stride)
+        twin = super().__call__(module, path, before)
         if isinstance(twin, twopath.TwoPath):
             twin.sampling = "stride"  # a stream cannot know where its end will be
         return twin
 
-    def leaf(self, layer: nn.Module, stride: int) -> Continual:
+    def leaf(self, layer: nn.Module, before: Timing) -> Continual:
         if isinstance(layer, nn.AdaptiveAvgPool3d):
-            return self._pool(layer, stride)
+            return self._pool(layer, before)
         if isinstance(layer, pool.RunningWindow) and self.window is not None:
-            return pool.RunningWindow(self._positions(stride * layer.dilation), layer.dilation)
+            return pool.RunningWindow(self._positions(before, layer.dilation), layer.dilation)
         if isinstance(layer, blocks.SqueezeExcite):
-            return self._gate(layer, stride)
+            return self._gate(layer, before)
         return _twin(layer, _LEAVES[type(layer)])
 
-    def _gate(self, layer: blocks.SqueezeExcite, stride: int) -> blocks.SqueezeExcite:
+    def _gate(self, layer: blocks.SqueezeExcite, before: Timing) -> blocks.SqueezeExcite:
         gate = self.gate or layer.gate
         if gate == "clip":
             raise ValueError("its gate needs the whole clip: say continual(module, gate='frame')")
         window = layer.window
         if self.gate is not None:
-            window = self._positions(stride) if gate == "window" else None
+            window = self._positions(before) if gate == "window" else None
         return _twin(layer, type(layer), gate=gate, window=window)
 
-    def _pool(self, layer: nn.AdaptiveAvgPool3d, stride: int) -> Continual:
+    def _pool(self, layer: nn.AdaptiveAvgPool3d, before: Timing) -> Continual:
         size = layer.output_size
         size = (size,) * 3 if isinstance(size, int) else tuple(size)
         if size[0] is None:
             return _twin(layer, pool.AdaptiveAvgPool3d)
         if size != (1, 1, 1):
             raise ValueError(f"expected output size (1, 1, 1) or (None, h, w), given {size}")
-        if self.window is None:
+        if self.window is None and not self.frames:
             raise ValueError("it pools over whole clips: say continual(module, window=frames)")
-        return pool.RunningWindow(self._positions(stride))
+        return pool.RunningWindow(self._positions(before))
 
-    def _positions(self, stride: int) -> int:
-        """The window in maps of a layer behind a temporal stride."""
+    def _positions(self, before: Timing, dilation: int = 1) -> int:
+        """The window in maps of a layer, or all maps that a clip has there."""
+        if self.window is None:
+            return (self.frames + before.surplus) // before.stride + 1
+        stride = before.stride * dilation
         if self.window % stride:
             raise ValueError(
                 f"expected a window of 1 or more frames, a multiple of {stride}, given "
@@ -164,7 +222,8 @@ class _Conversion(_Walk):
 class _Dense(_Walk):
     """Takes temporal strides out of a continual tree and dilates what is behind them."""
 
-    def leaf(self, layer: nn.Module, stride: int) -> nn.Module:
+    def leaf(self, layer: nn.Module, before: Timing) -> nn.Module:
+        stride = before.stride
         if isinstance(layer, pool.AvgPool3d) and stride > 1:
             raise ValueError(f"expected no average pool behind a stride of {stride}: it has no "
                              "dilation")  # fmt: skip
@@ -187,8 +246,8 @@ class _Dense(_Walk):
             **{name: _first(getattr(layer, name), change) for name, change in dense.items()},
         )
 
-    def stride_of(self, part: nn.Module, twin: nn.Module) -> int:
-        return part.timing.stride
+    def timing_of(self, part: nn.Module, twin: nn.Module) -> Timing:
+        return part.timing
 
 
 def _first(value: int | tuple[int, ...], change: Callable[[int], int]) -> tuple[int, ...]:

@@ -1,10 +1,17 @@
-"""Tables, figures and notebook runs: the only package that writes results/ and figures/."""
+"""Tables, figures and notebook runs: the only package that writes results/ and figures/.
 
+The package can be called: `co3d.report(module, clip)` reports what converts to a stream
+(`co3d.measure.conversion.report`).
+"""
+
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
+from ..measure import conversion
 from ..paths import logs_path, repo_root
 from . import results
 from .origin import provenance
@@ -41,3 +48,12 @@ def read(table: str, out: Path | None = None) -> pd.DataFrame:
     if out is None:
         return committed
     return results.combine(table, results.read(table, Path(out) / "results"), committed)
+
+
+class _Package(ModuleType):
+    """One name, `co3d.report`, for the package and for the report of a network."""
+
+    __call__ = staticmethod(conversion.report)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -126,8 +126,8 @@ TABLES = {
         "flops_published receptive_field padding warmup stride",
     ),
     "equivalence": _table(
-        "How far a stream is from the clip net that it must equal.",
-        key="model window claim dtype frames",
+        "How far a stream is from what it must equal, and (no tolerance) from what it does not.",
+        key="model window claim dtype frames image_size",
         exact="tolerance",
         machine="max_abs_diff max_rel_diff",
     ),

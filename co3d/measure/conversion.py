@@ -1,0 +1,118 @@
+"""What `co3d.continual` makes of a network, layer by layer, and whether it equals the original."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..nn import Continual, state_bytes
+from ..nn.convert import Outcome, survey
+from .complexity import macs_frame, macs_step
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a conversion; `str(report)` is a readable text.
+
+    Attributes:
+        layers: an outcome per layer, in order: path, kind, what it becomes, or the reason why not.
+        figures: by name, empty if a layer does not convert: receptive_field, padding, warmup and
+            stride in frames, state_bytes of one stream, macs_step (the largest within a period),
+            macs_frame (mean over a period), and, on random input, the largest difference divided
+            by the largest output between the stream and its own clip call (stream_error), and,
+            with the default window, the original module (module_error, large where a gate was
+            replaced).
+        twin: the continual network, sharing its parameters, None if a layer does not convert.
+    """
+
+    layers: tuple[Outcome, ...]
+    figures: dict[str, float] = field(default_factory=dict)
+    twin: Continual | None = None
+
+    @property
+    def refused(self) -> tuple[Outcome, ...]:
+        """The layers that do not convert."""
+        return tuple(layer for layer in self.layers if layer.reason)
+
+    def __str__(self) -> str:
+        width = max(len(layer.path) for layer in self.layers)
+        lines = [
+            f"{layer.path:<{width}}  {layer.kind:<18} "
+            + (f"NOT CONVERTED: {layer.reason}" if layer.reason else f"-> {layer.becomes}")
+            for layer in self.layers
+        ]
+        verdict = f"{len(self.layers) - len(self.refused)} of {len(self.layers)} layers convert"
+        shown = [
+            f"{name:<16} {value:,.0f}" if value >= 1 or value == 0 else f"{name:<16} {value:.1e}"
+            for name, value in self.figures.items()
+        ]
+        return "\n".join([*lines, "", verdict, *shown])
+
+
+def report(
+    module: nn.Module, clip: Tensor, *, gate: str | None = None, window: int | None = None
+) -> Report:
+    """Which layers of a network convert to a stream, at what cost, and how exactly.
+
+    Args:
+        module: in evaluation mode.
+        clip: an input (B, C, T, H, W); only its shape, dtype and device are used.
+        gate, window: as in `co3d.continual`; by default a window is as long as the global pool
+            over this clip that it replaces.
+
+    Raises:
+        TypeError: for something that is no module or no clip.
+        ValueError: for a module in training mode, or a clip too short for the network.
+    """
+    if not isinstance(module, nn.Module) or not isinstance(clip, Tensor) or clip.ndim != 5:
+        raise TypeError(
+            "expected a torch.nn.Module and a clip (B, C, T, H, W), given "
+            f"{type(module).__name__} and {tuple(getattr(clip, 'shape', ()))}"
+        )
+    layers, twin = survey(module, gate=gate, window=window, frames=clip.shape[2])
+    if twin is None:
+        return Report(layers)
+    figures = _figures(twin, clip)
+    if window is None:
+        figures["module_error"] = _module_error(module, twin, clip)
+    return Report(layers, figures, twin)
+
+
+@torch.no_grad()
+def _figures(twin: Continual, clip: Tensor) -> dict[str, float]:
+    timing = twin.timing
+    x = _random(clip, max(clip.shape[2], timing.receptive_field))
+    state, streamed = None, []
+    for frame in x.unbind(2):
+        y, state = twin.steps(frame.unsqueeze(2), state)
+        streamed += [] if y is None else [y]
+    held = state_bytes(state) // len(x)
+    rest, _ = twin.flush(state)
+    streamed = torch.cat([*streamed, *([] if rest is None else [rest])], 2)
+    return {
+        "receptive_field": timing.receptive_field,
+        "padding": timing.padding,
+        "warmup": timing.delay,
+        "stride": timing.stride,
+        "state_bytes": held,
+        "macs_step": macs_step(twin, x[:1, :, 0]),
+        "macs_frame": macs_frame(twin, x[:1, :, 0]),
+        "stream_error": _error(streamed, twin(x)),
+    }
+
+
+@torch.no_grad()
+def _module_error(module: nn.Module, twin: Continual, clip: Tensor) -> float:
+    x = _random(clip, clip.shape[2])
+    return _error(twin.steps(x, end=True)[0], module(x))
+
+
+def _random(clip: Tensor, frames: int) -> Tensor:
+    shape = (clip.shape[0], clip.shape[1], frames, *clip.shape[3:])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(clip)
+
+
+def _error(a: Tensor, b: Tensor) -> float:
+    """Of all columns of a stream, or of the last one where a net gives a single vector."""
+    a = a[:, :, -1] if b.ndim == 2 else a
+    return float((a - b).abs().max() / b.abs().max())
