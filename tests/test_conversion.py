@@ -67,7 +67,7 @@ def test_refusals_have_a_path_and_a_reason_and_parts_are_looked_at():
     report = co3d.report(net.eval(), CLIP)
     reasons = {layer.path: layer.reason for layer in report.layers}
     assert reasons["0"] == "its forward is its own, so it is not converted"
-    assert reasons["0.conv"] is None and reasons["0.norm"] == "it has none here"
+    assert reasons["0.conv"] is None and reasons["0.norm"] == "it has no continual form"
     assert reasons["1"] == "expected padding_mode='zeros', given 'circular'" and not reasons["2"]
     assert report.twin is None and report.figures == {}
     assert "2 of 5 layers convert" in str(report) and "NOT CONVERTED" in str(report)

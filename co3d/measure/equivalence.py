@@ -54,7 +54,7 @@ def twins(
     record = spec(name)
     torch.manual_seed(seed)
     regular = create(record.weights).to(dtype)
-    calibrate(regular, torch.randn(2, 3, record.frames, size, size, dtype=dtype), seed)
+    calibrate(regular, torch.randn(1, 3, record.frames, size, size, dtype=dtype), seed)
     stream = continual(regular, gate=record.gate, window=window or record.window)
     stream.spec = record
     return regular, stream

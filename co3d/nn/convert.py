@@ -144,12 +144,22 @@ class _Walk:
             if part is None:
                 parts[name] = None
                 continue
-            slow = isinstance(module, twopath.TwoPath) and name == "slow"
-            start = before.then(module.sample.timing) if slow else before
-            parts[name] = self(part, f"{path}.{name}".lstrip("."), start)
+            where, start = f"{path}.{name}".lstrip("."), before
+            if isinstance(module, twopath.TwoPath) and name == "slow":
+                start = before.then(module.sample.timing)
+            if isinstance(module, twopath.TwoPath) and name == "lateral":
+                parts[name] = self._laterals(module, where, before)
+            else:
+                parts[name] = self(part, where, start)
             if isinstance(module, nn.Sequential):
                 before = before.then(self.timing_of(part, parts[name]))
         return _twin(module, _TREES[type(module)], parts)
+
+    def _laterals(self, paths: twopath.TwoPath, path: str, before: Timing) -> nn.ModuleDict:
+        """Each one is behind its stage of the fast path."""
+        fast = {name: before.then(timing) for name, timing in paths.fast_timings().items()}
+        parts = {n: self(part, f"{path}.{n}", fast[n]) for n, part in paths.lateral.items()}
+        return _twin(paths.lateral, nn.ModuleDict, parts)
 
 
 class _Conversion(_Walk):
@@ -170,7 +180,7 @@ class _Conversion(_Walk):
             own = not type(module).__module__.startswith("torch.nn.")
             raise TypeError(
                 f"expected layers with a continual form, given {where}: "
-                + ("its forward is its own, so it is not converted" if own else "it has none here")
+                + ("its forward is its own, so it is not converted" if own else "it has no continual form")
             )
         twin = super().__call__(module, path, before)
         if isinstance(twin, twopath.TwoPath):

@@ -1,0 +1,84 @@
+"""Figures of curves: what a stream has forgotten of its beginning, and when it is worth its cost."""
+
+import math
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .plots import INK, MUTED, STYLE, Drawing, color, label
+
+
+@mpl.rc_context(STYLE)
+def errors_over_time(curves: Mapping[str, pd.DataFrame], fields: Mapping[str, int]) -> Figure:
+    """Difference of a stream from one that never began anew, against frames since its start.
+
+    Args:
+        curves: by model, columns frame (from 1) and max_rel_diff.
+        fields: by model, the receptive field in frames.
+    """
+    fig = Drawing(9.6, 3.5)
+    panels = fig.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for ax, (model, curve) in zip(panels, curves.items(), strict=True):
+        field, first = fields[model], curve["frame"].min()
+        errors = curve["max_rel_diff"].clip(lower=1e-17)
+        ax.axvspan(0, first, color="#EEEEEE", lw=0)
+        ax.axvline(field, color=MUTED, ls=":", lw=1.2)
+        ax.plot(curve["frame"], errors, "o-", color=color(model), ms=3.5, lw=1.2)
+        ax.set(yscale="log", ylim=(3e-18, 30), xlim=(0, curve["frame"].max() + 2))
+        ax.set_title(label(model), color=color(model), fontsize=10)
+        ax.text(field, 6, f"RF {field} ", ha="right", va="center", size=8, color=INK)
+        ax.text(first / 2, 3e-11, f"no output before frame {first}", rotation=90, size=8,
+                color=MUTED, ha="center", va="center")
+        ax.grid(axis="y")
+    panels[0].set_ylabel("largest difference / largest logit")
+    fig.supxlabel("frames since the stream began", fontsize=9.5)
+    fig.tight_layout()
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def break_even(pairs: pd.DataFrame) -> Figure:
+    """MACs per second against predictions per second, a panel for each clip net and its stream.
+
+    Takes columns model (of the clip net), fps (native), stride, macs_clip and macs_frame. A clip
+    net pays for every prediction, a stream for every frame, predictions or not.
+    """
+    columns = 3
+    lines = math.ceil(len(pairs) / columns)
+    fig = Drawing(9.2, 0.55 + 2.5 * lines)
+    panels = fig.subplots(lines, columns, squeeze=False)
+    for ax, pair in zip(panels.flat, pairs.itertuples(), strict=False):
+        _break_even_panel(ax, pair)
+    for ax in panels.flat[len(pairs) :]:
+        ax.axis("off")
+    fig.supxlabel("predictions per second", fontsize=9.5)
+    fig.supylabel("GMACs per second, counted here", fontsize=9.5)
+    fig.tight_layout()
+    return fig
+
+
+def _break_even_panel(ax: Axes, pair) -> None:
+    shade, most = color(pair.model), pair.fps / pair.stride
+    stream = pair.fps * pair.macs_frame / 1e9
+    even = stream * 1e9 / pair.macs_clip
+    rates = np.geomspace(even / 12, most, 50)
+    ax.plot(rates, rates * pair.macs_clip / 1e9, color=shade, lw=1.6, ls="--")
+    ax.plot([rates[0], most], [stream, stream], color=shade, lw=2.2)
+    ax.axvspan(rates[0], even, color="#EEEEEE", lw=0)
+    ax.set(xscale="log", yscale="log", xlim=(rates[0], most))
+    bottom, top = stream / 9, max(stream, most * pair.macs_clip / 1e9) * 2
+    ax.set_ylim(bottom, top)
+    ax.set_title(f"{label(pair.model)} and {label('co' + pair.model)}", size=9.5, color=shade)
+    ax.text(even, math.sqrt(bottom * top), "use the clip net below this line", rotation=90,
+            size=7.5, ha="right", va="center", color=INK)
+    ax.text(even * 1.1, bottom * 1.3, f"1 in {1 / even:.2g} s", size=8.5, color=INK, weight="bold")
+    ax.text(most, stream * 1.12, "frame by frame ", ha="right", va="bottom", size=7.5, color=shade)
+    ax.text(most, top / 1.6, "by clips ", ha="right", va="top", size=7.5, color=shade)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter("")
+    ax.grid(True)
