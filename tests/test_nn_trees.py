@@ -6,88 +6,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from nets import run
 from torch import nn
+from trees import clip, conv, forward, lengths, trees
 
 import co3d.nn as co
-
-lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
-CHANNELS = 2
-
-
-def conv(kernel, stride=1, padding=0, dilation=1):
-    options = {"stride": (stride, 1, 1), "padding": (padding, 0, 0), "dilation": (dilation, 1, 1)}
-    return co.Conv3d(CHANNELS, CHANNELS, (kernel, 1, 1), **options)
-
-
-@st.composite
-def convs(draw):
-    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
-    padding = draw(st.integers(0, dilation * (kernel - 1)))
-    return conv(kernel, draw(st.integers(1, 3)), padding, dilation)
-
-
-@st.composite
-def pools(draw):
-    kernel = draw(st.integers(1, 3))
-    kind = draw(st.sampled_from([co.MaxPool3d, co.AvgPool3d]))
-    padding = draw(st.integers(0, kernel // 2))
-    return kind((kernel, 1, 1), (draw(st.integers(1, 2)), 1, 1), (padding, 0, 0))
-
-
-def small_layers():
-    norm = st.builds(co.BatchNorm3d, st.just(CHANNELS))
-    gate = st.builds(co.SqueezeExcite, st.just(CHANNELS), st.just(3), st.just("frame"))
-    return st.one_of(convs(), pools(), norm, gate, st.builds(co.ReLU))
-
-
-@st.composite
-def residuals(draw, inner):
-    """Branches of equal length: odd kernels padded by half, one stride, delays."""
-    stride, kernel, dilation = draw(st.integers(1, 2)), 1 + 2 * draw(st.integers(0, 2)), 1
-    dilation = draw(st.integers(1, 2))
-    main = [conv(kernel, stride, dilation * (kernel // 2), dilation), co.ReLU()]
-    if draw(st.booleans()):
-        main.append(conv(3, 1, 1))
-    other = None if stride == 1 else conv(1, stride)
-    if draw(st.booleans()):
-        late = co.Delay(draw(st.integers(0, 3)))
-        other = late if other is None else co.Sequential(late, other)
-    if draw(st.booleans()):
-        return co.Residual(co.Sequential(*main), other, co.ReLU())
-    mix = co.Conv3d(2 * CHANNELS, CHANNELS, 1)
-    both = co.Parallel(co.Sequential(*main), other or co.Identity(), join="cat")
-    return co.Sequential(both, mix, draw(inner))
-
-
-trees = st.recursive(
-    small_layers(),
-    lambda inner: st.one_of(
-        residuals(inner),
-        st.lists(inner, min_size=1, max_size=4).map(lambda parts: co.Sequential(*parts)),
-    ),
-    max_leaves=6,
-).map(lambda tree: co.Sequential(tree).double().eval())
-
-
-def clip(frames, batch=1):
-    return torch.randn(batch, CHANNELS, frames, 2, 2, dtype=torch.float64)
-
-
-def forward(tree, x, **kwargs):
-    """The clip forward; clips too short for it are no case."""
-    try:
-        return tree(x, **kwargs)
-    except ValueError as error:
-        assume("at least" not in str(error))
-        raise
 
 
 @given(trees, st.integers(1, 30), lengths)
 def test_steps_and_flush_equal_the_clip(tree, frames, lengths):
     x = clip(frames)
     expected = forward(tree, x)
-    assert (
-        expected.shape[2] == (frames + 2 * tree.padding - tree.receptive_field) // tree.stride + 1
-    )
+    assert expected.shape[2] == (frames + tree.timing.surplus) // tree.stride + 1
     torch.testing.assert_close(run(tree, x, lengths), expected, rtol=0, atol=1e-10)
     whole, state = tree.steps(x, end=True)
     torch.testing.assert_close(whole, expected, rtol=0, atol=1e-10)

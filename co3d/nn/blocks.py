@@ -20,7 +20,7 @@ class Sequential(Tree, nn.Sequential):
     def __init__(self, *args) -> None:
         super().__init__(*args)
         for name, part in self._modules.items():
-            _require_continual(part, name)
+            require_continual(part, name)
 
     @property
     def timing(self) -> Timing:
@@ -85,7 +85,7 @@ class Parallel(Tree, nn.Module):
             )
         self.join, self.names = join, tuple(named)
         for name, branch in named.items():
-            _require_continual(branch, name)
+            require_continual(branch, name)
             self.add_module(name, branch)
         self._prepare()
 
@@ -193,10 +193,13 @@ class SqueezeExcite(Continual, nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        if self.gate not in GATES or (self.gate == "window") != (self.window is not None):
+        fits = self.window is None
+        if self.gate == "window":
+            fits = isinstance(self.window, int) and self.window > 0
+        if self.gate not in GATES or not fits:
             raise ValueError(
-                f"expected gate 'clip' or 'frame', or 'window' with a window, given "
-                f"{self.gate!r} and window {self.window}"
+                f"expected gate 'clip' or 'frame', or 'window' with a window of 1 or more frames, "
+                f"given {self.gate!r} and window {self.window!r}"
             )
 
     def extra_repr(self) -> str:
@@ -256,7 +259,7 @@ def named(**parts: nn.Module | None) -> OrderedDict[str, nn.Module]:
     return OrderedDict((name, part) for name, part in parts.items() if part is not None)
 
 
-def _require_continual(module: nn.Module, name: str) -> None:
+def require_continual(module: nn.Module, name: str) -> None:
     if not isinstance(module, Continual):
         raise TypeError(
             f"expected continual modules, given {type(module).__name__} as {name!r}: use its "
@@ -265,7 +268,7 @@ def _require_continual(module: nn.Module, name: str) -> None:
 
 
 def _require_pointwise(module: nn.Module) -> None:
-    _require_continual(module, "activation")
+    require_continual(module, "activation")
     if module.timing != Timing():
         raise ValueError(
             f"expected an activation that treats every frame alone, given {type(module).__name__}"

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Sequential
+from .blocks import Sequential, require_continual
 from .core import Timing, Tree
+from .pool import AdaptiveAvgPool3d
 from .temporal import Subsample, join
 
 SAMPLINGS = ("stride", "linspace")
@@ -18,11 +19,13 @@ class TwoPath(Tree, nn.Module):
 
     Behind a stage that has a lateral convolution the maps of the fast path, at the slow path's
     rate, are concatenated to those of the slow path. At the end both outputs are concatenated,
-    slow first. Columns are joined by index, so what comes early waits in a queue; nothing of the
-    slow path runs between its frames.
+    slow first. Columns are joined by index, so what comes early waits in a queue, and columns that
+    one side lacks at the end of a clip are left out; nothing of the slow path runs between its
+    frames.
 
     Args:
-        slow, fast: the stages of the paths, of the same names; the last one is the head's pool.
+        slow, fast: the stages of the paths, of the same names and strides; the last one is the
+            head's pool.
         lateral: convolutions of temporal stride `alpha`, by the name of the stage before them.
         alpha: frames of the fast path for each one of the slow path.
         sampling: which frames of a clip the slow path sees: "stride" takes every alpha-th, as a
@@ -31,6 +34,7 @@ class TwoPath(Tree, nn.Module):
     Raises:
         ValueError: for stages that do not match, lateral convolutions of another stride, or an
             unknown sampling.
+        TypeError: for modules that are not continual.
     """
 
     keeps_channels = False
@@ -46,6 +50,8 @@ class TwoPath(Tree, nn.Module):
         super().__init__()
         self.slow, self.fast, self.lateral = slow, fast, lateral
         self.sample, self.sampling = Subsample(alpha), sampling
+        for name, part in (("slow", slow), ("fast", fast), *lateral.items()):
+            require_continual(part, name)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -57,6 +63,13 @@ class TwoPath(Tree, nn.Module):
             )
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"expected sampling in {SAMPLINGS}, given {self.sampling!r}")
+        for name, slow, fast in zip(names, self.slow, self.fast, strict=True):
+            strides = _timing(slow).stride, _timing(fast).stride
+            if len(set(strides)) > 1:
+                raise ValueError(
+                    f"expected stages of one temporal stride in both paths, given {strides[0]} and "
+                    f"{strides[1]} in {name}"
+                )
         for name, part in self.lateral.items():
             if part.timing.stride != self.alpha:
                 raise ValueError(
@@ -98,6 +111,11 @@ class TwoPath(Tree, nn.Module):
             timings.append((slow, fast))
         return timings
 
+    def fast_timings(self) -> dict[str, Timing]:
+        """Of the fast path behind each stage but the last."""
+        fast = (fast for _, fast in self._timings())
+        return dict(zip(self.fast._modules, fast, strict=False))
+
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         if not pad:
             return self._forward_unpadded(x)
@@ -105,7 +123,7 @@ class TwoPath(Tree, nn.Module):
         for slow_part, fast_part, lateral in self._stages:
             slow, fast = slow_part(slow), fast_part(fast)
             if lateral is not None:
-                slow = torch.cat([slow, lateral(fast)], 1)
+                slow = _concatenate(slow, lateral(fast))
         return _concatenate(slow, self.sample(fast))
 
     def _slow_frames(self, x: Tensor) -> Tensor:
@@ -118,29 +136,25 @@ class TwoPath(Tree, nn.Module):
     def _forward_unpadded(self, x: Tensor) -> Tensor:
         """Every tensor keeps the columns that only real frames reach, aligned with the output.
 
-        Output 0 sees frame 0 first. A tensor whose aggregated padding is p less than the output's
-        then has p // alpha more columns of the slow path before it, or p of the fast one.
+        Column 0 of the output sees frame 0 first. So other tensors have columns before their column
+        0, which their paddings reach in a padded clip; `fast_before` and `slow_before` count them.
         """
-        timings = self._timings()
-        widest = max(timing.padding for timing in timings[-1])
-
-        def ahead(padding: int) -> int:
-            return (widest - padding) // self.alpha
-
-        fast, slow = x, self._slow_frames(x[:, :, widest % self.alpha :])
-        padding = 0  # of the slow path's maps so far
         *stages, (slow_pool, fast_pool, _) = self._stages
-        for (slow_part, fast_part, lateral), (after, along) in zip(stages, timings, strict=True):
-            slow, fast = slow_part(slow, pad=False), fast_part(fast, pad=False)
-            padding += slow_part.timing.padding * self.alpha
+        slow_end, fast_end = _timing(slow_pool), _timing(fast_pool)
+        slow_timing, fast_timing = self._timings()[-1]
+        fast_before = max(slow_timing.then(slow_end).padding, fast_timing.then(fast_end).padding)
+        slow_before, skip = divmod(fast_before, self.alpha)
+        fast, slow = x, self._slow_frames(x[:, :, skip:])
+        for slow_part, fast_part, lateral in stages:
+            slow, slow_before = _unpadded(slow_part, slow, slow_before)
+            fast, fast_before = _unpadded(fast_part, fast, fast_before)
             if lateral is not None:
-                left = ahead(after.padding)
-                skip = widest - along.then(lateral.timing).padding - left * self.alpha
-                side = lateral(fast[:, :, skip:], pad=False)
-                slow = _concatenate(slow[:, :, ahead(padding) - left :], side)
-            padding = after.padding
-        slow = slow_pool(slow[:, :, ahead(padding) :], pad=False)
-        fast = fast_pool(fast[:, :, widest - along.padding :], pad=False)
+                side, before = _unpadded(lateral, fast, fast_before)
+                least = min(slow_before, before)
+                slow = _concatenate(slow[:, :, slow_before - least :], side[:, :, before - least :])
+                slow_before = least
+        slow = slow_pool(slow[:, :, slow_before - slow_end.padding :], pad=False)
+        fast = fast_pool(fast[:, :, fast_before - fast_end.padding :], pad=False)
         return _concatenate(slow, self.sample(fast))
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
@@ -181,6 +195,18 @@ class TwoPath(Tree, nn.Module):
 
 def _advance(part: nn.Module, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
     return (None, state) if x is None and not end else part._steps(x, state, end)
+
+
+def _timing(part: nn.Module) -> Timing:
+    """Pools over whole clips, which end a ClipNet, have none of their own."""
+    return Timing() if isinstance(part, AdaptiveAvgPool3d) else part.timing
+
+
+def _unpadded(part: nn.Module, x: Tensor, before: int) -> tuple[Tensor, int]:
+    """The output for a tensor with `before` columns before its column 0, and how many it has."""
+    _, padding, stride, _ = part.timing
+    before, skip = divmod(before - padding, stride)
+    return part(x[:, :, skip:], pad=False), before
 
 
 def _concatenate(*columns: Tensor) -> Tensor:
