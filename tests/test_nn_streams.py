@@ -223,7 +223,7 @@ BAD = {
     "short clip": (
         lambda n: n(frames(5)),
         ValueError,
-        "at least 8 frames for RunningWindow, given 5",
+        "at least 8 frames, the window, given 5",
     ),
     "short unpadded": (
         lambda n: n(frames(20), pad=False),

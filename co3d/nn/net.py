@@ -57,7 +57,7 @@ class StreamNet(Tree, ClipNet):
 
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
         if isinstance(clip, Tensor) and clip.ndim == 5:
-            least = self.window if pad else self.receptive_field
+            least = (_window(self.body, 1) or 1) if pad else self.receptive_field
             if clip.shape[2] < least:
                 what = "window" if pad else "receptive field, for pad=False"
                 given = clip.shape[2]

@@ -24,12 +24,19 @@ class MaxPool3d(Windowed, nn.MaxPool3d):
         super()._prepare()
         if self.return_indices:
             raise ValueError("expected return_indices=False, given True")
-        half = self.timing.receptive_field // 2
+        kernel, dilation, *_ = self._time
+        half = dilation * (kernel // 2)
         if self._time[2] > half:
             raise ValueError(
                 f"expected a temporal padding of at most {half}, half the kernel, given "
                 f"{self._time[2]}"
             )
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        # Padded here: torch refuses the padding of an even kernel that dense=True has dilated.
+        padding = self._time[2] if pad else 0
+        padded = F.pad(x, (0, 0, 0, 0, padding, padding), value=self.pad_value) if padding else x
+        return super().forward(padded, pad=False)
 
     def _valid(self, x: Tensor) -> Tensor:
         padding = (0, *_triple(self.padding)[1:])
