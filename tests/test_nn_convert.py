@@ -107,6 +107,39 @@ def test_windows_that_are_no_window():
         co3d.continual(nn.AdaptiveAvgPool3d(1), window="4")
 
 
+@pytest.mark.parametrize("gate", ["window", "frame"])
+def test_gates_of_a_whole_net(gate):
+    regular = co3d.create("x3d_mini")
+    twin = co3d.continual(regular, gate=gate, window=8)
+    gates = [part for part in twin.modules() if isinstance(part, co.SqueezeExcite)]
+    window = 8 if gate == "window" else None
+    assert len(gates) == 4 and {(part.gate, part.window) for part in gates} == {(gate, window)}
+    assert twin.receptive_field == 24 + (4 * 7 if gate == "window" else 0)
+    assert twin.warmup == co3d.continual(regular, gate="frame", window=8).warmup
+    again = co3d.continual(twin, gate="frame", window=16)  # and back
+    assert repr(again) == repr(co3d.continual(regular, gate="frame", window=16))
+
+
+def test_window_gates_behind_strides_span_input_frames():
+    gate = co.SqueezeExcite(2, 3)
+    twin = co3d.continual(co.Sequential(co.Subsample(2), gate), gate="window", window=6)
+    assert twin[1].window == 3 and twin.receptive_field == 5
+    with pytest.raises(ValueError, match="SqueezeExcite at 1: .* multiple of 2, given 5"):
+        co3d.continual(co.Sequential(co.Subsample(2), gate), gate="window", window=5)
+    with pytest.raises(ValueError, match="'window' with a window in frames, given 'window'"):
+        co3d.continual(gate, gate="window")
+
+
+def test_nets_without_a_head_window_take_clips():
+    body = co.Sequential(co.Conv3d(3, 4, 3), co.AdaptiveAvgPool3d((None, 1, 1)))
+    net = co.ClipNet(body, co.Linear(4, 5)).eval()
+    twin, x = co3d.continual(net), torch.randn(1, 3, 6, 8, 8)
+    torch.testing.assert_close(twin(x), net(x))
+    torch.testing.assert_close(twin.steps(x)[0][:, :, -1], net(x))
+    with pytest.raises(ValueError, match="a running window in the body .* given none"):
+        _ = twin.window
+
+
 def test_body_and_head_may_be_trees_of_their_own():
     head = nn.Sequential(nn.Dropout(), nn.Linear(4, 5))
     body = nn.Sequential(nn.Conv3d(3, 4, 3), nn.AdaptiveAvgPool3d((1, 1, 1)), nn.Flatten())

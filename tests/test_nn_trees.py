@@ -53,6 +53,24 @@ def test_emissions_from_the_receptive_field_on_equal_the_unpadded_net(tree, leng
     assert checked
 
 
+@given(trees, st.integers(1, 40))
+def test_timing_says_how_many_columns_there_are_and_which_frames_reach_them(tree, frames):
+    """A NaN marks every column that depends on its frame, and no other."""
+    x, timing = clip(frames), tree.timing
+    columns = forward(tree, x).shape[2]
+    assert columns == (frames + timing.surplus) // timing.stride + 1
+    first = torch.arange(columns) * timing.stride - timing.padding
+    last = first + timing.receptive_field - 1
+    inside = (first >= 0) & (last < frames)
+    reach = not any(isinstance(part, co.Delay) for part in tree.modules())  # sees one frame of many
+    for frame in range(frames):
+        marked = x.clone()
+        marked[:, :, frame] = float("nan")
+        moved = tree(marked).isnan().any(1).flatten(2).any(2)[0]
+        assert (first[moved] <= frame).all() and (last[moved] >= frame).all()
+        assert not reach or moved[inside & ((first == frame) | (last == frame))].all()
+
+
 @given(trees, st.sampled_from(["zeros", "replicate"]), lengths)
 def test_always_emitting_streams_agree_once_the_past_is_real(tree, fill, lengths):
     """Any fill and emission is forgotten after RF frames, and chunks do not matter before."""
@@ -70,9 +88,11 @@ def test_always_emitting_streams_agree_once_the_past_is_real(tree, fill, lengths
 @given(trees)
 def test_a_nan_frame_is_forgotten_after_the_receptive_field(tree):
     assume(tree.receptive_field < 60)
-    x = clip(2 * tree.receptive_field + tree.stride)
+    x = clip(tree.receptive_field + 2 * tree.stride)
     x[:, :, 0] = float("nan")
-    assert run(tree, x, flush=False)[:, :, -1].isfinite().all()
+    y = run(tree, x, flush=False)
+    clean = [n for n in range(y.shape[2]) if n * tree.stride > tree.padding]
+    assert clean and y[:, :, clean].isfinite().all()
 
 
 def test_branches_of_other_lengths_or_strides_are_refused():
