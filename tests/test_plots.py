@@ -29,6 +29,17 @@ def figure(published):
     return fig
 
 
+@pytest.fixture(scope="module")
+def counted(published):
+    """The published table with made-up counts, none for RCU, which is not built here."""
+    macs = (0.9e9 * published["gflops_per_prediction"]).astype("Int64")
+    fig = plots.published_accuracy_vs_counted_macs(
+        published.assign(macs_per_prediction=macs.mask(published["model"] == "rcu"))
+    )
+    fig.canvas.draw()
+    return fig
+
+
 @pytest.fixture
 def accuracy():
     """Rows such as notebook 05 writes: a clip net, its stream at three windows, the control."""
@@ -77,6 +88,20 @@ def test_every_published_number_is_drawn_where_it_belongs(figure, published):
     assert ("coi3d_8x8_r50", "stream", "64") in drawn
 
 
+def test_counts_of_our_own_stand_under_the_published_accuracies(counted, published):
+    drawn = markers(counted)
+    assert len(drawn) == len(published) - 1
+    for row in published[published["model"] != "rcu"].itertuples():
+        number = row.window if row.mode == "stream" else row.frames
+        point = drawn[row.model, row.mode, f"{number:.0f}"]
+        assert point == pytest.approx((0.9 * row.gflops_per_prediction, row.top1_percent))
+    ax = counted.axes[0]
+    assert "counted here" in ax.get_xlabel() and "counted here" in ax.get_title("left")
+    assert "Published" in ax.get_ylabel() and "Published" in ax.get_title("left")
+    low, high = ax.get_xlim()
+    assert all(low < x < high for x, _ in drawn.values())
+
+
 def test_windows_stand_inside_the_markers(figure):
     inside = {tuple(text.get_position()): text.get_text() for text in texts(figure, "number")}
     for (_, _, number), point in markers(figure).items():
@@ -110,9 +135,10 @@ def test_the_axes_say_what_is_counted(figure):
     assert "approximate (~)" in legend and len(legend) == 3
 
 
-@pytest.mark.parametrize("which", ["published", "synthetic"])
-def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, accuracy):
-    fig = figure if which == "published" else plots.synthetic_accuracy_vs_macs(accuracy)
+@pytest.mark.parametrize("which", ["published", "counted", "synthetic"])
+def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, counted, accuracy):
+    fig = {"published": figure, "counted": counted}.get(which)
+    fig = fig or plots.synthetic_accuracy_vs_macs(accuracy)
     fig.canvas.draw()
     ax = fig.axes[0]
     around = [ax._left_title, ax.xaxis.label, ax.yaxis.label]
@@ -270,22 +296,42 @@ def test_the_table_parses_back(published, tmp_path):
     assert len(rows) == len(published) + 1 and not re.search(r"[±×~]|(?<!\\)%", "".join(lines))
 
 
-def test_own_counts_stand_beside_the_published_ones(published):
-    models = pd.DataFrame(
-        {
-            "model": ["x3d_s", "cox3d_s"],
-            "window": pd.array([pd.NA, 13], dtype="Int64"),
-            "frames": [13, 13],
-            "params": [3794322, 3794322],
-            "macs_clip": pd.array([1962892112, pd.NA], dtype="Int64"),
-            "macs_step": pd.array([pd.NA, 152711312], dtype="Int64"),
-        }
-    )
+@pytest.fixture
+def models():
+    """Rows such as notebook 03 writes, dense and other image sizes among them."""
+    rows = [
+        ("x3d_s", pd.NA, 13, 160, 0, 1962892112, pd.NA),
+        ("x3d_s", pd.NA, 13, 182, 0, 9, pd.NA),
+        ("cox3d_s", 13, pd.NA, 160, 0, pd.NA, 152711312),
+        ("cox3d_s", 13, pd.NA, 160, 1, pd.NA, 9),
+    ]
+    names = ["model", "window", "frames", "image_size", "dense", "macs_clip", "macs_step"]
+    table = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(names[1:], "Int64"))
+    return table.assign(num_classes=400, params=3794322)
+
+
+def test_own_counts_stand_beside_the_published_ones(published, models):
     table = tables.benchmark(published, models).set_index(["Model", "Frames"])
-    assert table.loc[("X3D-S", "13"), "GMACs here"] == "1.963"
-    own = table.loc[("CoX3D-S", "13"), ["Params here (M)", "GMACs here"]]
-    assert own.tolist() == ["3.794", "0.153"]
+    for row, macs in ((("X3D-S", "13"), "1.963"), (("CoX3D-S", "13"), "0.153")):
+        assert table.loc[row, ["Params here (M)", "GMACs here"]].tolist() == ["3.794", macs]
     assert table.loc[("**CoX3D-S**", "64"), "GMACs here"] == ""
+    assert (table["GMACs here"] != "").sum() == 2
+
+
+def test_the_row_of_a_model_is_that_of_its_published_setting(models):
+    assert tables.own_row(models, "cox3d_s")["macs_step"] == 152711312
+    assert tables.own_row(models, "x3d_s", 13)["macs_clip"] == 1962892112
+    assert tables.own_row(models, "x3d_s", 16) is tables.own_row(models, "rcu") is None
+    assert tables.own_row(models[:0], "x3d_s") is None
+
+
+def test_each_stream_is_compared_with_its_clip_net(published):
+    pairs = tables.pairs(published).set_index(["model", "window"])
+    assert len(pairs) == 10
+    row = pairs.loc[("cox3d_m", 64)]
+    assert row["points"] == pytest.approx(71.03 - 67.24)
+    assert row["FLOPs ratio"] == pytest.approx(4.97 / 0.33)
+    assert row["memory saved (%)"] == pytest.approx(100 * (1 - 68.96 / 126.29))
 
 
 def test_bold_in_the_published_table_is_the_pareto_front(published):

@@ -1,9 +1,11 @@
 """The published benchmark table for people: Markdown and LaTeX, with room for our own counts."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from ..zoo.specs import SPECS
 from .plots import label, target
 
 DEVICES = {"cpu": "CPU", "jetson_tx2": "TX2", "jetson_xavier": "Xavier", "rtx_2080_ti": "2080 Ti"}
@@ -19,32 +21,79 @@ def pareto_front(table: pd.DataFrame, cost: str, gain: str) -> pd.Series:
     return pd.Series(best, index=table.index)
 
 
+def own_row(models: pd.DataFrame, model: str, number: int | None = None) -> pd.Series | None:
+    """The row of the models table for a model as it was published, None if there is none.
+
+    That is with its own image size and classes, not dense, and with `number` frames in the window
+    of a stream or in a clip (None: as in its spec).
+    """
+    record = SPECS.get(model)
+    if record is None or models.empty:
+        return None
+    span, native = ("window", record.window) if record.continual else ("frames", record.frames)
+    wanted = pd.Series(
+        {
+            "model": model,
+            "image_size": record.image_size,
+            "num_classes": record.num_classes,
+            "dense": 0,
+            span: native if number is None else number,
+        }
+    )
+    match = models[(models[wanted.index] == wanted).fillna(False).all(axis=1)]
+    return None if match.empty else match.iloc[0]
+
+
+def with_counts(published: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """The published table with the columns params and macs_per_prediction as counted here.
+
+    A prediction is a clip, or the step of a stream that predicts; NA where `models` has no row.
+    """
+    counts = []
+    for row in published.itertuples():
+        stream = row.mode == "stream"
+        own = own_row(models, row.model, int(row.window if stream else row.frames))
+        macs = "macs_step" if stream else "macs_clip"
+        counts.append((pd.NA, pd.NA) if own is None else (int(own["params"]), int(own[macs])))
+    columns = pd.DataFrame(counts, published.index, ["params", "macs_per_prediction"], "Int64")
+    return pd.concat([published, columns], axis=1)
+
+
+def pairs(published: pd.DataFrame) -> pd.DataFrame:
+    """Each continual row beside its clip net (`_clip`), and how the two differ.
+
+    "points" is the top-1 of the stream less that of the clip net, "FLOPs ratio" clip over step.
+    """
+    clip, stream = (published[published["mode"] == mode] for mode in ("clip", "stream"))
+    both = stream.merge(clip.assign(model="co" + clip["model"]), on="model", suffixes=("", "_clip"))
+    both["points"] = both["top1_percent"] - both["top1_percent_clip"]
+    both["FLOPs ratio"] = both["gflops_per_prediction_clip"] / both["gflops_per_prediction"]
+    both["memory saved (%)"] = 100 * (1 - both["peak_memory_mib"] / both["peak_memory_mib_clip"])
+    return both
+
+
 def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd.DataFrame:
     """The published table as text cells, bold (`**`) where the authors set it so.
 
-    `models` is the models table measured here; its counts fill the columns "here" where it has
-    the same model with the same frames (clip) or window (stream), which stay empty elsewhere.
+    `models` is the models table measured here; its counts fill the columns "here" (`with_counts`).
     """
     rows = []
-    for row in published.itertuples():
+    models = pd.DataFrame() if models is None else models
+    for row in with_counts(published, models).itertuples():
         stream = row.mode == "stream"
-        number = int(row.window if stream else row.frames)
         name = ("~ " if row.approximate else "") + label(row.model)
         mark = "**" if row.pareto_bold else ""
-        own = _own_counts(models, row.model, "window" if stream else "frames", number)
         rows.append(
             {
                 "Model": f"{mark}{name}{mark}",
                 "Per": "frame" if stream else "clip",
-                "Frames": str(number),
+                "Frames": f"{row.window if stream else row.frames:.0f}",
                 "Top-1 (%)": f"{mark}{row.top1_percent:.2f}{mark}",
                 "Params (M)": _cell(row.params_millions),
-                "Params here (M)": "" if own is None else f"{own['params'] / 1e6:.3f}",
+                "Params here (M)": _cell(row.params / 1e6, digits=3),
                 "Memory (MiB)": _cell(row.peak_memory_mib),
                 "GFLOPs": f"{mark}{row.gflops_per_prediction:.2f}{mark}",
-                "GMACs here": ""
-                if own is None
-                else f"{own['macs_step' if stream else 'macs_clip'] / 1e9:.3f}",
+                "GMACs here": _cell(row.macs_per_prediction / 1e9, digits=3),
                 **{
                     f"{device} (1/s)": _cell(
                         getattr(row, f"{key}_per_s_mean"), getattr(row, f"{key}_per_s_std")
@@ -56,17 +105,10 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd
     return pd.DataFrame(rows)
 
 
-def _own_counts(models: pd.DataFrame | None, model: str, column: str, number: int):
-    if models is None or models.empty:
-        return None
-    match = models[(models["model"] == model) & (models[column] == number)]
-    return None if match.empty else match.iloc[0]
-
-
-def _cell(value: float, spread: float | None = None) -> str:
+def _cell(value: float, spread: float | None = None, digits: int = 2) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.2f}" if spread is None else f"{value:.2f} ±{spread:.2f}"
+    return f"{value:.{digits}f}" if spread is None else f"{value:.2f} ±{spread:.2f}"
 
 
 def shown(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
@@ -75,9 +117,38 @@ def shown(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
     return rounded.astype(object).where(rounded.notna(), "")
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table of text cells as Markdown, numbers aligned right."""
-    rule = [":--" if name == "Model" else "--:" for name in table]
+def tiny(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """For display: numbers with a fraction as powers of ten unless `formats` has their column."""
+    formats = {
+        **{name: "{:.0e}" for name in table.select_dtypes("float")},
+        **dict(formats or {}),
+    }
+    cells = {
+        name: [
+            ("" if pd.isna(value) else formats.get(name, "{}").format(value)) for value in column
+        ]
+        for name, column in table.items()
+    }
+    return pd.DataFrame(cells, index=table.index)
+
+
+def counts(table: pd.DataFrame, units: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """For display: whole numbers with commas; columns in `units` (K, M or G) in that unit."""
+    sizes, cells = {"K": 1e3, "M": 1e6, "G": 1e9}, {}
+    for name, column in table.items():
+        unit = (units or {}).get(name)
+        form = "{:,.3f}" if unit else "{:,.4g}" if column.dtype == float else "{:,}"
+        shown = column / sizes[unit] if unit else column
+        cells[f"{name} ({unit})" if unit else name] = [
+            value if isinstance(value, str) else "" if pd.isna(value) else form.format(value)
+            for value in shown
+        ]
+    return pd.DataFrame(cells, index=table.index)
+
+
+def markdown(table: pd.DataFrame, left: Collection[str] = ("Model",)) -> str:
+    """A table of text cells as Markdown, the columns `left` aligned left, the others right."""
+    rule = [":--" if name in left else "--:" for name in table]
     lines = [list(table), rule, *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
