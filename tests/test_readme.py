@@ -4,8 +4,9 @@ import contextlib
 import io
 import re
 
+from co3d import report
 from co3d.paths import repo_root
-from co3d.report import notebooks
+from co3d.report import claims, notebooks
 
 README = (repo_root() / "README.md").read_text("utf-8")
 
@@ -27,3 +28,8 @@ def test_the_table_lists_every_notebook():
 def test_links_lead_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links and all((repo_root() / link).exists() for link in links)
+
+
+def test_the_counts_are_those_of_the_ledger():
+    ledger = claims.ledger(report.read("models"))
+    assert claims.with_summary(README, ledger) == README, "run `co3d update`"

@@ -1,0 +1,351 @@
+"""The ledger: every claim, figure and table of the paper beside what is computed here.
+
+Rows come in the order of the paper, from results/paper/*.csv and the result tables. A status is
+computed from the values; a row without values is "not yet". `refresh` writes the ledger.
+"""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..nn import continual
+from ..paths import repo_root
+from ..zoo.specs import SPECS
+from . import results, tables
+from .entries import COLUMNS, STATUSES, Sources, Value, entry, over, tally, verdict
+from .plots import label
+
+CO_X3D = ("cox3d_s", "cox3d_m", "cox3d_l")
+CO_NETS = (*CO_X3D, "coslow_8x8_r50", "coi3d_8x8_r50")
+Rows = Iterator[dict[str, str]]
+
+
+def ledger(models: pd.DataFrame, paper: Path | None = None) -> pd.DataFrame:
+    """All rows of the ledger, as text.
+
+    Args:
+        models: the table of that name; what it lacks is "not yet".
+        paper: folder of the published tables (default: results/paper).
+    """
+    at = Sources(models, paper or repo_root() / "results" / "paper")
+    parts = (_abstract, _concept, _constants, _figure, _table, _bold, _counts, _sweep, _others)
+    return pd.DataFrame([row for part in parts for row in part(at)], columns=COLUMNS)
+
+
+def counts(table: pd.DataFrame) -> pd.Series:
+    """How many rows have each status, in the order of STATUSES."""
+    return table["status"].value_counts().reindex(list(STATUSES), fill_value=0)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The ledger for people: one table for each place in the paper."""
+    parts = []
+    for where, rows in table.groupby("where", sort=False):
+        cells = rows[["claim", "published", "ours", "status", "note"]]
+        cells = cells.rename(columns={"ours": "here"}).assign(notebook=rows["notebook"].str[:2])
+        cells = cells.loc[:, (cells != "").any()]
+        parts.append(f"**{where}**\n\n" + tables.markdown(cells, ("claim", "status", "note")))
+    return "\n".join(parts)
+
+
+def summary(table: pd.DataFrame) -> str:
+    """The counts of all statuses with their meaning, as Markdown."""
+    rows = [(status, str(count), STATUSES[status]) for status, count in counts(table).items()]
+    cells = pd.DataFrame(rows, columns=["status", "rows", "meaning"])
+    return tables.markdown(cells, ("status", "meaning"))
+
+
+def save(table: pd.DataFrame, folder: Path | str) -> Path:
+    """Write folder/results/paper/claims.csv; returns it."""
+    path = Path(folder) / "results" / "paper" / "claims.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _replace(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def refresh(root: Path) -> None:
+    """Bring claims.csv and the counts in README.md in line with the result tables of `root`."""
+    paper, readme = root / "results" / "paper", root / "README.md"
+    if not paper.is_dir():
+        return
+    table = ledger(results.read("models", root / "results"), paper)
+    save(table, root)
+    _replace(readme, with_summary(readme.read_text("utf-8"), table))
+
+
+def with_summary(text: str, table: pd.DataFrame) -> str:
+    """The text of a README with the counts of `table` between its two marks."""
+    block = f"<!-- claims -->\n\n{summary(table)}\n<!-- /claims -->"
+    text, found = re.subn(r"<!-- claims -->.*<!-- /claims -->", lambda _: block, text, flags=re.S)
+    if not found:
+        raise ValueError("README.md lacks the marks <!-- claims --> and <!-- /claims -->")
+    return text
+
+
+def _replace(path: Path, text: str) -> Path:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, "utf-8")
+    return part.replace(path)
+
+
+def _abstract(at: Sources) -> Rows:
+    texts = at.numbers("claims_abstract").set_index("id")["claim"]
+
+    def row(id: str, detail: str = "", **more: object) -> dict[str, str]:
+        claim = texts[id[:2]] + (f": {detail}" if detail else "")
+        return entry(id, "abstract", claim, source="claims_abstract", **more)
+
+    yield row("A1")
+    detail = "multiply-accumulates of a clip over those of the step that predicts, "
+    detail += ", ".join(map(label, CO_NETS)) + "; beside the frames of the clip"
+    yield row("A2-flops", detail, **_proportion(at))
+    yield row("A2-memory", "memory")
+    yield row("A2-accuracy", "accuracy")
+    span = {id: re.search(r"[\d.]+-[\d.]+", texts[id])[0] for id in ("A3", "A4")}
+    for id, detail, found in _ratios(at):
+        yield row(id, detail, published=span["A3"], **found)
+    table = tables.pairs(at.numbers("kinetics400_published"))
+    points = table[table["model"].isin(CO_X3D) & (table["window"] == 64)]["points"]
+    note = f"the published table gives {points.min():.1f}-{points.max():.1f}; not measured here"
+    yield row("A4", published=span["A4"], note=note)
+    saved = table["memory saved (%)"]
+    best, worst = (label(table["model"][n]) for n in (saved.idxmax(), saved.idxmin()))
+    note = "recomputed from the published memory column, not measured here: "
+    note += f"{best} saves most, {worst} needs {-saved.min():.0f} % more"
+    printed = re.search(r"\d+", texts["A5"])[0]
+    yield row(
+        "A5", published=printed, ours=[saved.max()], note=note, notebook="08_figures_and_tables"
+    )
+    yield row("A6-kinetics", "Kinetics-400")
+    yield row("A6-charades", "Charades")
+    yield row("A7")
+    yield row("A8")
+
+
+def _proportion(at: Sources) -> dict:
+    clips = [at.macs(model.removeprefix("co")) for model in CO_NETS]
+    mean = over(clips[-1], at.own("macs_frame", CO_NETS[-1]))
+    note = "CoI3D predicts with every second frame; the mean of its steps is {:.1f} times less"
+    return {
+        "published": ", ".join(str(SPECS[model].frames) for model in CO_NETS),
+        "ours": [*map(over, clips, map(at.macs, CO_NETS))],
+        "note": note.format(mean or 0),
+    }
+
+
+def _ratios(at: Sources) -> Iterator[tuple[str, str, dict]]:
+    """FLOPs of X3D over those of CoX3D in three countings; each with its reason to differ."""
+    both = [(model.removeprefix("co"), model) for model in CO_X3D]
+    paper = [[at.flops(model) for model in pair] for pair in both]
+    rounded = [[n and round(n / 1e9, 2) for n in pair] for pair in paper]
+    once = [[at.flops(model, once=True) for model in pair] for pair in both]
+    macs = _span([over(*map(at.macs, pair)) for pair in both])
+    alone = f"multiply-accumulates alone: {macs[0]:.2f}-{macs[1]:.2f}" if None not in macs else ""
+    for id, detail, found, reason in (
+        ("A3-rounded", "from GFLOPs with two decimals, as printed", rounded, ""),
+        ("A3-unrounded", "from the same counts unrounded", paper,
+         "; two decimals are coarse for a step"),
+        ("A3-once", "from counts of every operation once", once,
+         "; the published steps hold BatchNorm and ReLU twice and too small a classifier; "
+         + alone),
+    ):  # fmt: skip
+        ratios = [over(*pair) for pair in found]
+        named = (f"{label(m)} {r or 0:.2f}" for m, r in zip(CO_X3D, ratios, strict=True))
+        yield id, detail, {"ours": _span(ratios), "note": ", ".join(named) + reason}
+
+
+def _span(values: list[Value]) -> list[Value]:
+    return [None, None] if None in values else [min(values), max(values)]
+
+
+def _concept(at: Sources) -> Rows:
+    """The principle, on the numbers that notebook 01 draws."""
+    net = nn.Conv3d(1, 1, (3, 1, 1), bias=False).requires_grad_(False)
+    net.weight.copy_(torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1, 1))
+    frames = torch.arange(1.0, 7.0).view(1, 1, 6, 1, 1)
+    stepped, _ = continual(net).steps(frames)
+    regular, stepped = net(frames).flatten().tolist(), stepped.flatten().tolist()
+    yield entry(
+        "concept",
+        "concept figures",
+        "a convolution gives frame by frame what it gives for the clip, kernel 1 2 3 over frames "
+        "1 to 6",
+        published="the same outputs",
+        shown=" ".join(f"{value:.0f}" for value in stepped),
+        status=verdict([f"{value:.0f}" for value in regular], stepped),
+        note="the delayed shortcut and the shift of the padding are drawn there, too",
+        notebook="01_continual_convolution",
+    )
+
+
+def _constants(at: Sources) -> Rows:
+    nets, where = ", ".join(map(label, CO_X3D)), "stream constants in the text"
+    for column, name, printed in (
+        ("receptive_field", "receptive field in frames", "69, 72, 130"),
+        ("padding", "aggregated padding in frames", "28, 28, 57"),
+        ("warmup", "frames before the first output", "40, 43, 72"),
+    ):
+        ours = [at.own(column, model) for model in CO_X3D]
+        yield entry(f"text-{column}", where, f"{name}: {nets}", printed, ours)
+    ours = [over(at.own("window_sum", model), SPECS[model].window) for model in CO_X3D]
+    claim = f"additions per frame of the window: {nets}"
+    yield entry("text-window_sum", where, claim, "432, 432, 432", ours)
+
+
+def _figure(at: Sources) -> Rows:
+    where, source = "accuracy-vs-FLOPs figure", "kinetics400_published"
+    agree: dict[str, bool | None] = {}
+    for row in at.printed(source).itertuples():
+        if row.model in SPECS:
+            own = [_scaled(at.flops(row.model, row.window or row.frames), 9)]
+            status = verdict([row.gflops_per_prediction], own)
+            same = None if status == "not yet" else status != "measured and differs"
+            agree[_prediction(row)] = same
+    claim, note = "points whose GFLOPs agree as printed", "RCU is not built here"
+    yield tally("figure-flops", where, claim, agree, note=note, source=source)
+    yield entry("figure-top1", where, "top-1 of the points", source=source)
+    note, source = "drawn as published, not built here", "kinetics400_context_published"
+    claim = "the transformers ViViT and VTN as context"
+    yield entry("figure-context", where, claim, status="not available", note=note, source=source)
+
+
+def _table(at: Sources) -> Rows:
+    source = "kinetics400_published"
+    table = at.printed(source)
+    for row in table.drop_duplicates("model").itertuples():
+        where, claim = "benchmark table, parameters", f"million parameters of {label(row.model)}"
+        found = _params(at, row) if row.model in SPECS else _NOT_BUILT
+        id, printed = f"params-{row.model}", row.params_millions
+        yield entry(id, where, claim, printed, **found, source=source)
+    for row in table.itertuples():
+        where = "benchmark table, FLOPs of a clip or of the step that predicts"
+        claim = f"GFLOPs of {_prediction(row)}"
+        found = _gflops(at, row) if row.model in SPECS else _NOT_BUILT
+        id, printed = f"gflops-{row.model}-{row.window or row.frames}", row.gflops_per_prediction
+        yield entry(id, where, claim, printed, **found, source=source)
+    for id, claim in (
+        ("top1", "top-1 on Kinetics-400"),
+        ("memory", "peak memory during inference"),
+        ("cpu", "throughput on a laptop's CPU"),
+        ("tx2", "throughput on a Jetson TX2"),
+        ("xavier", "throughput on a Jetson AGX Xavier"),
+        ("2080ti", "throughput on an RTX 2080 Ti"),
+    ):
+        where = "benchmark table, measured columns"
+        yield entry(f"table-{id}", where, f"{claim}, {len(table)} rows", source=source)
+
+
+_NOT_BUILT = {"status": "not available", "note": "this network is not built here"}
+
+
+def _params(at: Sources, row) -> dict:
+    own = at.own("params", row.model, row.window or row.frames)
+    slip = own and row.params_millions == row.gflops_per_prediction
+    note = f"printed is a copy of its GFLOPs; the network has {own:,}" if slip else ""
+    return {"ours": [_scaled(own, 6)], "note": note}
+
+
+def _gflops(at: Sources, row) -> dict:
+    number, note = row.window or row.frames, ""
+    if once := row.window and at.flops(row.model, number, once=True):
+        note = f"every operation counted once: {once / 1e9:.3f}"
+    return {"ours": [_scaled(at.flops(row.model, number), 9)], "note": note}
+
+
+def _scaled(value: Value, digits: int) -> Value:
+    return None if value is None else Decimal(int(value)).scaleb(-digits)
+
+
+def _prediction(row) -> str:
+    """What a row of a published table spends on one prediction, in words."""
+    span = f"a step at window {row.window}" if row.window else f"a clip of {row.frames} frames"
+    return f"{label(row.model)}, {span}"
+
+
+def _bold(at: Sources) -> Rows:
+    """The rows that the authors set in bold, against those that no other row beats."""
+    source, claim = "kinetics400_published", "rows that no other beats in published accuracy at no"
+    counted = tables.with_counts(at.numbers(source), at.models)
+    printed = _names(counted[counted["pareto_bold"] == 1])
+    for id, cost, words in (
+        ("gflops", "gflops_per_prediction", "more published GFLOPs"),
+        ("macs", "macs_per_prediction", "more multiply-accumulates counted here"),
+    ):
+        rows = counted[counted[cost].notna()]
+        front = _names(rows[tables.pareto_front(rows, cost, "top1_percent")])
+        status = "exact" if front == printed else "measured and differs"
+        other = sorted(set(front.split(", ")) ^ set(printed.split(", ")))
+        note = "" if front == printed else f"only one of the two has {', '.join(other)}"
+        status, note = (status, note) if len(rows) else ("not yet", "")
+        found = {"shown": front, "status": status, "note": note}
+        where, notebook = "benchmark table, bold", "08_figures_and_tables"
+        yield entry(f"bold-{id}", where, f"{claim} {words}", printed, **found, source=source,
+                    notebook=notebook)  # fmt: skip
+
+
+def _names(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{label(row.model)} at {row.window:.0f}" for row in rows.itertuples())
+
+
+def _counts(at: Sources) -> Rows:
+    where, source = "exact counts behind the benchmark table", "flops_exact"
+    agree: dict[str, dict] = {"flops_counted_once": {}, "macs_conv_fc": {}, "params": {}}
+    for row in at.printed(source).itertuples():
+        number = row.window or row.frames
+        claim = f"FLOPs of {_prediction(row)}, in the published counting"
+        id, printed = f"flops-{row.model}-{number}", row.flops_published_convention
+        yield entry(id, where, claim, printed, [at.flops(row.model, number)], source=source)
+        ours = (
+            at.flops(row.model, number, once=True),
+            at.macs(row.model, number),
+            at.own("params", row.model, number),
+        )
+        for column, own in zip(agree, ours, strict=True):
+            if printed := getattr(row, column):
+                same = None if own is None else int(printed) == own
+                agree[column][_prediction(row)] = same
+    for column, claim in (
+        ("flops_counted_once", "FLOPs with every operation counted once that agree"),
+        ("macs_conv_fc", "multiply-accumulates of convolutions and linear layers that agree"),
+        ("params", "parameter counts that agree"),
+    ):
+        yield tally(f"exact-{column}", where, claim, agree[column], source=source)
+
+
+def _sweep(at: Sources) -> Rows:
+    """Other windows follow from our native one: the published counts add the sum beyond it."""
+    where, source = "pool sweep", "pool_sweep_published"
+    flops, fields = {}, {}
+    for row in at.numbers(source).itertuples():
+        native, name = SPECS[row.model].window, f"{label(row.model)} at {row.window}"
+        more = row.window - native if native else 0
+        count, field = at.flops(row.model), at.own("receptive_field", row.model)
+        addition = over(at.own("window_sum", row.model), native) if native else 0
+        missing = count is None or addition is None
+        flops[name] = None if missing else count + more * addition == row.flops_per_prediction
+        if native:
+            fields[name] = None if field is None else field + more == row.receptive_field
+    claim = "FLOPs per prediction that agree, the sum over the native window left out"
+    yield tally("sweep-flops", where, claim, flops, source=source)
+    claim = "receptive fields of streams that agree"
+    yield tally("sweep-fields", where, claim, fields, source=source)
+    claim = "top-1 against the window, 15 frames per second"
+    yield entry("sweep-top1", where, claim, source=source)
+
+
+def _others(at: Sources) -> Rows:
+    where, source = "transient figure", "transient_published"
+    claim = "top-1 against the frames seen since a reset, state of zeros and replicated"
+    yield entry("transient-curve", where, claim, source=source)
+    claim = "chance until the padding has passed, an overshoot with zeros, then both fills coincide"
+    yield entry("transient-shape", where, claim, source=source)
+    where, source = "earlier release of the authors", "x3d_multiview_published"
+    claim = "top-1 of X3D when 1, 10 or 30 clips are averaged"
+    yield entry("multiview-top1", where, claim, source=source)
+    claim = "mean average precision of Slow, and of CoSlow at 8 and 64"
+    note = "the published numbers could not be obtained"
+    yield entry("charades-map", "Charades table", claim, status="not available", note=note)

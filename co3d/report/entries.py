@@ -1,0 +1,146 @@
+"""One row of the ledger of claims: what is published, what is ours, and the status between them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+
+import pandas as pd
+
+from ..zoo.specs import SPECS
+from . import tables
+
+STATUSES = {
+    "exact": "the same to the last digit",
+    "within rounding": "rounded to the printed digits, ours is what is printed",
+    "measured and differs": "ours is another value; the note says why",
+    "needs data": "the command is there, the data set or the published weights are not",
+    "not available": "what was published, or what it needs, could not be obtained",
+    "not yet": "not computed here so far",
+}
+COLUMNS = ("id", "where", "claim", "published", "ours", "status", "note", "notebook", "command")
+COLUMNS += ("source",)  # the file in results/paper that holds the published value
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+Value = int | float | Decimal | None
+
+
+class Sources:
+    """What the ledger is made from: the published tables, and our rows of the models table."""
+
+    def __init__(self, models: pd.DataFrame, paper: Path) -> None:
+        self.models, self.paper = models, paper
+
+    def printed(self, stem: str) -> pd.DataFrame:
+        """A published table, every cell as it is printed."""
+        return pd.read_csv(self.paper / f"{stem}.csv", dtype=str, keep_default_na=False)
+
+    def numbers(self, stem: str) -> pd.DataFrame:
+        """The same, as numbers."""
+        return pd.read_csv(self.paper / f"{stem}.csv")
+
+    def own(self, column: str, model: str, number: str | int = "") -> Value:
+        """Our value, None where there is none yet; `number` as in `tables.own_row`."""
+        row = tables.own_row(self.models, model, int(number) if number else None)
+        return None if row is None or pd.isna(row[column]) else row[column]
+
+    def macs(self, model: str, number: str | int = "") -> Value:
+        """Multiply-accumulates of a clip, or of the step of a stream that predicts."""
+        return self.own("macs_step" if SPECS[model].continual else "macs_clip", model, number)
+
+    def flops(self, model: str, number: str | int = "", once: bool = False) -> Value:
+        """The same in the paper's counting, or with every operation counted `once`."""
+        step = "flops_once_step" if once else "flops_paper_step"
+        return self.own(step if SPECS[model].continual else "flops_paper_clip", model, number)
+
+
+def entry(
+    id: str,
+    where: str,
+    claim: str,
+    published: str = "",
+    ours: Sequence[Value] = (),
+    *,
+    status: str = "",
+    shown: str = "",
+    note: str = "",
+    notebook: str = "03_complexity",
+    source: str = "",
+) -> dict[str, str]:
+    """A row of the ledger, COLUMNS of text.
+
+    Args:
+        ours: one value for each number in `published`; they make the status, and are `shown`, if
+            these are not given. Without any, and where one is None, the row is "not yet".
+        notebook: which computes ours.
+        source: stem of the file in results/paper.
+    """
+    missing = None in ours
+    status = status or (verdict(NUMBER.findall(published), ours) if ours else "not yet")
+    done = status not in ("not yet", "not available")
+    return {
+        "id": id,
+        "where": where,
+        "claim": claim,
+        "published": published,
+        "ours": (shown or _shown(published, ours)) if done else "",
+        "status": status,
+        "note": "results/models.csv has no row for it yet" if missing else note,
+        "notebook": notebook if done else "",
+        "command": f"co3d reproduce --only {notebook[:2]}" if done else "",
+        "source": source and f"{source}.csv",
+    }
+
+
+def tally(
+    id: str,
+    where: str,
+    claim: str,
+    agree: Mapping[str, bool | None],
+    *,
+    note: str = "",
+    **more: str,
+) -> dict[str, str]:
+    """A row for many values at once: how many agree (None: missing); the note names the others."""
+    values = list(agree.values())
+    count = None if None in values else sum(values)
+    others = ", ".join(name for name, value in agree.items() if not value)
+    note = f"not {others}" if others else note
+    return entry(
+        id, where, f"{claim}, of {len(agree)}", str(len(agree)), [count], note=note, **more
+    )
+
+
+def verdict(printed: Sequence[str], ours: Sequence[Value]) -> str:
+    """The status of our values beside printed ones; "not yet" if one of ours is missing."""
+    if None in ours:
+        return "not yet"
+    pairs = [(Decimal(text), exactly(value)) for text, value in zip(printed, ours, strict=True)]
+    if all(theirs == own for theirs, own in pairs):
+        return "exact"
+    if all(theirs == own.quantize(theirs, ROUND_HALF_UP) for theirs, own in pairs):
+        return "within rounding"
+    return "measured and differs"
+
+
+def exactly(value: int | float | Decimal) -> Decimal:
+    """The number without any rounding."""
+    return value if isinstance(value, Decimal) else Decimal(value if value % 1 else int(value))
+
+
+def over(one: Value, other: Value) -> Value:
+    """Their ratio, None if either is missing."""
+    return None if one is None or other is None else one / other
+
+
+def _shown(printed: str, ours: Sequence[Value]) -> str:
+    """The printed text with our values in it: whole, or one digit finer (two after a 5)."""
+    values = iter(ours)
+
+    def put(match: re.Match) -> str:
+        value, finest = exactly(next(values)), Decimal(match[0]).as_tuple().exponent - 1
+        if value % 1 == 0:
+            return f"{value:f}"
+        text = f"{value.quantize(Decimal(1).scaleb(finest), ROUND_HALF_UP):f}"
+        return text if text[-1] != "5" else f"{value.quantize(Decimal(1).scaleb(finest - 1)):f}"
+
+    return NUMBER.sub(put, printed)
