@@ -18,7 +18,7 @@ from ..paths import repo_root
 from ..zoo.specs import SPECS
 from . import results, tables
 from .entries import COLUMNS, STATUSES, Sources, Value, entry, over, tally, verdict
-from .plots import label
+from .style import label
 
 CO_X3D = ("cox3d_s", "cox3d_m", "cox3d_l")
 CO_NETS = (*CO_X3D, "coslow_8x8_r50", "coi3d_8x8_r50")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..zoo.specs import SPECS
-from .plots import label, target
+from .style import label, target
 
 DEVICES = {"cpu": "CPU", "jetson_tx2": "TX2", "jetson_xavier": "Xavier", "rtx_2080_ti": "2080 Ti"}
 
