@@ -216,6 +216,17 @@ def test_refresh_writes_the_ledger_and_the_counts_and_nothing_else(root):
     assert files == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+def test_a_run_s_ledger_is_compared_with_the_committed_one(tmp_path, models):
+    one, other = tmp_path / "one", tmp_path / "other"
+    claims.save(claims.ledger(models), one)
+    assert claims.compare(one, other) == ""
+    claims.save(claims.ledger(models), other)
+    assert claims.compare(one, other).endswith(" rows, not as committed: none")
+    models.loc[models["model"] == "x3d_m", "params"] += 1
+    claims.save(claims.ledger(models), one)
+    assert claims.compare(one, other).endswith(": exact-params")
+
+
 def test_update_refreshes_the_ledger(root, monkeypatch):
     (root / "run").mkdir()
     monkeypatch.setattr(notebooks, "repo_root", lambda: root)

@@ -67,6 +67,19 @@ def save(table: pd.DataFrame, folder: Path | str) -> Path:
     return _replace(path, table.to_csv(index=False, lineterminator="\n"))
 
 
+def compare(new: Path, committed: Path) -> str:
+    """A sentence on the ledger in the folder `new` against the one in `committed`; "" if none."""
+    paths = [Path(folder) / "results" / "paper" / "claims.csv" for folder in (new, committed)]
+    if not all(path.exists() for path in paths):
+        return ""
+    ours, theirs = (
+        {line["id"]: line for line in pd.read_csv(path, dtype=str).fillna("").to_dict("records")}
+        for path in paths
+    )
+    changed = [id for id in {**theirs, **ours} if ours.get(id) != theirs.get(id)]
+    return f"claims.csv: {len(ours)} rows, not as committed: {', '.join(changed) or 'none'}"
+
+
 def refresh(root: Path) -> None:
     """Bring claims.csv and the counts in README.md in line with the result tables of `root`."""
     paper, readme = root / "results" / "paper", root / "README.md"

@@ -140,10 +140,12 @@ def reproduce(
     run_dir, chosen = execute(profile, only, parameters)
     print()
     for part in ("figures", "results", "html"):
-        count = len(list((run_dir / part).glob("*.*")))
+        count = len(list((run_dir / part).rglob("*.*")))
         print(f"{part:<8} {run_dir / part}  ({count} files)")
     compared = results.compare(run_dir / "results", repo_root() / "results", chosen)
     print(f"\nAgainst the committed results:\n{summary(compared)}")
+    if told := claims.compare(run_dir, repo_root()):
+        print(told)
     made = {path.stem for path in (run_dir / "results").glob("*.csv")}
     if others := {path.stem for path in (repo_root() / "results").glob("*.csv")} - made:
         print(f"Not measured in this run: {', '.join(sorted(others))}")
