@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -217,27 +218,59 @@ def stream(
         )
 
 
+MODELS = "{:<20}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}{:>6}{:>8}{:>8}{:>17}{:>7}{:>10}{:>8}{:>6}"
+UNITS = ((9, "G"), (6, "M"), (3, "k"), (0, ""))
+
+
 @cli.command()
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--window", type=int, help="Frames of the running average (default: native).")
-def models(window: int | None) -> None:
-    """Sizes and stream constants of all models, in frames and in seconds at their native rate."""
-    import pandas as pd
+def models(names: tuple[str, ...], window: int | None) -> None:
+    """Parameters, cost and stream constants of MODELs (default: all).
 
-    from . import create, list_models, spec
+    MACs are multiply-accumulates of a clip, of the largest step within a period, and the mean per
+    frame. RF, padding and warm-up are in frames; the first output comes at that frame, and so
+    many seconds after the start at the model's native rate. FLOPs are counted in the paper's way
+    and compared with its table, where they are printed in G to two digits.
+    """
+    from . import list_models, spec
+    from .measure import sizes
 
-    rows = []
-    for name in list_models():
-        record = spec(name)
-        model = create(name, window=window if record.continual else None)
-        row = {"model": name, "parameters": sum(p.numel() for p in model.parameters())}
-        row |= {"fps": record.native_fps, "window": ""}
-        if record.continual:
-            first = model.warmup + 1
-            row |= {"window": model.window, "receptive field": model.receptive_field}
-            row |= {"padding": model.padding, "warm-up": model.warmup, "first output": first}
-            row |= {"seconds": f"{first / record.native_fps:.1f}", "stride": model.stride}
-        rows.append(row)
-    click.echo(pd.DataFrame(rows, dtype=object).to_string(index=False, na_rep=""))
+    records = [spec(name) for name in names or list_models()]
+    above = ("", "", "MACs", "MACs", "MACs", "clip", "", "", "", "", "first", "", "FLOPs")
+    click.echo(MODELS.format(*above, "FLOPs", "").rstrip())
+    below = ("model", "params", "clip", "step", "frame", "frames", "window", "RF", "padding")
+    below += ("warm-up", "output", "stride", "published", "here", "same")
+    click.echo(MODELS.format(*below))
+    for record in records:
+        try:
+            row = sizes.row(record.name, window=window if record.continual else None)
+        except ValueError as error:
+            raise ValueError(f"{record.name}: {error}") from None
+        click.echo(MODELS.format(*_model_cells(row, record.native_fps)).rstrip())
+
+
+def _model_cells(row: dict[str, Any], fps: float) -> list[object]:
+    """A row of results/models.csv as the cells of a line; blank where nothing applies."""
+    from .measure import sizes
+
+    counts = [_units(row[name]) for name in ("params", "macs_clip", "macs_step", "macs_frame")]
+    cells = [row[name] for name in ("frames", "window", "receptive_field", "padding", "warmup")]
+    first = None if row["warmup"] is None else row["warmup"] + 1
+    cells += [first and f"{first} ({first / fps:.1f} s)", row["stride"]]
+    published, same = row["flops_published"], sizes.matches_published(row)
+    cells += [published and f"{published / 1e9:.2f} G"]
+    cells += [_units(row["flops_paper_clip"] or row["flops_paper_step"])]
+    cells += [{True: "yes", False: "NO", None: None}[same]]
+    return [row["model"], *counts, *("" if cell is None else cell for cell in cells)]
+
+
+def _units(number: float | None) -> str:
+    """Four digits: 1.963 G, 152.7 M, 63.04 k."""
+    if number is None:
+        return ""
+    power, unit = next(pair for pair in UNITS if number >= 10 ** pair[0])
+    return f"{number / 10**power:#.4g} {unit}"
 
 
 @cli.command()

@@ -91,6 +91,8 @@ def test_alone_it_says_what_is_found(run, monkeypatch, tmp_path):
         (["stream", "CLIP", "--limit-seconds", "1"], "first prediction of cox3d_mini comes with"),
         (["reproduce", "--profile", "huge"], "no profile is called 'huge'"),
         (["reproduce", "--only", "77"], "no notebook begins with '77'"),
+        (["models", "cox3d-m"], "expected a model such as cox3d_m"),
+        (["models", "coi3d_mini", "--window", "9"], "coi3d_mini: "),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, arguments, sentence, clip, weights):
@@ -206,9 +208,24 @@ def test_quick_checks_and_draws(run, monkeypatch, tmp_path, weights):
     assert len(list((tmp_path / "runs" / "quick" / "figures").iterdir())) == 2
 
 
-def test_models_gives_the_stream_constants_in_frames_and_seconds(run):
-    _, shown, _ = run("models", "--window", "64")
-    lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
-    # the paper: receptive field 120, padding 28, and 92 frames at 5 per second
-    assert lines["cox3d_s"] == ["3794322", "5.0", "64", "120", "28", "91", "92", "18.4", "1"]
-    assert lines["x3d_l"] == ["6153432", "6.0"]
+def test_models_gives_costs_and_stream_constants(run):
+    names = ("cox3d_s", "coi3d_8x8_r50", "x3d_l")
+    code, shown, _ = run("models", "--window", "64", *names)
+    head, _, *lines = shown.splitlines()
+    assert code == 0 and max(map(len, (head, *lines))) <= 160
+    cells = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
+    assert list(cells) == list(names)
+    # the paper: 0.17 G, receptive field 120, padding 28, first output at frame 92, at 5 per second
+    assert cells["cox3d_s"] == (
+        "3.794 M 152.7 M 152.7 M 64 120 28 91 92 (18.4 s) 1 0.17 G 166.6 M yes"
+    )
+    assert cells["coi3d_8x8_r50"] == (
+        "28.04 M 5.613 G 3.551 G 64 98 17 80 81 (21.6 s) 2 5.68 G 5.678 G yes"
+    )
+    assert cells["x3d_l"] == "6.153 M 18.37 G 16 19.17 G 19.17 G yes"
+
+
+def test_models_alone_lists_all(run, monkeypatch):
+    monkeypatch.setattr(co3d, "list_models", lambda: ["coi3d_mini", "x3d_mini"])
+    _, shown, _ = run("models")
+    assert [line.split()[0] for line in shown.splitlines()[2:]] == ["coi3d_mini", "x3d_mini"]

@@ -1,46 +1,130 @@
-"""Multiply-accumulates of a clip and of a step, counted by fvcore on the executed graph."""
+"""What a clip and a step cost, counted by fvcore on the executed graph.
 
+Models are counted as copies without memory on torch's device "meta", so that a full-size network
+costs no more than tracing it.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from math import prod
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_analysis import JitModelAnalysis
+from fvcore.nn.jit_handles import (
+    addmm_flop_jit,
+    bmm_flop_jit,
+    conv_flop_jit,
+    get_shape,
+    linear_flop_jit,
+    matmul_flop_jit,
+)
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from ..nn import ClipNet, Continual, State
+from ..nn import ClipNet, Continual, MaxPool3d, Sequential, State
 from ..nn.core import iter_tensors, map_tensors
+from ..zoo.specs import ResNet, SlowFast
 
-# fvcore counts a multiply-accumulate as one. The paper's FLOPs are these, plus terms for
-# normalisation, activation and pooling (results/paper/README.md).
-COUNTED = ("conv", "linear", "addmm", "matmul")
+Values = Sequence[Any]  # the inputs or outputs of an operator in a traced graph
+Handle = Callable[[Values, Values], Counter]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Terms of the paper's FLOPs, results/paper/flops_exact.csv; everything else counts 0.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and linear layers.
+        biases: one per addition of a bias.
+        norms: two per element of a batch normalisation.
+        activations: one per output of a ReLU.
+        pools: one per input of a pool or spatial mean; in a step, those of the frame fed.
+        pools_held: in a step, inputs of temporal pools that came with the frames since the last
+            output. They belong to the steps that fed them, and to the mean over a period.
+        identity_pools: inputs of the max-pools of size (1, 1, 1) behind res2 of the published Slow
+            and of both SlowFast paths. Ours leave these pools out.
+        linear: multiply-accumulates and biases of the linear layers, part of the terms above.
+        linear_published: what the published counts of steps have in their place: inputs + 1, as if
+            the last axis, which is time and of length 1, were the classes.
+        window_sum: inputs of running averages over time.
+    """
+
+    macs: int = 0
+    biases: int = 0
+    norms: int = 0
+    activations: int = 0
+    pools: int = 0
+    pools_held: int = 0
+    identity_pools: int = 0
+    linear: int = 0
+    linear_published: int = 0
+    window_sum: int = 0
+
+    @property
+    def once(self) -> int:
+        """FLOPs with every term counted once, the running average left out."""
+        layers = self.macs + self.biases + self.norms + self.activations
+        return layers + self.pools + self.identity_pools
+
+    @property
+    def counted_twice(self) -> int:
+        """What the published counts of steps have two times."""
+        return self.norms + self.activations
+
+    @property
+    def published(self) -> int:
+        """FLOPs of a step as published, with the slips; those of a clip are `once`."""
+        return self.once + self.counted_twice - self.linear + self.linear_published
+
+    def __add__(self, other: "Cost") -> "Cost":
+        names = [field.name for field in fields(Cost)]
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 def macs_clip(model: ClipNet, clip: Tensor) -> int:
     """MACs of the convolutions and linear layers for one clip (1, C, T, H, W)."""
-    return _count(model, (clip,))
+    return cost_clip(model, clip).macs
 
 
 def macs_step(model: Continual, frame: Tensor) -> int:
-    """MACs of one step on a frame (1, C, H, W): the largest within a period of the strides.
-
-    The state-dependent work is counted as in a stream past its warm-up.
-    """
-    return max(_macs_of_period(model, frame))
+    """MACs of one step on a frame (1, C, H, W): the largest within a period of the strides."""
+    return max(cost.macs for cost in cost_steps(model, frame))
 
 
 def macs_frame(model: Continual, frame: Tensor) -> float:
     """Mean MACs per frame over a period of the strides."""
-    counts = _macs_of_period(model, frame)
-    return sum(counts) / len(counts)
+    costs = cost_steps(model, frame)
+    return sum(cost.macs for cost in costs) / len(costs)
 
 
-def _macs_of_period(model: Continual, frame: Tensor) -> list[int]:
-    # With emit="always" every layer works from the first frame on, as in a stream long under way.
-    _, state = model.step(frame, model.begin(emit="always"))
-    counts = []
+@torch.no_grad()
+def cost_clip(model: nn.Module, clip: Tensor) -> Cost:
+    """The cost of one clip (1, C, T, H, W)."""
+    return _count(_on_meta(model), (clip.to("meta"),), stream=False)
+
+
+@torch.no_grad()
+def cost_steps(model: Continual, frame: Tensor) -> list[Cost]:
+    """The cost of each step within a period of the strides, for frames (1, C, H, W), of a stream
+    that has seen a receptive field of frames.
+
+    (Before that, layers behind a stride may not have begun, also with emit="always".)
+    """
+    model, frame = _on_meta(model), frame.to("meta")
+    state, costs = steady_state(model, frame), []
     for _ in range(model.timing.stride):
-        counts.append(_count(_Step(model, state), (frame, *iter_tensors(state))))
+        costs.append(_count(_Step(model, state), (frame, *iter_tensors(state)), stream=True))
         _, state = model.step(frame, state)
-    return counts
+    return costs
+
+
+def steady_state(model: Continual, frame: Tensor) -> State:
+    """The state after a receptive field of copies of a frame (B, C, H, W)."""
+    return model.steps(frame.unsqueeze(2).repeat_interleave(model.receptive_field, 2))[1]
 
 
 class _Step(nn.Module):
@@ -56,10 +140,134 @@ class _Step(nn.Module):
         return (*([] if y is None else [y]), *iter_tensors(state))
 
 
-@torch.no_grad()
-def _count(module: nn.Module, inputs: tuple[Any, ...]) -> int:
-    analysis = FlopCountAnalysis(module, inputs)
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy without memory, with the identity pools of the published code put in."""
+    shapes: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()
+    }
+    shapes |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    twin = copy.deepcopy(model, shapes)
+    net = getattr(getattr(model, "spec", None), "architecture", None)
+    if isinstance(net, ResNet):
+        _put_identity_pool(twin.body, net)
+    elif isinstance(net, SlowFast):
+        _put_identity_pool(twin.body.paths.slow, net.slow)
+        _put_identity_pool(twin.body.paths.fast, net.fast)
+    return twin
+
+
+def _put_identity_pool(stages: Sequential, net: ResNet) -> None:
+    if net.time_pool > 1:  # then there is a pool of that size, in ours too
+        return
+    parts = dict(stages._modules)
+    stages._modules.clear()
+    for name, part in parts.items():
+        stages.add_module(name, part)
+        if name == "res2":
+            stages.add_module("time_pool", MaxPool3d(1))
+
+
+def _count(module: nn.Module, inputs: tuple[Tensor, ...], stream: bool) -> Cost:
+    analysis = JitModelAnalysis(module, inputs).set_op_handle(**_handles(stream))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    counted = analysis.by_operator()
-    return int(sum(counted[name] for name in COUNTED))
+    with _TraceableOnMeta():
+        return Cost(**analysis.by_operator())
+
+
+class _TraceableOnMeta(TorchFunctionMode):
+    """Makes what torch cannot trace on the meta device traceable.
+
+    A convolution there leaves no node in the graph unless called by its inner name, and fails on
+    sizes that are traced as well; these are taken as the plain numbers that they are.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.conv1d, torch.conv2d, torch.conv3d):
+            return _convolution(*args, **(kwargs or {}))
+        if function != Tensor.shape.__get__:
+            return function(*args, **(kwargs or {}))
+        tracing = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)
+        try:
+            return function(*args)
+        finally:
+            torch._C._set_tracing_state(tracing)
+
+
+def _convolution(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """torch.conv3d and its like by the name that all of them have in a graph."""
+    axes = weight.ndim - 2
+    sizes = [(v,) * axes if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)]
+    flags = (False,) * 4  # benchmark, deterministic, cuDNN, TF32
+    return torch._convolution(x, weight, bias, *sizes, False, (0,) * axes, groups, *flags)
+
+
+def _handles(stream: bool) -> dict[str, Handle]:
+    """The operators that count; every other one costs nothing."""
+    pool = partial(_pool, stream)
+    return {
+        "aten::_convolution": _conv,
+        "aten::linear": _linear,
+        "aten::addmm": partial(_product, addmm_flop_jit),
+        "aten::matmul": partial(_product, matmul_flop_jit),
+        "aten::bmm": partial(_product, bmm_flop_jit),
+        "aten::add": _add,
+        "aten::batch_norm": lambda x, y: Counter(norms=2 * _size(x[0])),
+        "aten::relu": lambda x, y: Counter(activations=_size(y[0])),
+        "aten::max_pool3d": pool,
+        "aten::avg_pool3d": pool,
+        "aten::adaptive_avg_pool3d": lambda x, y: pool(x[:1], y),
+        "aten::mean": lambda x, y: _window_sum(x, y) or pool(x[:1], y),
+        "aten::sum": _window_sum,
+    }
+
+
+def _size(value: Any) -> int:
+    return prod(get_shape(value))
+
+
+def _conv(inputs: Values, outputs: Values) -> Counter:
+    biases = _size(outputs[0]) if get_shape(inputs[2]) else 0
+    return Counter(macs=conv_flop_jit(inputs, outputs)["conv"], biases=biases)
+
+
+def _linear(inputs: Values, outputs: Values) -> Counter:
+    macs = linear_flop_jit(inputs, outputs)
+    biases = _size(outputs[0]) if get_shape(inputs[2]) else 0
+    published = _size(inputs[0]) + (1 if biases else 0)
+    return Counter(macs=macs, biases=biases, linear=macs + biases, linear_published=published)
+
+
+def _product(macs: Handle, inputs: Values, outputs: Values) -> Counter:
+    return Counter(macs=macs(inputs, outputs))
+
+
+def _add(inputs: Values, outputs: Values) -> Counter:
+    """A bias, if the second operand is the smaller one; sums of maps have equal sizes."""
+    first, second = get_shape(inputs[0]), get_shape(inputs[1])
+    bias = second and prod(second) < prod(first)
+    return Counter(biases=_size(outputs[0]) if bias else 0)
+
+
+def _pool(stream: bool, inputs: Values, outputs: Values) -> Counter:
+    """Inputs of a pool: image, [kernel, [stride, ...]]."""
+    size = _size(inputs[0])
+    kernel = _numbers(inputs[1]) if len(inputs) > 1 else ()
+    if kernel and set(kernel) == {1}:
+        return Counter(identity_pools=size)
+    if not stream:
+        return Counter(pools=size)
+    frames = get_shape(inputs[0])[2]
+    new = min(frames, (_numbers(inputs[2]) or kernel)[0] if kernel else 1)
+    return Counter(pools=size // frames, pools_held=size // frames * (new - 1))
+
+
+def _window_sum(inputs: Values, outputs: Values) -> Counter:
+    """A running average is taken over windows (B, C, T, H, W, window)."""
+    size = _size(inputs[0]) if len(get_shape(inputs[0])) == 6 else 0
+    return Counter(window_sum=size) if size else Counter()
+
+
+def _numbers(value: Any) -> list[int]:
+    return [number.toIValue() for number in value.node().inputs()]

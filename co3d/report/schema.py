@@ -16,6 +16,8 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "window": (int, "span of the head's running average in input frames; blank for clip nets"),
     "image_size": (int, "height and width of a frame in pixels"),
     "frames": (int, "frames fed for one prediction (clip) or per video (stream)"),
+    "num_classes": (int, "classes of the classifier"),
+    "dense": (int, "1 if a continual net predicts on every frame in spite of temporal strides"),
     "views": (int, "clip predictions averaged into one"),
     "fps": (float, "frames per second of video at which frames are sampled"),
     "fill": (str, "what a stream's state starts from: zeros or replicate; blank for clip nets"),
@@ -44,9 +46,13 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "macs_clip": (int, "multiply-accumulates of convolutions and linear layers, one clip"),
     "macs_step": (int, "the same for one step, the largest within a period"),
     "macs_frame": (float, "the same per frame, mean over a period"),
-    "flops_paper_clip": (int, "one clip, in the paper's counting"),
-    "flops_paper_step": (int, "one step, in the paper's counting"),
-    "flops_published": (float, "as published"),
+    "flops_paper_clip": (int, "FLOPs of one clip in the paper's counting"),
+    "flops_paper_step": (int, "FLOPs of one step as published, norms and ReLUs twice; the largest"),
+    "flops_paper_frame": (float, "the same per frame, mean over a period"),
+    "flops_once_step": (int, "FLOPs of one step, every term once, without window_sum; the largest"),
+    "flops_once_frame": (float, "the same per frame, mean over a period"),
+    "window_sum": (int, "additions of the running average for one prediction"),
+    "flops_published": (float, "FLOPs in the paper's benchmark table, rounded there to 10^7"),
     "receptive_field": (int, "input frames that one prediction depends on"),
     "padding": (int, "aggregated temporal zero padding at one end, frames"),
     "warmup": (int, "frames before the first output"),
@@ -59,7 +65,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "latency_ms_std": (float, "time of one prediction, standard deviation, ms"),
     "throughput_per_s": (float, "predictions per second"),
     "peak_mem_mb": (float, "peak memory during inference, MB"),
-    "state_mb": (float, "memory of one stream's state, MB"),
+    "state_mb": (float, "memory of one stream's state past its warm-up, MB of 10^6 bytes"),
     "gemm_peak_gmacs": (float, "measured peak of a matrix product, 10^9 MACs per second"),
     "loss": (float, "mean cross entropy over the epoch's training clips"),
     # where it came from
@@ -121,9 +127,10 @@ TABLES = {
     ),
     "models": _table(
         "Size, cost and stream constants of every model, computed from the model itself.",
-        key="model window image_size frames",
+        key="model window image_size frames num_classes dense",
         exact="params macs_clip macs_step macs_frame flops_paper_clip flops_paper_step "
-        "flops_published receptive_field padding warmup stride",
+        "flops_paper_frame flops_once_step flops_once_frame window_sum flops_published "
+        "receptive_field padding warmup stride state_mb",
     ),
     "equivalence": _table(
         "How far a stream is from what it must equal, and (no tolerance) from what it does not.",
