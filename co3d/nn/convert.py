@@ -177,11 +177,10 @@ class _Conversion(_Walk):
         if module._forward_hooks or module._forward_pre_hooks:
             raise _Refused(f"expected plain layers, given {where} with forward hooks")
         if type(module) not in _LEAVES and type(module) not in _TREES:
-            own = not type(module).__module__.startswith("torch.nn.")
-            raise TypeError(
-                f"expected layers with a continual form, given {where}: "
-                + ("its forward is its own, so it is not converted" if own else "it has no continual form")
-            )
+            why = "its forward is its own, so it is not converted"
+            if type(module).__module__.startswith("torch.nn."):
+                why = "it has no continual form"
+            raise TypeError(f"expected layers with a continual form, given {where}: {why}")
         twin = super().__call__(module, path, before)
         if isinstance(twin, twopath.TwoPath):
             twin.sampling = "stride"  # a stream cannot know where its end will be

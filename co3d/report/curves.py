@@ -1,4 +1,4 @@
-"""Figures of curves: what a stream has forgotten of its beginning, and when it is worth its cost."""
+"""Figures of curves: when a stream has forgotten its beginning, and when it pays."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import INK, MUTED, STYLE, Drawing, color, label
+from ..zoo import spec
+from .style import INK, MUTED, STYLE, Drawing, color, label
 
 
 @mpl.rc_context(STYLE)
@@ -31,8 +32,16 @@ def errors_over_time(curves: Mapping[str, pd.DataFrame], fields: Mapping[str, in
         ax.set(yscale="log", ylim=(3e-18, 30), xlim=(0, curve["frame"].max() + 2))
         ax.set_title(label(model), color=color(model), fontsize=10)
         ax.text(field, 6, f"RF {field} ", ha="right", va="center", size=8, color=INK)
-        ax.text(first / 2, 3e-11, f"no output before frame {first}", rotation=90, size=8,
-                color=MUTED, ha="center", va="center")
+        ax.text(
+            first / 2,
+            3e-11,
+            f"no output before frame {first}",
+            rotation=90,
+            size=8,
+            color=MUTED,
+            ha="center",
+            va="center",
+        )
         ax.grid(axis="y")
     panels[0].set_ylabel("largest difference / largest logit")
     fig.supxlabel("frames since the stream began", fontsize=9.5)
@@ -40,20 +49,46 @@ def errors_over_time(curves: Mapping[str, pd.DataFrame], fields: Mapping[str, in
     return fig
 
 
+def pairs(models: pd.DataFrame) -> pd.DataFrame:
+    """Each clip net with its stream, from the models table: the rows that `break_even` takes.
+
+    With the published classes, the longest clips counted, and the native window; no minis.
+    """
+    found = []
+    for name in sorted(set(models["model"]) - set(models.loc[models["window"].notna(), "model"])):
+        record, twin = spec(name), spec(f"co{name}")
+        clip = models[(models["model"] == name) & (models["frames"] == record.frames)]
+        stream = models[(models["model"] == twin.name) & (models["window"] == twin.window)]
+        stream = stream[stream["dense"] == 0]
+        rows = [part[part["num_classes"] == record.num_classes].iloc[0] for part in (clip, stream)]
+        if record.num_classes == 400:
+            found.append(
+                {
+                    "model": name,
+                    "fps": record.native_fps,
+                    "stride": rows[1]["stride"],
+                    "macs_clip": rows[0]["macs_clip"],
+                    "macs_frame": rows[1]["macs_frame"],
+                }
+            )
+    table = pd.DataFrame(found)
+    return table.assign(per_s=table["fps"] * table["macs_frame"] / table["macs_clip"])
+
+
 @mpl.rc_context(STYLE)
-def break_even(pairs: pd.DataFrame) -> Figure:
+def break_even(table: pd.DataFrame) -> Figure:
     """MACs per second against predictions per second, a panel for each clip net and its stream.
 
-    Takes columns model (of the clip net), fps (native), stride, macs_clip and macs_frame. A clip
-    net pays for every prediction, a stream for every frame, predictions or not.
+    Takes the rows of `pairs`, where `per_s` are the predictions per second at which both cost the
+    same: a clip net pays for every prediction, a stream for every frame, predictions or not.
     """
     columns = 3
-    lines = math.ceil(len(pairs) / columns)
+    lines = math.ceil(len(table) / columns)
     fig = Drawing(9.2, 0.55 + 2.5 * lines)
     panels = fig.subplots(lines, columns, squeeze=False)
-    for ax, pair in zip(panels.flat, pairs.itertuples(), strict=False):
+    for ax, pair in zip(panels.flat, table.itertuples(), strict=False):
         _break_even_panel(ax, pair)
-    for ax in panels.flat[len(pairs) :]:
+    for ax in panels.flat[len(table) :]:
         ax.axis("off")
     fig.supxlabel("predictions per second", fontsize=9.5)
     fig.supylabel("GMACs per second, counted here", fontsize=9.5)
@@ -64,19 +99,26 @@ def break_even(pairs: pd.DataFrame) -> Figure:
 def _break_even_panel(ax: Axes, pair) -> None:
     shade, most = color(pair.model), pair.fps / pair.stride
     stream = pair.fps * pair.macs_frame / 1e9
-    even = stream * 1e9 / pair.macs_clip
+    even = pair.per_s
     rates = np.geomspace(even / 12, most, 50)
     ax.plot(rates, rates * pair.macs_clip / 1e9, color=shade, lw=1.6, ls="--")
     ax.plot([rates[0], most], [stream, stream], color=shade, lw=2.2)
     ax.axvspan(rates[0], even, color="#EEEEEE", lw=0)
     ax.set(xscale="log", yscale="log", xlim=(rates[0], most))
-    bottom, top = stream / 9, max(stream, most * pair.macs_clip / 1e9) * 2
+    bottom, top = stream / 9, max(4 * stream, most * pair.macs_clip / 1e9) * 2
     ax.set_ylim(bottom, top)
-    ax.set_title(f"{label(pair.model)} and {label('co' + pair.model)}", size=9.5, color=shade)
-    ax.text(even, math.sqrt(bottom * top), "use the clip net below this line", rotation=90,
-            size=7.5, ha="right", va="center", color=INK)
+    ax.set_title(label(pair.model), size=9.5, color=shade)
+    ax.text(
+        even,
+        top / 1.25,
+        "use the clip net \nbelow this line ",
+        size=7.5,
+        ha="right",
+        va="top",
+        color=INK,
+    )
     ax.text(even * 1.1, bottom * 1.3, f"1 in {1 / even:.2g} s", size=8.5, color=INK, weight="bold")
-    ax.text(most, stream * 1.12, "frame by frame ", ha="right", va="bottom", size=7.5, color=shade)
+    ax.text(rates[0], stream * 1.08, " frame by frame", va="bottom", size=7.5, color=shade)
     ax.text(most, top / 1.6, "by clips ", ha="right", va="top", size=7.5, color=shade)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")

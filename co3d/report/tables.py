@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..zoo.specs import SPECS
@@ -137,13 +138,20 @@ def counts(table: pd.DataFrame, units: Mapping[str, str] | None = None) -> pd.Da
     sizes, cells = {"K": 1e3, "M": 1e6, "G": 1e9}, {}
     for name, column in table.items():
         unit = (units or {}).get(name)
-        form = "{:,.3f}" if unit else "{:,.4g}" if column.dtype == float else "{:,}"
-        shown = column / sizes[unit] if unit else column
         cells[f"{name} ({unit})" if unit else name] = [
-            value if isinstance(value, str) else "" if pd.isna(value) else form.format(value)
-            for value in shown
+            _count(value, sizes.get(unit)) for value in column
         ]
     return pd.DataFrame(cells, index=table.index)
+
+
+def _count(value: object, size: float | None) -> str:
+    if isinstance(value, str | bool | np.bool_):
+        return str(value)
+    if pd.isna(value):
+        return ""
+    if size:
+        return f"{value / size:,.3f}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
 
 
 def markdown(table: pd.DataFrame, left: Collection[str] = ("Model",)) -> str:

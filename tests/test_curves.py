@@ -1,0 +1,73 @@
+"""The figures of notebooks 02 and 03: pairs that belong together, and nothing outside or on top."""
+
+import pandas as pd
+import pytest
+
+import co3d
+from co3d.report import curves, tables
+
+
+def _models(**more):
+    columns = ["model", "window", "frames", "num_classes", "dense", "stride", "macs_clip"]
+    columns += ["macs_frame"]
+    rows = [
+        ("x3d_s", None, 13, 400, 0, None, 1_962_892_112, None),
+        ("cox3d_s", 13, None, 400, 0, 1, None, 152_711_312.0),
+        ("cox3d_s", 64, None, 400, 0, 1, None, 152_711_312.0),
+        ("i3d_8x8_r50", None, 8, 157, 0, None, 1, None),
+        ("i3d_8x8_r50", None, 8, 400, 0, None, 28_407_660_544, None),
+        ("coi3d_8x8_r50", 8, None, 400, 1, 1, None, 1.0),
+        ("coi3d_8x8_r50", 8, None, 400, 0, 2, None, 3_551_265_088.0),
+        ("x3d_mini", None, 16, 12, 0, None, 5, None),
+        ("cox3d_mini", 16, None, 12, 0, 1, None, 1.0),
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_pairs_are_native_and_published():
+    table = curves.pairs(_models()).set_index("model")
+    assert list(table.index) == ["i3d_8x8_r50", "x3d_s"]
+    assert table.loc["x3d_s", "fps"] == co3d.spec("x3d_s").native_fps == 5
+    assert table.loc["i3d_8x8_r50", "macs_frame"] == 3_551_265_088
+    # 5 steps of 0.153 GMACs per second against a clip of 1.963: one prediction in 2.6 seconds
+    assert 1 / table.loc["x3d_s", "per_s"] == pytest.approx(2.571, abs=1e-3)
+
+
+def test_break_even_lines_cross_at_the_rate_that_is_written():
+    table = curves.pairs(_models())
+    fig = curves.break_even(table)
+    for ax, pair in zip(fig.axes, table.itertuples(), strict=False):
+        clip, stream = ax.lines
+        gmacs = pair.per_s * pair.macs_clip / 1e9
+        assert stream.get_ydata()[0] == pytest.approx(gmacs)
+        assert clip.get_ydata()[-1] / clip.get_xdata()[-1] == pytest.approx(pair.macs_clip / 1e9)
+        texts = [text.get_text() for text in ax.texts]
+        assert any("use the clip net" in text for text in texts)
+        assert f"1 in {1 / pair.per_s:.2g} s" in texts
+    assert [ax.axison for ax in fig.axes] == [True, True, False]
+
+
+def test_errors_over_time_shows_zero_and_the_receptive_field():
+    curve = pd.DataFrame({"frame": [5, 6, 7, 8], "max_rel_diff": [0.5, 0.1, 1e-16, 0.0]})
+    fig = curves.errors_over_time({"cox3d_mini": curve, "coslow_mini": curve}, {
+        "cox3d_mini": 7, "coslow_mini": 7})  # fmt: skip
+    assert [ax.get_title() or ax.get_title("left") for ax in fig.axes] == [
+        "CoX3D-mini",
+        "CoSlow-mini",
+    ]
+    for ax in fig.axes:
+        low, high = ax.get_ylim()
+        drawn = ax.lines[1].get_ydata()
+        assert low < min(drawn) and max(drawn) < high and len(drawn) == 4
+
+
+def test_tables_of_counts_and_of_tiny_numbers():
+    table = pd.DataFrame({"model": ["a", "b"], "n": [1234567, None], "x": [2.5e9, 1e9]})
+    shown = tables.counts(table, {"x": "G"})
+    assert shown.to_dict("list") == {
+        "model": ["a", "b"],
+        "n": ["1,234,567", ""],
+        "x (G)": ["2.500", "1.000"],
+    }
+    shown = tables.tiny(pd.DataFrame({"n": [3], "e": [1.234e-16], "f": [0.123]}), {"f": "{:.2f}"})
+    assert shown.to_dict("list") == {"n": ["3"], "e": ["1e-16"], "f": ["0.12"]}
