@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from co3d.paths import repo_root
-from co3d.report import drawings, plots, tables
+from co3d.report import drawings, plots, style, tables
 
 PAPER = repo_root() / "results" / "paper"
 
@@ -187,19 +187,19 @@ def test_measured_figure_refuses_other_data(accuracy):
 
 def test_one_colour_per_family_and_one_label_per_model(published):
     for name in published["model"]:
-        assert plots.color(name) == plots.color(name.removeprefix("co"))
-    colours = set(plots.FAMILY_COLORS.values())
-    assert len(colours) == len(plots.FAMILY_COLORS)
-    assert plots.label("cox3d_m") == "CoX3D-M" and plots.label("coslow_8x8_r50") == "CoSlow"
+        assert style.color(name) == style.color(name.removeprefix("co"))
+    colours = set(style.FAMILY_COLORS.values())
+    assert len(colours) == len(style.FAMILY_COLORS)
+    assert style.label("cox3d_m") == "CoX3D-M" and style.label("coslow_8x8_r50") == "CoSlow"
     with pytest.raises(ValueError, match="'cox3d_xxl'"):
-        plots.label("cox3d_xxl")
+        style.label("cox3d_xxl")
 
 
 def test_save_writes_equal_bytes_and_nothing_else(tmp_path, published):
     context = pd.read_csv(PAPER / "kinetics400_context_published.csv")
     for folder in ("a", "b"):
         fig = plots.published_accuracy_vs_macs(published, context)
-        assert plots.save(fig, "stem", tmp_path / folder) == tmp_path / folder / "figures/stem.png"
+        assert style.save(fig, "stem", tmp_path / folder) == tmp_path / folder / "figures/stem.png"
     files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
     assert files == ["stem.png", "stem.svg"]
     for name in files:
@@ -283,7 +283,7 @@ def test_the_table_parses_back(published, tmp_path):
     assert len(body) == len(published)
     for cells, row in zip(body, published.itertuples(), strict=True):
         cell = dict(zip(head, cells, strict=True))
-        assert cell["Model"].strip("*~ ") == plots.label(row.model)
+        assert cell["Model"].strip("*~ ") == style.label(row.model)
         assert ("**" in cell["Top-1 (%)"]) == bool(row.pareto_bold)
         assert numbers(cell["Top-1 (%)"]) == [row.top1_percent]
         assert numbers(cell["GFLOPs"]) == [row.gflops_per_prediction]
@@ -350,7 +350,7 @@ def test_published_tables_agree_with_each_other(published):
     sweep = pd.read_csv(PAPER / "pool_sweep_published.csv")
     transient = pd.read_csv(PAPER / "transient_published.csv")
     for table in (sweep, transient):
-        assert set(table["model"].map(plots.label)) <= {
+        assert set(table["model"].map(style.label)) <= {
             *("X3D-S", "X3D-M", "X3D-L", "CoX3D-S", "CoX3D-M", "CoX3D-L")
         }
     assert not transient.duplicated(["model", "window", "fill", "frames_seen"]).any()

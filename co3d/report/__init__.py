@@ -15,7 +15,7 @@ from ..measure import conversion
 from ..paths import logs_path, repo_root
 from . import results
 from .origin import provenance
-from .plots import save
+from .style import save
 
 __all__ = ["output_folder", "provenance", "read", "save", "write"]
 

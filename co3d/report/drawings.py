@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
-from .plots import FAMILY_COLORS, INK, MUTED, STYLE, Drawing, target
+from .style import FAMILY_COLORS, INK, MUTED, STYLE, Drawing, target
 
 GIF_LIMIT_BYTES = 1_000_000
 NEW, AGAIN, KEPT, EMPTY = FAMILY_COLORS["x3d"], FAMILY_COLORS["slow"], "#CFE3F1", "#F2F2F2"

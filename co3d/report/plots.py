@@ -19,10 +19,6 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from .style import FAMILY_COLORS, INK, MUTED, STYLE, Drawing, color, label
-from .style import LABELS as LABELS  # these four for users of this module
-from .style import family as family
-from .style import save as save
-from .style import target as target
 
 # Names that have no free place around their marker: points to the right, points up, alignment.
 _PUBLISHED_SPOTS = {
