@@ -1,13 +1,17 @@
 """The zoo: exact sizes and stream constants, and every net's stream equal to its clip net."""
 
+import json
+from collections import Counter
+from pathlib import Path
+
 import pytest
 import torch
 from nets import calibrate, run
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 import co3d
-from co3d.measure import complexity
-from co3d.zoo import checkpoints
+from co3d.zoo import checkpoints, specs
 
 # name, window: receptive field, padding, warm-up (paper, table in section 4.3, and derived)
 CONSTANTS = {
@@ -30,12 +34,18 @@ CONSTANTS = {
     ("cor2plus1d_18", 16): (117, 54, 62),
 }
 STRIDES = {"coi3d": 2, "coslowfast_8x8": 4, "coslowfast_4x16": 8, "cor2plus1d": 8}
-# Conv and linear MACs of a clip and a step, results/paper/flops_exact.csv
+# Conv and linear MACs of a clip and a step, results/paper/flops_exact.csv (SlowFast, R(2+1)D
+# streams and XS: counted by us)
 MACS = {
     "x3d_xs": (605_256_512, 152_711_312),
     "x3d_s": (1_962_892_112, 152_711_312),
     "x3d_m": (4_732_468_736, 297_525_776),
     "x3d_l": (18_367_710_176, 1_149_881_456),
+    "slow_8x8_r50": (54_518_382_592, 6_815_514_624),
+    "i3d_8x8_r50": (28_407_660_544, 5_613_305_856),
+    "r2plus1d_18": (40_519_080_960, None),
+    "slowfast_4x16_r50": (36_099_198_976, None),
+    "slowfast_8x8_r50": (65_708_888_064, None),
 }
 PARAMS = {
     "x3d_xs": 3_794_322,
@@ -78,61 +88,192 @@ def test_parameters_are_exact(name):
     assert sum(p.numel() for p in more.parameters()) == record.n_params + features + 1
 
 
+def executed(model, *args):
+    """MACs by torch's own count, on tensors without memory, and what the call returns."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        result = model(*args)
+    return counter.get_total_flops() // 2, result
+
+
 @pytest.mark.parametrize("name", MACS)
 def test_macs_equal_the_exact_counts(name):
-    record = co3d.spec(name)
-    clip = torch.zeros(1, 3, record.frames, record.image_size, record.image_size)
-    assert complexity.macs_clip(co3d.create(name), clip) == MACS[name][0]
-    model = co3d.create(f"co{name}")
-    assert complexity.macs_step(model, clip[:, :, 0]) == MACS[name][1]
-    assert complexity.macs_frame(model, clip[:, :, 0]) == MACS[name][1]
+    """The paper's count of a step is the largest of a period; the mean is what a clip costs."""
+    record, (clip_macs, step_macs) = co3d.spec(name), MACS[name]
+    clip = torch.zeros(1, 3, record.frames, *[record.image_size] * 2, device="meta")
+    assert executed(co3d.create(name).to("meta"), clip)[0] == clip_macs
+    model = co3d.create(f"co{name}").to("meta")
+    seen = clip[:, :, :1].expand(-1, -1, model.receptive_field, -1, -1)
+    state, counts = model.steps(seen)[1], []
+    for _ in range(model.stride):
+        macs, (_, state) = executed(model.step, clip[:, :, 0], state)
+        counts.append(macs)
+    assert step_macs in (max(counts), None)
+    if name.startswith("x3d"):  # whose gates work once per frame in the place of once per clip
+        assert counts == [step_macs]
+    else:
+        head = model.classifier.weight.numel()
+        per_frame = (clip_macs - head) // record.frames
+        assert sum(counts) == per_frame * model.stride + head
 
 
-@pytest.mark.parametrize("name", ["cox3d_mini", "cox3d_xs", "cox3d_s", "cox3d_l"])
-def test_streams_equal_clips(name):
-    """float64 at 1e-10 of the largest logit; the weights make time matter first."""
+@pytest.mark.parametrize("name", MACS)
+def test_parameters_have_the_published_shapes(name):
+    """As in the state dicts that the authors' code builds (SlowFast at 287ec00, torchvision)."""
+    ours = Counter("x".join(map(str, p.shape)) for p in co3d.create(name).parameters())
+    path = Path(__file__).parent / "fixtures/parameter_shapes.json"
+    assert ours == Counter(json.loads(path.read_text())[name])
+
+
+CO = [name for name in co3d.list_models() if co3d.spec(name).continual]
+
+
+def video(model, frames, batch=1):
+    """In the precision of the model, in as few pixels as its strides leave sense in."""
+    dtype = next(model.parameters()).dtype
+    size = 16 if isinstance(model.spec.architecture, specs.R2Plus1D) else 32
+    return torch.randn(batch, 3, frames, size, size, dtype=dtype)
+
+
+def calibrated(model, frames):
+    """In place; two videos of other contrast give the statistics."""
+    contrast = torch.tensor([0.5, 2.0]).view(2, 1, 1, 1, 1)
+    clip = video(model, frames, batch=2)
+    return calibrate(model, contrast.to(clip.dtype) * clip)
+
+
+def near(actual, expected, scale, tolerance=1e-10):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.fixture(scope="module", params=[*CO, "cox3d_mini with window gates"])
+@torch.no_grad()
+def streamed(request):
+    """A continual net in float64, a clip, the columns of its stream, and their scale."""
     torch.manual_seed(0)
-    frames = 12 if name == "cox3d_l" else 20
-    model = co3d.create(name, window=4).double()
-    clip = torch.randn(2, 3, frames, 32, 32, dtype=torch.float64)
-    with torch.no_grad():
-        calibrate(model, clip)
-        whole = model(clip)
-        scale = float(whole.abs().max())
-        assert (model(clip.flip(2)) - whole).abs().max() > 0.05 * scale
-        streamed = run(model, clip, [1, 3, 2])
-    torch.testing.assert_close(streamed[:, :, -1], whole, rtol=0, atol=1e-10 * scale)
+    name, *gate = request.param.split(" with ")
+    model = co3d.create(name, gate="window" if gate else None).double()
+    calibrated(model, max(24, model.window + 8))
+    clip = video(model, model.receptive_field + model.stride + 1)
+    columns = model.steps(clip, end=True)[0]
+    scale = float(columns.abs().max())
+    reversal = (model(clip.flip(2)) - columns[:, :, -1]).abs().max()
+    assert reversal > 0.05 * scale, "time must matter, or nothing below means much"
+    return model, clip, columns, scale
 
 
 @torch.no_grad()
-def test_steady_stream_equals_the_unpadded_net_in_both_precisions():
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
-        torch.manual_seed(0)
-        model = co3d.create("cox3d_s", window=4).to(dtype)
-        clip = torch.randn(1, 3, model.receptive_field + 3, 32, 32, dtype=dtype)
-        calibrate(model, clip)
-        y = run(model, clip, [7], flush=False)[:, :, -1]
-        expected = model(clip[:, :, -model.receptive_field :], pad=False)
-        scale = float(expected.abs().max())
-        torch.testing.assert_close(y, expected, rtol=0, atol=tolerance * scale)
-        first = run(model, clip, [7], flush=False)[:, :, 0]
-        seen = clip[:, :, : model.warmup + 1]
-        assert (first - model(seen)).abs().max() > 1e-3 * scale, "the first output equals neither"
+def test_streams_equal_clips(streamed):
+    """In any chunks, column by column, and the last one is what the clip call gives."""
+    model, clip, columns, scale = streamed
+    assert columns.shape[2] == (clip.shape[2] + model.timing.surplus) // model.stride + 1
+    near(run(model, clip, [1, 1, 5, 23]), columns, scale)
+    near(model.classifier(model.body(clip).flatten(2)), columns, scale)
+    near(model(clip), columns[:, :, -1], scale)
 
 
 @torch.no_grad()
-def test_native_window_on_a_clip_is_the_global_pool_of_the_regular_net():
-    """Equal but for the gate: with the frame gate in both, logits agree."""
-    torch.manual_seed(0)
-    regular = co3d.create("x3d_mini").double()
-    clip = torch.randn(2, 3, 16, 32, 32, dtype=torch.float64)
-    calibrate(regular, clip)
-    twin = co3d.continual(regular, gate="frame", window=16)
-    assert (twin(clip) - regular(clip)).abs().max() > 1e-3, "the gate makes a difference"
+def test_steady_streams_equal_the_unpadded_net(streamed):
+    model, clip, columns, scale = streamed
+    emitted = model.steps(clip)[0].shape[2]
+    assert emitted == (clip.shape[2] - model.warmup - 1) // model.stride + 1
+    start = (emitted - 1) * model.stride - model.padding
+    assert 0 < start <= clip.shape[2] - model.receptive_field
+    seen = clip[:, :, start : start + model.receptive_field]
+    near(columns[:, :, emitted - 1], model(seen, pad=False), scale)
+
+
+@torch.no_grad()
+def test_the_first_output_comes_after_the_warm_up_and_equals_neither(streamed):
+    model, clip, columns, scale = streamed
+    y, state = model.steps(clip[:, :, : model.warmup])
+    assert y is None
+    first, _ = model.step(clip[:, :, model.warmup], state)
+    near(first, columns[:, :, 0], scale)
+    padded = model(clip[:, :, : model.warmup + 1])
+    unpadded = model(clip[:, :, : model.receptive_field], pad=False)
+    for other in (padded, unpadded):
+        assert (first - other).abs().max() > 1e-3 * scale
+
+
+@torch.no_grad()
+def test_strided_predictions_are_among_the_dense_ones(streamed):
+    model, clip, columns, scale = streamed
+    dense = co3d.continual(model, dense=True)
+    assert dense.stride == 1 and dense.window == model.window
+    if model.stride == 1:
+        assert repr(dense) == repr(model)
+        return
+    every = run(dense, clip, [1, 30])
+    assert every.shape[2] == clip.shape[2] + model.timing.surplus + 1
+    near(every[:, :, :: model.stride], columns, scale)
+    last = dense.steps(clip)[0][:, :, -1]
+    near(last, model(clip[:, :, -model.receptive_field :], pad=False), scale)
+
+
+FLOAT32 = {
+    **dict.fromkeys(("coslow_8x8_r50", "coi3d_8x8_r50", "coslowfast_8x8_r50"), 1e-4),
+    **{"cor2plus1d_18": 1e-4, "cox3d_s": 1e-4, "cox3d_l": 3e-4},
+}
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+@torch.no_grad()
+def test_in_single_precision(name):
+    model = co3d.create(name)
+    calibrated(model, max(24, model.window))
+    skip = -model.padding % model.stride  # so that an output comes at the last frame
+    clip = video(model, model.receptive_field + skip)
+    columns = run(model, clip, [1, 20, 41])
+    tolerance = {"scale": float(columns.abs().max()), "tolerance": FLOAT32[name]}
+    near(columns, model.classifier(model.body(clip).flatten(2)), **tolerance)
+    near(model.steps(clip)[0][:, :, -1], model(clip[:, :, skip:], pad=False), **tolerance)
+
+
+@torch.no_grad()
+def test_a_net_with_window_gates_forgets_after_its_receptive_field():
+    model = calibrated(co3d.create("cox3d_mini", window=4, gate="window").double(), 24)
+    assert model.receptive_field == 20 + 4 * 3 and model.warmup == 20 - 8 - 1
+    clip = video(model, model.receptive_field + 3)
+    clip[:, :, 1] = float("nan")
+    finite = model.steps(clip)[0].isfinite().all(1)[0]
+    seen = torch.arange(len(finite)) + model.warmup - 1  # frames since the bad one
+    assert finite.tolist() == (seen >= model.receptive_field).tolist()
+    with_frames = co3d.continual(model, gate="frame")
+    assert (with_frames(clip[:, :, 2:]) - model(clip[:, :, 2:])).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", [spec for spec in co3d.list_models() if not spec.startswith(("co", "x3d"))]
+)
+@torch.no_grad()
+def test_native_window_on_a_clip_is_the_global_pool_of_the_regular_net(name):
+    """For SlowFast only where it samples the slow frames as a stream does, not as published."""
+    regular = calibrated(co3d.create(name).double(), co3d.spec(name).frames)
+    clip = video(regular, co3d.spec(name).frames)
+    twin = co3d.continual(regular, window=co3d.spec(name).frames)
+    expected = regular(clip)
+    scale = float(expected.abs().max())
+    assert (regular(clip.flip(2)) - expected).abs().max() > 0.05 * scale
+    if name.startswith("slowfast"):
+        assert (twin(clip) - expected).abs().max() > 1e-2 * scale
+        regular.body.paths.sampling = "stride"
+        expected = regular(clip)
+    near(twin(clip), expected, scale)
+
+
+@pytest.mark.parametrize("name", ["x3d_mini", "x3d_s"])
+@torch.no_grad()
+def test_native_window_equals_the_regular_net_but_for_the_gate(name):
+    frames = co3d.spec(name).frames
+    regular = calibrated(co3d.create(name).double(), frames)
+    clip = video(regular, frames)
+    twin = co3d.continual(regular, gate="frame", window=frames)
+    scale = float(regular(clip).abs().max())
+    assert (twin(clip) - regular(clip)).abs().max() > 1e-3 * scale, "the gate makes a difference"
     for module in regular.modules():
         if isinstance(module, co3d.nn.SqueezeExcite):
             module.gate = "frame"
-    torch.testing.assert_close(twin(clip), regular(clip), rtol=0, atol=1e-10)
+    near(twin(clip), regular(clip), scale)
 
 
 def test_unknown_names_list_the_nearest():
