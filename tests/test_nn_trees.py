@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from nets import run
 from torch import nn
-from trees import clip, conv, forward, lengths, trees
+from trees import clip, conv, forward, lengths, path_plans, trees, two_path
 
 import co3d.nn as co
 
@@ -83,6 +83,19 @@ def test_always_emitting_streams_agree_once_the_past_is_real(tree, fill, lengths
     assert y.shape[2] == len(range(tree.warmup % tree.stride, x.shape[2], tree.stride))
     settled = run(tree, x, flush=False)[:, :, -1]
     torch.testing.assert_close(y[:, :, -1], settled, rtol=0, atol=1e-10)
+
+
+@given(st.one_of(trees, path_plans().map(two_path)))
+def test_always_emitting_streams_keep_their_phase(tree):
+    """Where strided branches join, the first output alone may come late, by less than a stride."""
+    frames, stride = 3 * tree.stride + 2, tree.stride
+    state, came = tree.begin(emit="always"), []
+    for number, frame in enumerate(clip(frames).unbind(2)):
+        y, state = tree.step(frame, state)
+        came += [] if y is None else [number]
+    due = list(range(tree.warmup % stride, frames, stride))
+    assert came[1:] == due[1:] and due[0] <= came[0] < due[1]
+    assert stride > 1 or came[0] == 0
 
 
 @given(trees)

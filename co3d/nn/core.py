@@ -102,7 +102,8 @@ class Continual:
                 or "replicate" (copies of each layer's first input).
             emit: "valid" holds outputs back until the padded clip net would have them; "always"
                 emits from the first frame on, or the first of its phase behind a stride (for the
-                paper's study of the start-up).
+                paper's study of the start-up). Where strided branches join, the first output waits
+                until each of them has seen a frame of its phase, less than a stride.
 
         Raises:
             ValueError: for another fill or emit, if a module inside has no step, or if one that
