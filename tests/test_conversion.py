@@ -76,10 +76,20 @@ def test_refusals_have_a_path_and_a_reason_and_parts_are_looked_at():
 def test_a_tree_can_be_refused_though_its_layers_convert():
     report = co3d.report(nn.Sequential(nn.Linear(3, 3)).eval(), CLIP)
     assert [(layer.path, layer.becomes) for layer in report.layers] == [
-        ("0", "Linear"),
         ("the root", None),
+        ("0", "Linear"),
     ]
     assert "expected Flatten before the Linear at 0" in report.refused[0].reason
+
+
+def test_a_part_of_a_torch_class_without_a_twin():
+    with pytest.raises(TypeError, match="ModuleDict at 1: it has no continual form"):
+        co3d.continual(nn.Sequential(nn.ReLU(), nn.ModuleDict()))
+    hooked = nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())
+    hooked[0].register_forward_hook(lambda module, args, y: y)
+    layers = co3d.report(hooked.eval(), CLIP).layers
+    assert [layer.path for layer in layers] == ["0", "0.0", "1"]
+    assert "with forward hooks" in layers[0].reason and not layers[1].reason
 
 
 def test_zoo_nets():

@@ -18,7 +18,6 @@ _LEAVES |= {leaf: leaf for leaf in (*_COUNTERPARTS, temporal.Delay, temporal.Sub
 _LEAVES |= {leaf: leaf for leaf in (pool.RunningWindow, blocks.SqueezeExcite)}
 _TREES = {
     nn.Sequential: blocks.Sequential,
-    nn.ModuleDict: nn.ModuleDict,
     blocks.Sequential: blocks.Sequential,
     blocks.Parallel: blocks.Parallel,
     blocks.Residual: blocks.Residual,
@@ -57,10 +56,7 @@ def continual(
         TypeError: for a module of another class, named with its path.
         ValueError: for a layer that cannot be stepped, named with its path and the reason.
     """
-    conversion = _Conversion(gate, window)
-    if type(module) is nn.Sequential:
-        _check_flattened(module)
-    twin = conversion(module)
+    twin = _Conversion(gate, window)(module)
     return _Dense()(twin) if dense else twin
 
 
@@ -81,39 +77,9 @@ def survey(
     Takes the arguments of `continual`, or in the place of a window the frames of the clips that
     global pools now see whole. Of a module with a forward of its own, the parts follow.
     """
-    conversion, outcomes = _Conversion(gate, window, frames), []
-
-    def visit(part: nn.Module, path: str, before: Timing) -> Any:
-        tree = type(part) in _TREES and not part._forward_hooks and not part._forward_pre_hooks
-        known = len(outcomes)
-        if tree:
-            visit_parts(part, path, before)
-        try:
-            if not path and type(part) is nn.Sequential:
-                _check_flattened(part)
-            twin = conversion(part, path, before)
-        except (TypeError, ValueError) as error:
-            if not any(outcome.reason for outcome in outcomes[known:]):
-                reason = str(error).rpartition(f"{named_at(part, path)}: ")[2]
-                outcomes.append(Outcome(path or "the root", type(part).__name__, None, reason))
-                visit_parts(part, path, before) if not tree else None
-            return None
-        if not tree:
-            kind = type(part).__name__
-            outcomes.append(Outcome(path or "the root", kind, type(twin).__name__, None))
-        return twin
-
-    def visit_parts(part: nn.Module, path: str, before: Timing) -> None:
-        for name, child in part._modules.items():
-            if child is not None:
-                slow = isinstance(part, twopath.TwoPath) and name == "slow"
-                start = before.then(part.sample.timing) if slow else before
-                twin = visit(child, f"{path}.{name}".lstrip("."), start)
-                if isinstance(part, nn.Sequential) and isinstance(twin, Continual):
-                    before = before.then(twin.timing)
-
-    twin = visit(module, "", Timing())
-    return tuple(outcomes), twin
+    conversion = _Survey(gate, window, frames)
+    twin = conversion(module)
+    return tuple(conversion.outcomes), twin
 
 
 class _Walk:
@@ -139,21 +105,23 @@ class _Walk:
         return twin.timing
 
     def _tree(self, module: nn.Module, path: str, before: Timing) -> nn.Module:
+        return _twin(module, _TREES[type(module)], self._parts(module, path, before))
+
+    def _parts(self, module: nn.Module, path: str, before: Timing) -> dict[str, Any]:
         parts = {}
         for name, part in module._modules.items():
+            where, start = f"{path}.{name}".lstrip("."), before
             if part is None:
                 parts[name] = None
-                continue
-            where, start = f"{path}.{name}".lstrip("."), before
-            if isinstance(module, twopath.TwoPath) and name == "slow":
-                start = before.then(module.sample.timing)
-            if isinstance(module, twopath.TwoPath) and name == "lateral":
+            elif isinstance(module, twopath.TwoPath) and name == "lateral":
                 parts[name] = self._laterals(module, where, before)
             else:
+                if isinstance(module, twopath.TwoPath) and name == "slow":
+                    start = before.then(module.sample.timing)
                 parts[name] = self(part, where, start)
             if isinstance(module, nn.Sequential):
                 before = before.then(self.timing_of(part, parts[name]))
-        return _twin(module, _TREES[type(module)], parts)
+        return parts
 
     def _laterals(self, paths: twopath.TwoPath, path: str, before: Timing) -> nn.ModuleDict:
         """Each one is behind its stage of the fast path."""
@@ -181,6 +149,8 @@ class _Conversion(_Walk):
             if type(module).__module__.startswith("torch.nn."):
                 why = "it has no continual form"
             raise TypeError(f"expected layers with a continual form, given {where}: {why}")
+        if not path and type(module) is nn.Sequential:
+            _check_flattened(module)
         twin = super().__call__(module, path, before)
         if isinstance(twin, twopath.TwoPath):
             twin.sampling = "stride"  # a stream cannot know where its end will be
@@ -226,6 +196,39 @@ class _Conversion(_Walk):
                 f"{self.window}"
             )
         return self.window // stride
+
+
+class _Survey(_Conversion):
+    """A conversion that writes down refusals, with None in the place of a twin, and goes on."""
+
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
+        self.outcomes: list[Outcome] = []
+
+    def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
+        known, kind = len(self.outcomes), type(module).__name__
+        try:
+            twin = super().__call__(module, path, before)
+        except (TypeError, ValueError) as error:
+            if not any(outcome.reason for outcome in self.outcomes[known:]):
+                reason = str(error).rpartition(f"{named_at(module, path)}: ")[2]
+                self.outcomes.append(Outcome(path or "the root", kind, None, reason))
+                if type(module) not in _LEAVES and len(self.outcomes) == known + 1:
+                    self._parts(module, path, before)
+            return None
+        if type(module) in _LEAVES:
+            self.outcomes.append(Outcome(path or "the root", kind, type(twin).__name__, None))
+        return twin
+
+    def timing_of(self, part: nn.Module, twin: nn.Module | None) -> Timing:
+        return Timing() if twin is None else twin.timing
+
+    def _tree(self, module: nn.Module, path: str, before: Timing) -> nn.Module:
+        known = len(self.outcomes)
+        parts = self._parts(module, path, before)
+        if any(outcome.reason for outcome in self.outcomes[known:]):
+            raise _Refused("a part of it does not convert")
+        return _twin(module, _TREES[type(module)], parts)
 
 
 class _Dense(_Walk):
