@@ -1,9 +1,7 @@
-"""What tests of networks share: chunks, calibrated normalisation, streams run to their end."""
+"""What tests of networks share: chunks, and streams run to their end."""
 
 import torch
 from torch import Tensor
-
-from co3d.measure.equivalence import calibrate as calibrate  # for tests that import from here
 
 
 def chunks(x: Tensor, lengths: list[int]) -> list[Tensor]:

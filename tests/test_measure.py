@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from nets import calibrate
 
 import co3d
 from co3d.data import synthetic
 from co3d.measure import accuracy
+from co3d.measure.equivalence import calibrate
 from co3d.measure.metrics import top_k, wilson
 from co3d.zoo import checkpoints
 from co3d.zoo.checkpoints import Weights

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from nets import calibrate, run
+from nets import run
 from torch import nn
 
 import co3d
 import co3d.nn as co
+from co3d.measure.equivalence import calibrate
 
 
 def plain_net():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from nets import calibrate, run
+from nets import run
 from torch import nn
 from trees import CHANNELS, clip, close, conv, convs, forward, lengths, path_plans, trees, two_path
 
 import co3d
 import co3d.nn as co
+from co3d.measure.equivalence import calibrate
 
 
 def dense_twin(tree):

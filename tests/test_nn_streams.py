@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import calibrate, run
+from nets import run
 
 import co3d
 import co3d.nn as co
+from co3d.measure.equivalence import calibrate
 
 
 @pytest.fixture(scope="module")

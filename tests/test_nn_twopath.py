@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from nets import calibrate, run
+from nets import run
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from trees import clip, close, conv, forward, lengths, path_plans, two_path
 
 import co3d
 import co3d.nn as co
+from co3d.measure.equivalence import calibrate
 
 plans = path_plans()
 with_laterals = path_plans(always_lateral=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from nets import calibrate, run
+from nets import run
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import co3d
+from co3d.measure.equivalence import calibrate
 from co3d.zoo import checkpoints, specs
 
 # name, window: receptive field, padding, warm-up (paper, table in section 4.3, and derived)
