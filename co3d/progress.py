@@ -8,6 +8,8 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def bar(items: Iterable[T], name: str, total: int | None = None, shown: bool = True) -> Iterable[T]:
+def bar(
+    items: Iterable[T], name: str, total: int | None = None, shown: bool = True, unit: str = "it"
+) -> Iterable[T]:
     """The items, with a bar while they are taken if `shown` and standard error is a terminal."""
-    return tqdm(items, name, total, disable=None if shown else True)
+    return tqdm(items, name, total, unit=unit, disable=None if shown else True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 PAPER = "https://arxiv.org/abs/2106.00050"
 SLOWFAST_CODE = "https://github.com/facebookresearch/SlowFast"
+FILES = "https://dl.fbaipublicfiles.com"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,29 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Weights that the authors of a network published.
+
+    Attributes:
+        training_data: the name to ask for them by.
+        channel_order: of the input that they expect; image size, mean and std are the model's.
+        scores: what makes scores of the logits, "sigmoid" where a video has several labels.
+        licence: of the repository that publishes them.
+        sha256: of the file, or its first digits, where its authors say so.
+        mebibytes: likewise.
+    """
+
+    training_data: str
+    url: str
+    num_classes: int = 400
+    channel_order: str = "rgb"
+    scores: str = "softmax"
+    licence: str = "Apache-2.0"
+    sha256: str = ""
+    mebibytes: float | None = None
+
+
+@dataclass(frozen=True)
 class Spec:
     """Everything that is known of a model.
 
@@ -110,7 +134,8 @@ class Spec:
         gate: what its squeeze-and-excitation averages over, None if it has none.
         weights: name of the model whose weights it uses (its regular twin's for a continual net).
         n_params: parameters with `num_classes` classes.
-        licence: of the published weights.
+        paper, source: of the clip net, the code being that of its authors.
+        checkpoints: the published weights, the same for a continual net as for its twin.
     """
 
     name: str
@@ -127,14 +152,20 @@ class Spec:
     continual: bool = False
     window: int | None = None
     gate: str | None = None
+    paper: str = ""
     source: str = SLOWFAST_CODE
-    licence: str = "Apache-2.0"
+    checkpoints: tuple[Checkpoint, ...] = ()
     published: tuple[Published, ...] = ()
 
     @property
     def native_fps(self) -> float:
         """Frames per second that the weights were trained at."""
         return 30 / self.frame_interval
+
+    def checkpoint(self, training_data: str) -> Checkpoint | None:
+        """The published weights of that name; None if there are none."""
+        found = (one for one in self.checkpoints if one.training_data == training_data)
+        return next(found, None)
 
 
 def _x3d(blocks: tuple[int, int, int, int]) -> X3D:
@@ -156,10 +187,20 @@ _SLOWFAST_MINI = SlowFast(
 )
 
 
-def _clip_net(name, architecture, frames, interval, image_size, params, *published, **more) -> Spec:
-    sizes = (name, architecture, frames, interval, image_size, 400, params, name)
+_X3D_PAPER, _SLOWFAST_PAPER, _I3D_PAPER, _R2PLUS1D_PAPER = (
+    f"https://arxiv.org/abs/{number}"
+    for number in ("2004.04730", "1812.03982", "1705.07750", "1711.11248")
+)
+
+
+def _clip_net(name, architecture, sizes, params, *published, weights, paper, **more) -> Spec:
+    """A net of clips of `sizes`: frames, their interval, pixels; `weights` if a path at FILES."""
+    if isinstance(weights, str):
+        weights = (Checkpoint("kinetics400", f"{FILES}/{weights}"),)
     published = tuple(Published(*figures) for figures in published)
-    return Spec(*sizes, gate=_gate(architecture), published=published, **more)
+    gate = _gate(architecture)
+    more |= {"gate": gate, "paper": paper, "checkpoints": weights, "published": published}
+    return Spec(name, architecture, *sizes, 400, params, name, **more)
 
 
 def _mini(name, architecture, params) -> Spec:
@@ -171,28 +212,73 @@ def _gate(architecture) -> str | None:
     return "clip" if isinstance(architecture, X3D) else None
 
 
+_SLOW_WEIGHTS = (
+    Checkpoint("kinetics400", f"{FILES}/pytorchvideo/model_zoo/kinetics/SLOW_8x8_R50.pyth"),
+    Checkpoint(
+        *("charades", f"{FILES}/pytorchvideo/model_zoo/charades/SLOW_8x8_R50.pyth", 157),
+        channel_order="bgr",
+        scores="sigmoid",
+    ),
+)
+_R2PLUS1D_WEIGHTS = (
+    Checkpoint(
+        *("kinetics400", "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"),
+        licence="BSD-3-Clause",
+        sha256="91a641e6",
+        mebibytes=120.318,
+    ),
+)
 _CLIP_NETS = (
-    _clip_net("x3d_xs", _X3D, 4, 12, 160, 3_794_322, (59.37, 0.64, 4)),
-    _clip_net("x3d_s", _X3D, 13, 6, 160, 3_794_322, (64.71, 2.06, 13)),
-    _clip_net("x3d_m", _X3D, 16, 5, 224, 3_794_322, (67.24, 4.97, 16)),
-    _clip_net("x3d_l", _X3D_L, 16, 5, 312, 6_153_432, (69.29, 19.17, 16)),
-    _clip_net("slow_8x8_r50", _SLOW, 8, 8, 256, 32_454_096, (67.42, 54.87, 8)),
-    _clip_net("i3d_8x8_r50", _I3D, 8, 8, 224, 28_043_472, (63.98, 28.61, 8)),
+    _clip_net(
+        *("x3d_xs", _X3D, (4, 12, 160), 3_794_322, (59.37, 0.64, 4)),
+        weights="pyslowfast/x3d_models/x3d_xs.pyth",
+        paper=_X3D_PAPER,
+    ),
+    _clip_net(
+        *("x3d_s", _X3D, (13, 6, 160), 3_794_322, (64.71, 2.06, 13)),
+        weights="pyslowfast/x3d_models/x3d_s.pyth",
+        paper=_X3D_PAPER,
+    ),
+    _clip_net(
+        *("x3d_m", _X3D, (16, 5, 224), 3_794_322, (67.24, 4.97, 16)),
+        weights="pyslowfast/x3d_models/x3d_m.pyth",
+        paper=_X3D_PAPER,
+    ),
+    _clip_net(
+        *("x3d_l", _X3D_L, (16, 5, 312), 6_153_432, (69.29, 19.17, 16)),
+        weights="pyslowfast/x3d_models/x3d_l.pyth",
+        paper=_X3D_PAPER,
+    ),
+    _clip_net(
+        *("slow_8x8_r50", _SLOW, (8, 8, 256), 32_454_096, (67.42, 54.87, 8)),
+        weights=_SLOW_WEIGHTS,
+        paper=_SLOWFAST_PAPER,
+    ),
+    _clip_net(
+        *("i3d_8x8_r50", _I3D, (8, 8, 224), 28_043_472, (63.98, 28.61, 8)),
+        weights="pyslowfast/model_zoo/kinetics400/I3D_8x8_R50.pkl",
+        paper=_I3D_PAPER,
+    ),
     _clip_net(
         *("slowfast_4x16_r50", SlowFast(_SLOW, _FAST, alpha=8, fusion_kernel=5)),
-        *(32, 2, 256, 34_480_216, (67.06, 36.46, 32)),
+        *((32, 2, 256), 34_480_216, (67.06, 36.46, 32)),
+        weights="pyslowfast/model_zoo/kinetics400/SLOWFAST_4x16_R50.pkl",
+        paper=_SLOWFAST_PAPER,
     ),
     _clip_net(
         *("slowfast_8x8_r50", SlowFast(_SLOW, _FAST, alpha=4, fusion_kernel=7)),
-        *(32, 2, 256, 34_566_488, (68.45, 66.25, 32)),
+        *((32, 2, 256), 34_566_488, (68.45, 66.25, 32)),
+        weights="pyslowfast/model_zoo/kinetics400/SLOWFAST_8x8_R50.pkl",
+        paper=_SLOWFAST_PAPER,
     ),
     _clip_net(
-        *("r2plus1d_18", R2Plus1D(45, (64, 128, 256, 512)), 16, 2, 112, 31_505_325),
+        *("r2plus1d_18", R2Plus1D(45, (64, 128, 256, 512)), (16, 2, 112), 31_505_325),
         *((59.29, 40.71, 16), (53.52, 20.35, 8)),
+        weights=_R2PLUS1D_WEIGHTS,
+        paper=_R2PLUS1D_PAPER,
         mean=(0.43216, 0.394666, 0.37645),
         std=(0.22803, 0.22145, 0.216989),
         source="https://github.com/pytorch/vision",
-        licence="BSD-3-Clause",
     ),
     _mini("x3d_mini", _X3D_MINI, 63_040),
     _mini("slow_mini", _SLOW_MINI, 65_556),

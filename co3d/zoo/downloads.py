@@ -1,0 +1,133 @@
+"""Published weights, fetched once into CACHE_PATH/weights, pinned and verified ever after.
+
+The first file of a name pins its sha256 in weights.lock.json: nobody publishes the hashes.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..paths import cache_path
+from . import files, web
+from .specs import SPECS, Checkpoint, Spec, spec
+
+LOCK = "weights.lock.json"
+
+
+def published(
+    names: Iterable[str] = (), training_data: str | None = None
+) -> list[tuple[Spec, Checkpoint]]:
+    """Models, each with one of its published weights: those of `names`, or all.
+
+    Raises:
+        ValueError: for an unknown name, or where nobody publishes such weights.
+    """
+    names = tuple(names)
+    found = {}
+    for record in (spec(spec(name).weights) for name in names or SPECS):
+        some = [w for w in record.checkpoints if training_data in (None, w.training_data)]
+        if names and not some:
+            kind = f"no {training_data}" if training_data and record.checkpoints else "no"
+            raise ValueError(f"{kind} weights are published for {record.name}")
+        found |= {(record, weights): None for weights in some}
+    return list(found)
+
+
+def place(record: Spec, weights: Checkpoint) -> Path:
+    """Where the file is, or will be."""
+    suffix = Path(urlsplit(weights.url).path).suffix
+    return cache_path() / "weights" / f"{record.weights}.{weights.training_data}{suffix}"
+
+
+def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
+    """The verified file of published weights, downloaded if it is not there.
+
+    Args:
+        sha256: what the file must have, where the caller knows.
+
+    Raises:
+        ConnectionError: if nobody answers, the answer is an error, or was cut off.
+        ValueError: if the file is no weights or other ones than before or expected, or its
+            address, a redirection or its size is not acceptable.
+        OSError: if the disk is full or the lock file cannot be read.
+    """
+    path = place(record, weights)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if not path.is_file():  # else another process has brought it meanwhile
+                _download(record, weights, sha256, path)
+                return path
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _verify(path, path.name, digest, weights, sha256)
+    return path
+
+
+def _download(record: Spec, weights: Checkpoint, sha256: str, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        digest = web.receive(weights.url, part, weights.mebibytes)
+    except KeyboardInterrupt:
+        print(f"{part} keeps what came: run the command again, it resumes", file=sys.stderr)
+        raise
+    except web.UnreachableError as error:
+        raise ConnectionError(
+            f"{error}: run `co3d download weights {record.name}` where there is a network, or "
+            f"copy the file to {path}"
+        ) from None
+    try:
+        _verify(part, path.name, digest, weights, sha256)
+    except ValueError:
+        web.forget(part)
+        raise
+    os.replace(part, path)
+    web.forget(part)
+
+
+def _verify(file: Path, name: str, digest: str, weights: Checkpoint, sha256: str) -> None:
+    """Refuses what is no weights or not the expected ones; pins what has no pin yet."""
+    try:
+        files.sniff(file)
+    except ValueError as error:
+        raise ValueError(f"{name} from {weights.url} {error}") from None
+    lock = file.with_name(LOCK)
+    _agree(name, digest, sha256, "asked for")
+    _agree(name, digest, weights.sha256, "published by its authors")
+    if name not in _pins(lock):
+        with _alone(lock):
+            pin = {"url": weights.url, "sha256": digest, "bytes": file.stat().st_size}
+            pin["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
+            new = lock.with_name(lock.name + ".part")
+            new.write_text(json.dumps({name: pin} | _pins(lock), indent=2) + "\n", "utf-8")
+            os.replace(new, lock)
+    why = f"pinned in {lock}: delete that file and download it again, or, if you trust it, "
+    _agree(name, digest, _pins(lock)[name]["sha256"], f"{why}delete its entry there")
+
+
+def _agree(name: str, digest: str, wanted: str, why: str) -> None:
+    if not digest.startswith(wanted.lower()):
+        raise ValueError(f"{name} has sha256 {digest}, not {wanted} as {why}")
+
+
+def _pins(lock: Path) -> dict[str, dict]:
+    try:
+        pins = json.loads(lock.read_text("utf-8")) if lock.is_file() else {}
+        return {name: {**pin, "sha256": str(pin["sha256"])} for name, pin in pins.items()}
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise OSError(f"{lock} cannot be read: repair or delete it") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time; others wait."""
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,232 @@
+"""Files over https: bounded, resumed where they broke off, never redirected elsewhere.
+
+Plain http is for loopback addresses only. It knows nothing of models.
+"""
+
+import hashlib
+import ipaddress
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from ..progress import bar
+
+TIMEOUT_S = 30  # of silence
+CAP = 2**30  # bytes of a file; the largest published one has a quarter of that
+BLOCK = 2**20
+AGENT = "co3d (companion of arXiv:2106.00050)"
+
+
+class UnreachableError(ConnectionError):
+    """No answer at all."""
+
+
+class _CutError(ConnectionError):
+    """An answer that broke off."""
+
+
+def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
+    """Brings a file, or what is missing of it, into `part`; returns the sha256 of the whole.
+
+    Beside `part` lies `part`.json with the validator of what it holds; the caller renames `part`.
+
+    Args:
+        mebibytes: the size that is known of the file.
+
+    Raises:
+        UnreachableError: if nobody answers.
+        ConnectionError: if the answer is an error, or was cut off: then `part` stays.
+        ValueError: if the address, a redirection or the size is not acceptable.
+        OSError: if the disk is too full.
+    """
+    response, have = _ask(url, part)
+    with response:
+        left, validator = response.length, _validator(response)
+        total = None if left is None else have + left
+        _check_size(url, total, mebibytes)
+        _check_room(part, left or 0)
+        if not have:
+            part.write_bytes(b"")
+            _note(part).write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        blocks, limit, reason = _blocks(response, left), CAP if total is None else total, ""
+        with part.open("ab") as file:
+            try:
+                for block in bar(blocks, part.stem, left and -(-left // BLOCK), unit="MiB"):
+                    digest.update(block)
+                    have += file.write(block)
+                    if have > limit:
+                        break
+            except _CutError as error:
+                reason = str(error)
+    if have > limit:
+        forget(part)
+        raise ValueError(f"{url} sends more than {limit:,} bytes: refused")
+    if reason or have < (total or 0):
+        how = "resumes" if validator else "starts anew"
+        of = f"{have:,} of {total:,} bytes" if total else f"{have:,} bytes"
+        of += f" ({reason})" if reason else ""
+        raise ConnectionError(f"{url} was cut off at {of}: run the command again, it {how}")
+    return digest.hexdigest()
+
+
+def size(url: str) -> int | None:
+    """Bytes behind an address, None if it does not say; by HEAD, else by a GET of one byte.
+
+    Raises:
+        ConnectionError, ValueError: as `receive`.
+    """
+    try:
+        with _open(url, method="HEAD") as response:
+            length = response.headers.get("Content-Length", "")
+    except HTTPError as error:
+        error.close()
+        with _told(url), _open(url, {"Range": "bytes=0-0"}) as response:
+            whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+            length = whole or response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def forget(part: Path) -> None:
+    """Removes what is left of a download."""
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
+
+
+def _ask(url: str, part: Path) -> tuple[HTTPResponse, int]:
+    """The response and after how many bytes of the file it starts, 0 to begin anew."""
+    have = part.stat().st_size if part.is_file() else 0
+    validator = _noted(part, url)
+    with _told(url):
+        if have and validator:
+            try:
+                response = _open(url, {"Range": f"bytes={have}-", "If-Range": validator})
+            except HTTPError as error:
+                if error.code != 416:  # there is nothing behind these bytes
+                    raise
+                error.close()
+            else:
+                if response.status == 200:
+                    return response, 0
+                start = response.headers.get("Content-Range", "")
+                if start.startswith(f"bytes {have}-") and _validator(response) == validator:
+                    return response, have
+                response.close()
+        response = _open(url)
+    if response.status != 200:
+        response.close()
+        raise ConnectionError(f"{url} answers {response.status}, not the file")
+    return response, 0
+
+
+def _blocks(response: HTTPResponse, left: int | None) -> Iterator[bytes]:
+    """What arrives, and what comes beyond the `left` bytes that were declared."""
+    response.length = None  # else http.client hides what comes beyond
+    while True:
+        over = left is not None and left <= 0
+        try:
+            block = response.read(1 if over else min(BLOCK, left or BLOCK))
+        except (OSError, HTTPException) as error:
+            if over:  # a server that does not close the line, as it was asked to
+                return
+            raise _CutError(_reason(error)) from None
+        if not block:
+            return
+        left = None if left is None else left - len(block)
+        yield block
+
+
+def _check_size(url: str, total: int | None, mebibytes: float | None) -> None:
+    if (total or 0) > CAP:
+        raise ValueError(f"{url} has {total:,} bytes, more than {CAP:,}: refused")
+    if total and mebibytes and abs(total / 2**20 - mebibytes) > 0.01:
+        raise ValueError(f"{url} has {total / 2**20:.3f} MiB instead of {mebibytes}: refused")
+
+
+def _check_room(part: Path, left: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if left > free:
+        raise OSError(f"{part.stem} needs {left:,} bytes more, the disk has {free:,} free")
+
+
+def _open(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> HTTPResponse:
+    """Opens an address; an HTTPError passes, everything else is a sentence."""
+    _permit(url)
+    direct = [ProxyHandler({})] if _loopback(url) else []
+    request = Request(url, headers={"User-Agent": AGENT, **(headers or {})}, method=method)
+    try:
+        return build_opener(_Redirects, *direct).open(request, timeout=TIMEOUT_S)
+    except HTTPError:
+        raise
+    except (URLError, OSError, HTTPException) as error:
+        host = urlsplit(url).netloc
+        raise UnreachableError(f"cannot reach {host} ({_reason(error)})") from None
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """An HTTPError as a sentence."""
+    try:
+        yield
+    except HTTPError as error:
+        error.close()
+        reason = " ".join(str(error.reason).split())
+        raise ConnectionError(f"{url} answers {error.code} {reason}") from None
+
+
+class _Redirects(HTTPRedirectHandler):
+    def redirect_request(self, request, fp, code, message, headers, url):
+        try:
+            _permit(url, request.full_url)
+        except ValueError:
+            fp.close()
+            raise
+        return super().redirect_request(request, fp, code, message, headers, url)
+
+
+def _permit(url: str, before: str = "") -> None:
+    """Refuses all but https, and http on this machine unless it comes `before` by https."""
+    scheme = urlsplit(url).scheme
+    if scheme != "https" and (scheme != "http" or not _loopback(url) or before[:6] == "https:"):
+        come = f"{before} leads to {url}" if before else url
+        raise ValueError(f"{come}: only https is fetched")
+
+
+def _loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    return getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+
+
+def _validator(response: HTTPResponse) -> str:
+    """What If-Range takes: a strong ETag, else the date."""
+    etag = response.headers.get("ETag", "")
+    weak = not etag or etag.startswith("W/")
+    return response.headers.get("Last-Modified", "") if weak else etag
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _noted(part: Path, url: str) -> str:
+    """The validator of what `part` holds, "" if it is not of this address or unknown."""
+    try:
+        note = json.loads(_note(part).read_text("utf-8"))
+        return str(note["validator"]) if note["url"] == url else ""
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
