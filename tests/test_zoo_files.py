@@ -345,8 +345,11 @@ HOSTILE = {
         "encodes more text than it holds",
     ),
     "list again and again": (
-        b"\x80\x02](" + b"))" * DEEP + b"eq\x00ccollections\nOrderedDict\nq\x01h\x01h\x00\x85R.",
-        "damaged",
+        b"".join(
+            [b"\x80\x02K\x01N\x86q\x02](" + b"h\x02" * DEEP + b"eq\x00"]
+            + [b"ccollections\nOrderedDict\nq\x01(" + b"h\x01h\x00\x85R" * 999 + b"t."]
+        ),
+        "more objects than any weights",
     ),
 }
 

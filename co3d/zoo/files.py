@@ -55,18 +55,14 @@ def read(path: Path) -> Contents:
     if not path.exists():
         raise FileNotFoundError(f"there is no weights file {path}")
     try:
-        format = sniff(path)
-        found = _READERS[format](path)
-        metadata = {}
-        if format == "safetensors":
-            found, metadata = found
-        _check(found, path.stat().st_size)
+        contents = _READERS[sniff(path)](path)
+        _check(contents.tensors, path.stat().st_size)
     except Refused as refused:
         raise ValueError(f"{path.name} {refused}") from None
     # Damaged files make the parsers of zip files and torch raise whatever they stumble upon
     except Exception as error:
         raise ValueError(f"{path.name} {DAMAGED}") from error
-    return Contents(format.split()[0], found, metadata)
+    return contents
 
 
 def sniff(path: Path) -> str:
@@ -119,11 +115,12 @@ def _some(keys: list) -> str:
     return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
-def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _safetensors(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())
-            return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in keys}
+            return Contents("safetensors", tensors, file.metadata() or {})
     except SafetensorError as error:
         raise Refused(f"is not a whole safetensors file: {error}") from None
 
@@ -168,7 +165,7 @@ def _natural(number: object) -> int:
     return number
 
 
-def _torch_zip(path: Path) -> dict[str, torch.Tensor]:
+def _torch_zip(path: Path) -> Contents:
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -186,7 +183,7 @@ def _torch_zip(path: Path) -> dict[str, torch.Tensor]:
     return _state(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
 
 
-def _torch(path: Path) -> dict[str, torch.Tensor]:
+def _torch(path: Path) -> Contents:
     """A file as torch wrote them before 1.6: five pickles, then the storages."""
     declared = _Declared(None, path.stat().st_size)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -196,7 +193,7 @@ def _torch(path: Path) -> dict[str, torch.Tensor]:
     return _state(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _state(held: object) -> dict[str, torch.Tensor]:
+def _state(held: object) -> Contents:
     """The weights in what torch wrote, less a prefix that all keys share."""
     for name in ("model_state", "state_dict"):
         if isinstance(held, dict) and name in held:
@@ -214,7 +211,7 @@ def _state(held: object) -> dict[str, torch.Tensor]:
     for prefix in ("module.", "model."):
         if held and all(key.startswith(prefix) for key in held):
             held = {key.removeprefix(prefix): value for key, value in held.items()}
-    return {key: value.detach() for key, value in held.items()}
+    return Contents("torch", {key: value.detach() for key, value in held.items()}, {})
 
 
 class _Type:
@@ -268,7 +265,7 @@ _NUMPY |= {f"{core}._reconstruct": _Array for core in _CORE}
 _NUMPY |= {f"{core}.scalar": _Array.scalar for core in _CORE}
 
 
-def _caffe2(path: Path) -> dict[str, torch.Tensor]:
+def _caffe2(path: Path) -> Contents:
     """The blobs of a pickle, less what only training needs."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         held, room = Reader(data, _NUMPY).load(), len(data)
@@ -288,12 +285,8 @@ def _caffe2(path: Path) -> dict[str, torch.Tensor]:
         if room < 0:
             raise Refused("declares larger arrays than it holds: refused")
         tensors[key] = blob.tensor()
-    return tensors
+    return Contents("caffe2", tensors, {})
 
 
-_READERS = {
-    "safetensors": _safetensors,
-    "torch zip": _torch_zip,
-    "torch": _torch,
-    "caffe2": _caffe2,
-}
+_READERS = {"safetensors": _safetensors, "torch zip": _torch_zip}
+_READERS |= {"torch": _torch, "caffe2": _caffe2}
