@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from nets import run
-from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import co3d
 from co3d.measure.equivalence import calibrate
-from co3d.zoo import checkpoints, specs
+from co3d.zoo import specs
 
 # name, window: receptive field, padding, warm-up (paper, table in section 4.3, and derived)
 CONSTANTS = {
@@ -298,72 +297,3 @@ def test_unknown_names_list_the_nearest():
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         co3d.create(**options)
-
-
-def _saved(path, name="x3d_mini"):
-    model = co3d.create(name)
-    checkpoints.save(model, path, training_data="made", source="a test", licence="none")
-    return model
-
-
-@torch.no_grad()
-def test_saved_weights_serve_both_twins(tmp_path):
-    path = tmp_path / "w.safetensors"
-    saved = _saved(path)
-    clip = torch.randn(1, 3, 16, 48, 48)
-    regular, transform = co3d.load("x3d_mini", path)
-    torch.testing.assert_close(regular(clip), saved(clip))
-    assert transform == co3d.Transform(48, (0.45,) * 3, (0.225,) * 3)
-    assert regular.weights.training_data == "made" and len(regular.weights.sha256) == 64
-    stream, _ = co3d.load("cox3d_mini", str(path), window=32)
-    assert torch.equal(stream.body.conv5.conv.weight, saved.body.conv5.conv.weight)
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-
-
-def _changed(path, change):
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"model": "x3d_mini"})
-
-
-def _nan(tensors):
-    tensors["classifier.bias"][0] = float("nan")
-
-
-def _pop(tensors):
-    tensors["classifier.other"] = tensors.pop("classifier.bias")
-
-
-def _reshape(tensors):
-    tensors["classifier.bias"] = torch.zeros(13)
-
-
-def _halve(tensors):
-    tensors["classifier.bias"] = tensors["classifier.bias"].half()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda p: p.write_bytes(p.read_bytes()[:5000]), "is not a whole safetensors file"),
-        (lambda p: p.write_text("<html>not found</html>"), "is not a whole safetensors file"),
-        (lambda p: _changed(p, _nan), "not finite, in classifier.bias"),
-        (lambda p: _changed(p, _pop), "missing classifier.bias; unexpected classifier.other"),
-        (lambda p: _changed(p, _reshape), r"expected \(12,\) for classifier.bias, given \(13,\)"),
-        (lambda p: _changed(p, _halve), "other types .* classifier.bias is torch.float16"),
-        (lambda p: _saved(p, "x3d_xs"), "expected weights of x3d_mini, given those of x3d_xs"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(tmp_path, spoil, words):
-    path = tmp_path / "w.safetensors"
-    _saved(path)
-    spoil(path)
-    with pytest.raises(ValueError, match=words):
-        co3d.load("x3d_mini", path)
-
-
-def test_weights_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights file"):
-        co3d.load("x3d_mini", tmp_path / "none.safetensors")
-    with pytest.raises(ValueError, match="expected a .safetensors file or weights that come with"):
-        co3d.load("cox3d_m", "kinetics400")

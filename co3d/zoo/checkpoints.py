@@ -1,103 +1,255 @@
-"""Weights in files: safetensors with the name of the model and where the weights come from."""
+"""Weights in files: read in any dialect, written as safetensors with where they come from."""
 
+import functools
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from .specs import spec
+from . import dialects, files
+from .build import create
+from .specs import list_models, spec
 
 SHIPPED = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights of a model come from: part of every result row."""
+    """Where the weights of a model come from: part of every result row.
+
+    Attributes:
+        source: an address or a name.
+        sha256: of the file that was read.
+        dialect: of the file that they come from, one of `dialects.DIALECTS`.
+        notes: what was added or left out on the way, a sentence each.
+        source_sha256: of the file that they come from, if it was converted.
+    """
 
     source: str
     sha256: str
     training_data: str
     licence: str
+    dialect: str = dialects.OURS.name
+    notes: tuple[str, ...] = ()
+    source_sha256: str = ""
 
 
 def shipped(name: str) -> dict[str, Path]:
     """Weights that come with the package, by training data; a continual net has its twin's."""
-    files = SHIPPED.glob(f"{spec(name).weights}.*.safetensors")
-    return {path.name.split(".")[1]: path for path in sorted(files)}
+    found = SHIPPED.glob(f"{spec(name).weights}.*.safetensors")
+    return {path.name.split(".")[1]: path for path in sorted(found)}
 
 
-def save(model: nn.Module, path: Path, *, training_data: str, source: str, licence: str) -> None:
+def save(
+    model: nn.Module,
+    path: Path,
+    *,
+    training_data: str,
+    source: str,
+    licence: str,
+    dialect: str = "",
+    notes: tuple[str, ...] = (),
+    source_sha256: str = "",
+) -> None:
     """Writes the state dict of a zoo model as safetensors, under a temporary name first."""
     record = {"model": model.spec.weights, "training_data": training_data}
     record |= {"source": source, "licence": licence}
+    origin = {"dialect": dialect, "notes": "; ".join(notes), "source_sha256": source_sha256}
+    record |= {key: value for key, value in origin.items() if value}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata=record)
-    os.replace(part, path)
+    try:
+        save_file(tensors, part, metadata=record)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def load_into(model: nn.Module, path: Path) -> Weights:
-    """Copies a safetensors file into a zoo model, strictly, and sets `model.weights`.
+def load_into(
+    model: nn.Module,
+    path: Path,
+    *,
+    new_head: bool = False,
+    expected_sha256: str | None = None,
+    source: str | None = None,
+    training_data: str | None = None,
+    licence: str | None = None,
+) -> Weights:
+    """Copies a weights file of any dialect into a zoo model, strictly; sets `model.weights`.
+
+    Files of X3D-XS, S and M hold the same keys and shapes and cannot be told apart, unless they
+    are ours.
+
+    Args:
+        new_head: whether the classifier stays as it is, for any number of classes.
+        expected_sha256: of the file, or its first 8 or more digits.
+        source, training_data, licence: for `model.weights`; default: what the file says.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file that is no safetensors, is cut short, is of another model, lacks or
-            adds keys, has other shapes or dtypes, or holds numbers that are not finite.
+        ValueError: for a file that is not whole, is not the expected one, is of another model or
+            of one that has no model here, lacks or adds keys, has other shapes, dtypes or classes,
+            or holds numbers that are not finite.
     """
     path = Path(path)
+    if expected_sha256 is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", expected_sha256):
+        raise ValueError(f"expected a sha256 of 8 to 64 digits, given {expected_sha256!r}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no weights file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = file.metadata() or {}
-            _check(model, path, record, file)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is not a whole safetensors file: {error}") from None
-    wanted = model.state_dict()
-    other = [f"{k} is {v.dtype}" for k, v in tensors.items() if v.dtype != wanted[k].dtype]
-    if other:
-        raise ValueError(f"{path.name} holds numbers of other types than expected: {_some(other)}")
-    bad = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
-    if bad:
-        raise ValueError(f"{path.name} holds numbers that are not finite, in {_some(bad)}")
-    model.load_state_dict(tensors)
-    model.weights = Weights(
-        record.get("source", path.name),
-        hashlib.sha256(path.read_bytes()).hexdigest(),
-        record.get("training_data", ""),
-        record.get("licence", ""),
-    )
-    return model.weights
-
-
-def _check(model: nn.Module, path: Path, record: dict[str, str], file) -> None:
-    """Model name, keys and shapes from the header alone, before any tensor is read."""
-    name = model.spec.weights
+    contents = files.read(path)
+    digest = sha256(path)
+    if expected_sha256 is not None and not digest.startswith(expected_sha256.lower()):
+        raise ValueError(f"expected sha256 {expected_sha256} of {path.name}, given {digest}")
+    record, name = contents.metadata, model.spec.weights
     if record.get("model", name) != name:
         raise ValueError(
             f"expected weights of {name}, given those of {record['model']} in {path.name}"
         )
-    wanted, given = model.state_dict(), set(file.keys())
-    missing, added = sorted(set(wanted) - given), sorted(given - set(wanted))
-    if missing or added:
+    dialect, fit = _fit(model, contents.tensors, path.name)
+    notes = tuple(filter(None, record.get("notes", "").split("; ")))
+    notes += _notes(model, fit, path.name, new_head)
+    model.load_state_dict(_translated(model, contents.tensors, fit, path.name, new_head))
+    model.weights = Weights(
+        source or record.get("source", path.name),
+        digest,
+        training_data or record.get("training_data", ""),
+        licence or record.get("licence", ""),
+        record.get("dialect", dialect.name),
+        notes,
+        record.get("source_sha256", ""),
+    )
+    return model.weights
+
+
+def convert(
+    path: Path,
+    out: Path,
+    name: str,
+    num_classes: int | None = None,
+    *,
+    source: str | None = None,
+    training_data: str | None = None,
+    licence: str | None = None,
+) -> nn.Module:
+    """Writes a weights file of any dialect as one of ours; the model comes with its `weights`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if `out` is no other .safetensors file, or as `load_into`.
+    """
+    path, out = Path(path), Path(out)
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise ValueError(f"expected an output file that ends in .safetensors, given {out}")
+    if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
+        raise ValueError(f"expected another file for the output, given the input {path} itself")
+    model = create(spec(name).weights, num_classes=num_classes)
+    weights = load_into(model, path, source=source, training_data=training_data, licence=licence)
+    save(
+        *(model, out),
+        training_data=weights.training_data,
+        source=weights.source,
+        licence=weights.licence,
+        dialect=weights.dialect,
+        notes=weights.notes,
+        source_sha256=weights.source_sha256 or weights.sha256,
+    )
+    return model
+
+
+def sha256(path: Path) -> str:
+    """Of a file, which is read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dialects.Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def _fit(
+    model: nn.Module, tensors: dict[str, Tensor], file: str
+) -> tuple[dialects.Dialect, dialects.Fit]:
+    """The file's dialect and names, or a ValueError that says what the file is."""
+    shapes, name = _shapes(tensors), model.spec.weights
+    unknown = dialects.stranger(shapes)
+    if unknown:
+        raise ValueError(f"expected weights of {name}, but {file} is {unknown}, which has no "
+                         "model here")  # fmt: skip
+    try:
+        dialect = dialects.detect(shapes)
+    except ValueError as error:
+        raise ValueError(f"{file} does not fit {name}: {error}") from None
+    fit = dialects.fit(shapes, _shapes(model.state_dict()), dialect)
+    if not fit.misfits:
+        return dialect, fit
+    others = [
+        other
+        for other in list_models()
+        if not spec(other).continual and not dialects.fit(shapes, _zoo(other), dialect).misfits
+    ]
+    if others:
         raise ValueError(
-            f"{path.name} does not fit {name}: missing {_some(missing)}; unexpected {_some(added)}"
+            f"expected weights of {name}, given a file that fits {' or '.join(others)}: {file}"
         )
-    for key, tensor in wanted.items():
-        shape = tuple(file.get_slice(key).get_shape())
-        if shape != tuple(tensor.shape):
-            raise ValueError(
-                f"{path.name} does not fit {name}: expected {tuple(tensor.shape)} for {key}, "
-                f"given {shape}"
-            )
+    raise ValueError(f"{file} does not fit {name}: {'; '.join(fit.misfits)}")
 
 
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:5]) or "none"
-    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+@functools.cache
+def _zoo(name: str) -> dialects.Shapes:
+    """The shapes of a model, without its memory."""
+    with torch.device("meta"):
+        return _shapes(create(name).state_dict())
+
+
+def _notes(model: nn.Module, fit: dialects.Fit, file: str, new_head: bool) -> tuple[str, ...]:
+    """What will not be as in the file; refuses another number of classes."""
+    classes, notes = model.classifier.out_features, ()
+    if new_head:
+        notes += (f"new head of {classes} classes in place of the file's {fit.classes}",)
+    elif fit.classes != classes:
+        raise ValueError(
+            f"expected {classes} classes, given {fit.classes} in {file}: create the model with "
+            f"num_classes={fit.classes}, or ask for a new head"
+        )
+    if any(key.startswith(dialects.ABSENT_NORM + "weight") for key in fit.absent):
+        notes += (f"{dialects.ABSENT_NORM[:-1]} is not in the file: filled with the identity",)
+    return notes
+
+
+def _translated(
+    model: nn.Module,
+    tensors: dict[str, Tensor],
+    fit: dialects.Fit,
+    file: str,
+    new_head: bool,
+) -> dict[str, Tensor]:
+    """A state dict for the model, checked for dtypes."""
+    state, other = {}, []
+    for key, wanted in model.state_dict().items():
+        if new_head and key.startswith("classifier."):
+            state[key] = wanted
+        elif key in fit.absent:
+            state[key] = _identity(model, key, wanted)
+        else:
+            given = tensors[fit.names[key]]
+            if given.dtype != wanted.dtype:
+                other.append(f"{fit.names[key]} is {given.dtype}")
+            state[key] = given.reshape(wanted.shape)
+    if other:
+        raise ValueError(
+            f"{file} holds numbers of other types than expected: {dialects.some(other)}"
+        )
+    return state
+
+
+def _identity(model: nn.Module, key: str, like: Tensor) -> Tensor:
+    """A tensor of a BatchNorm that changes nothing, and has seen no batch."""
+    path, _, leaf = key.rpartition(".")
+    values = {"weight": (1 + model.get_submodule(path).eps) ** 0.5, "running_var": 1}
+    return torch.full_like(like, values.get(leaf, 0))
