@@ -10,8 +10,9 @@ from types import ModuleType
 
 from .data.transforms import Transform
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
-from .zoo import Spec, create, list_models, spec
+from .zoo import Spec, create, downloads, list_models, spec
 from .zoo.checkpoints import load_into, shipped
+from .zoo.specs import Checkpoint
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 
+SUFFIXES = (".pyth", ".pkl", ".pth", ".pt", ".safetensors")
+
+
 def load(
     name: str,
     weights: str | Path,
@@ -39,14 +43,19 @@ def load(
     *,
     gate: str | None = None,
     dense: bool = False,
+    new_head: bool = False,
 ) -> tuple[ClipNet | StreamNet, Transform]:
     """A model with trained weights, in evaluation mode, and the input transform that they expect.
 
     Args:
         name: one of `list_models()`; a continual net takes the weights of its regular twin.
-        weights: a .safetensors file, or the data set of weights that come with the package
-            ("synthetic-kinetics" for the minis).
-        window, num_classes, gate, dense: as in `create`.
+        weights: the data set that published weights were trained on ("kinetics400", "charades"),
+            downloaded on first use and verified ever after; or that of weights that come with the
+            package ("synthetic-kinetics"); or a file in any of the published layouts.
+        num_classes: default: those of the weights if they are named, else of the model. A file
+            with the classes of other published weights of the model is taken for those.
+        window, gate, dense: as in `create`.
+        new_head: whether to keep all but the classifier, for any number of classes.
 
     Returns:
         The model, with `model.weights` telling their origin, and the transform from uint8 RGB
@@ -54,30 +63,51 @@ def load(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a whole one of this model, or nothing of that name is known.
+        ConnectionError: if published weights are not there yet and cannot be downloaded.
+        ValueError: if the file is not a whole one of this model, is not the one that was there
+            before, or nothing of that name is known.
     """
-    model = create(name, window, num_classes, gate=gate, dense=dense)
-    load_into(model, _weights_file(name, weights))
-    return model, transform_for(name)
+    known, path = _known(name, weights)
+    classes = num_classes or (known.num_classes if known else None)
+    model = create(name, window, classes, gate=gate, dense=dense)
+    origin = {}
+    if known:
+        path = downloads.fetch(model.spec, known)
+        origin = {"source": known.url, "licence": known.licence}
+        origin["training_data"] = known.training_data
+    load_into(model, path, new_head=new_head, **origin)
+    trained_on = model.weights.training_data
+    if not trained_on and not new_head and num_classes not in (None, model.spec.num_classes):
+        same = (w for w in model.spec.checkpoints if w.num_classes == num_classes)
+        trained_on = next((w.training_data for w in same), "")
+    return model, transform_for(name, trained_on)
 
 
-def transform_for(name: str) -> Transform:
-    """The input transform of a model: its image size, mean, std and channel order."""
+def transform_for(name: str, weights: str = "") -> Transform:
+    """The input transform of a model: its image size, mean, std and channel order.
+
+    The order is that of the published `weights` of that name, if there are such.
+    """
     record = spec(name)
-    return Transform(record.image_size, record.mean, record.std, record.channel_order)
+    known = record.checkpoint(weights)
+    order = known.channel_order if known else record.channel_order
+    return Transform(record.image_size, record.mean, record.std, order)
 
 
-def _weights_file(name: str, weights: str | Path) -> Path:
-    known = shipped(name)
-    if str(weights) in known:
-        return known[str(weights)]
+def _known(name: str, weights: str | Path) -> tuple[Checkpoint | None, Path]:
+    """Published weights of that name, else a file."""
+    here, record = shipped(name), spec(name)
+    if str(weights) in here:
+        return None, here[str(weights)]
+    if known := record.checkpoint(str(weights)):
+        return known, downloads.place(record, known)
     path = Path(weights)
-    if path.suffix == ".safetensors":
-        return path
-    have = ", ".join(known) or "none"
+    if path.suffix in SUFFIXES or path.is_file():
+        return None, path
+    names = ", ".join([*here, *(w.training_data for w in record.checkpoints)]) or "none"
     raise ValueError(
-        f"expected a .safetensors file or weights that come with {name} ({have}), given "
-        f"{str(weights)!r}"
+        f"expected weights that are known of {name} ({names}) or a file {', '.join(SUFFIXES)}, "
+        f"given {str(weights)!r}"
     )
 
 

@@ -158,7 +158,7 @@ def quick() -> int:
 @cli.command()
 @click.argument("video")
 @click.option("--model", "name", default="cox3d_mini", show_default=True)
-@click.option("--weights", help="A .safetensors file (default: the weights that come with co3d).")
+@click.option("--weights", help="kinetics400, or a file (default: what comes with co3d).")
 @click.option("--window", type=int, help="Span of the running average in frames.")
 @click.option("--fps", type=float, help="Frames per second to feed (default: the model's own).")
 @click.option("--limit-seconds", type=float, help="Stop after so many seconds of video.")
@@ -186,13 +186,15 @@ def stream(
     if not record.continual:
         raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")
     if not weights and not shipped(name):
-        raise ValueError(f"no weights come with {name}: give --weights FILE.safetensors")
+        raise ValueError(f"no weights come with {name}: give --weights kinetics400 or a file")
     if table and table.resolve() == Path(video).resolve():
         raise ValueError(f"the table would replace the video {video}: name another file")
     labels = KINETICS400_LABELS
     if record.num_classes == len(SYNTHETIC_KINETICS_LABELS):
         labels = SYNTHETIC_KINETICS_LABELS
     model, transform = load(name, weights or next(iter(shipped(name))), window)
+    if (classes := model.classifier.out_features) != len(labels):
+        raise ValueError(f"co3d stream knows no names for the {classes} classes of {weights}")
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -207,7 +209,7 @@ def stream(
         if len(labels) < 400 and paths.cache_path() not in Path(video).absolute().parents:
             click.echo(
                 f"{name} knows only {len(labels)} synthetic motions; for real classes: "
-                "co3d stream VIDEO --model cox3d_m --weights FILE.safetensors",
+                "co3d stream VIDEO --model cox3d_m --weights kinetics400",
                 err=True,
             )
         live.watch(
@@ -363,6 +365,47 @@ def convert(
     }
     for fact, text in (*facts.items(), *(("note", note) for note in weights.notes)):
         click.echo(f"{fact:<15}{text}")
+
+
+@cli.group()
+def download() -> None:
+    """Fetch what is published elsewhere."""
+
+
+@download.command()
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@click.option("--data", help="Only the weights of this training data, such as charades.")
+@click.option("--sha256", default="", help="What the file must have; for one file.")
+@click.option("--check", is_flag=True, help="Only ask every address whether it answers.")
+def weights(names: tuple[str, ...], data: str | None, sha256: str, check: bool) -> int:
+    """Fetch the published weights of MODELs (default: all) into the cache, or resume.
+
+    The first file of a name is pinned by its sha256 in weights.lock.json there; ever after it
+    must be the same. A file that is there is verified.
+    """
+    import re
+
+    from .zoo import downloads, web
+
+    chosen, failed = downloads.published(names, data), 0
+    if sha256 and (len(chosen) != 1 or not re.fullmatch("(?i)[0-9a-f]{64}", sha256)):
+        raise ValueError(
+            f"expected --sha256 with 64 hexadecimal digits and one file, given {sha256!r} and "
+            f"{len(chosen)} files"
+        )
+    for record, one in chosen:
+        title = f"{record.name:<18} {one.training_data:<12}"
+        try:
+            if check:
+                size, where = web.size(one.url), one.url
+            else:
+                where = downloads.fetch(record, one, sha256)
+                size = where.stat().st_size
+            click.echo(f"{title} {'answers' if size is None else f'{size:,} bytes':>17}  {where}")
+        except (ValueError, OSError) as error:
+            failed = 1
+            click.echo(f"co3d: {record.name} {one.training_data}: {error}", err=True)
+    return failed
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from co3d import report
 from co3d.__main__ import cli
 from co3d.paths import repo_root
-from co3d.report import claims, entries, notebooks
+from co3d.report import claims, entries, notebooks, readme
 from co3d.zoo.specs import SPECS
 
 PAPER = repo_root() / "results" / "paper"
@@ -231,13 +231,16 @@ def test_update_refreshes_the_ledger(root, monkeypatch):
     (root / "run").mkdir()
     monkeypatch.setattr(notebooks, "repo_root", lambda: root)
     monkeypatch.setattr(notebooks, "execute", lambda *_: (root / "run", []))
+    with (root / "README.md").open("a") as file:
+        file.write("<!-- models -->\n<!-- /models -->\n")
     notebooks.update()
     assert (root / "results" / "paper" / "claims.csv").exists()
+    assert f"-->\n\n{readme.models()}\n<!--" in (root / "README.md").read_text()
 
 
 def test_a_readme_without_its_marks_is_named(models):
     with pytest.raises(ValueError, match="lacks the marks <!-- claims -->"):
-        claims.with_summary("no marks", claims.ledger(models))
+        readme.with_block("no marks", "claims", claims.summary(claims.ledger(models)))
 
 
 def test_the_ledger_for_people_shows_every_row(rows):

@@ -4,10 +4,13 @@ import contextlib
 import io
 import re
 
+from co3d import __main__ as command_line
 from co3d import report
 from co3d.paths import repo_root
-from co3d.report import claims, notebooks
+from co3d.report import claims, notebooks, readme
+from co3d.zoo import downloads
 
+UPDATE = "run `co3d update`"
 README = (repo_root() / "README.md").read_text("utf-8")
 
 
@@ -32,4 +35,18 @@ def test_links_lead_somewhere():
 
 def test_the_counts_are_those_of_the_ledger():
     ledger = claims.ledger(report.read("models"))
-    assert claims.with_summary(README, ledger) == README, "run `co3d update`"
+    assert readme.with_block(README, "claims", claims.summary(ledger)) == README, UPDATE
+
+
+def test_the_table_of_models_is_that_of_the_specs():
+    assert readme.with_block(README, "models", readme.models()) == README, UPDATE
+    rows = [row for row in README.splitlines() if row.endswith("| not yet | not yet |")]
+    assert len(rows) == len(downloads.published()) == 10
+    for (record, weights), row in zip(downloads.published(), rows, strict=True):
+        assert f"`{record.name}`, `co{record.name}`" in row and f"({weights.url})" in row
+        assert f"({record.paper})" in row and f"({record.source})" in row
+
+
+def test_the_commands_in_the_readme_exist():
+    named = set(re.findall(r"`co3d ([a-z]\w+)", README)) - {"bench"}
+    assert named <= set(command_line.cli.commands) and {"download", "convert"} <= named

@@ -16,7 +16,7 @@ from torch import nn
 from ..nn import continual
 from ..paths import repo_root
 from ..zoo.specs import SPECS
-from . import results, tables
+from . import readme, results, tables
 from .entries import COLUMNS, STATUSES, Sources, Value, entry, over, tally, verdict
 from .style import label
 
@@ -64,7 +64,9 @@ def save(table: pd.DataFrame, folder: Path | str) -> Path:
     """Write folder/results/paper/claims.csv; returns it."""
     path = Path(folder) / "results" / "paper" / "claims.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _replace(path, table.to_csv(index=False, lineterminator="\n"))
+    part = path.with_name(path.name + ".part")
+    part.write_text(table.to_csv(index=False, lineterminator="\n"), "utf-8")
+    return part.replace(path)
 
 
 def compare(new: Path, committed: Path) -> str:
@@ -82,27 +84,12 @@ def compare(new: Path, committed: Path) -> str:
 
 def refresh(root: Path) -> None:
     """Bring claims.csv and the counts in README.md in line with the result tables of `root`."""
-    paper, readme = root / "results" / "paper", root / "README.md"
+    paper = root / "results" / "paper"
     if not paper.is_dir():
         return
     table = ledger(results.read("models", root / "results"), paper)
     save(table, root)
-    _replace(readme, with_summary(readme.read_text("utf-8"), table))
-
-
-def with_summary(text: str, table: pd.DataFrame) -> str:
-    """The text of a README with the counts of `table` between its two marks."""
-    block = f"<!-- claims -->\n\n{summary(table)}\n<!-- /claims -->"
-    text, found = re.subn(r"<!-- claims -->.*<!-- /claims -->", lambda _: block, text, flags=re.S)
-    if not found:
-        raise ValueError("README.md lacks the marks <!-- claims --> and <!-- /claims -->")
-    return text
-
-
-def _replace(path: Path, text: str) -> Path:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
-    return part.replace(path)
+    readme.refresh(root, claims=summary(table))
 
 
 def _abstract(at: Sources) -> Rows:

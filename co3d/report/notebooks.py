@@ -18,7 +18,7 @@ import yaml
 from nbformat import NotebookNode
 
 from ..paths import logs_path, repo_root
-from . import claims, results, schema
+from . import claims, readme, results, schema
 from .rules import declared, output_problems, source_hash
 
 
@@ -173,7 +173,8 @@ def summary(compared: pd.DataFrame, limit: int = 20) -> str:
 def update(only: Iterable[str] | None = None) -> Path:
     """Runs the embedded profile and copies results, figures and outputs into the tree.
 
-    The ledger of claims and its counts in README.md follow from the results then committed.
+    The ledger of claims and its counts in README.md follow from the results then committed, the
+    table of models there from the code.
 
     Raises:
         NotebookError: if a notebook was edited during the run or its outputs hold a machine's
@@ -188,6 +189,7 @@ def update(only: Iterable[str] | None = None) -> Path:
         results.merge(table, committed, chosen)
     _replace(schema.readme(), committed / "README.md")
     claims.refresh(repo_root())
+    readme.refresh(repo_root(), models=readme.models())
     if (run_dir / "figures").exists():
         shutil.copytree(run_dir / "figures", repo_root() / "figures", dirs_exist_ok=True)
     return run_dir

@@ -1,0 +1,513 @@
+"""Downloads of weights against a server on this machine that cuts, lies and leads astray."""
+
+import hashlib
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+
+import co3d
+from co3d import __main__ as command_line
+from co3d.zoo import checkpoints, downloads, web
+from co3d.zoo.specs import SPECS, Checkpoint
+
+DATA = b"\x80\x02}q\x01" + np.random.default_rng(0).bytes(50_000)  # begins as a pickle does
+SHA256 = hashlib.sha256(DATA).hexdigest()
+HALF = len(DATA) // 2
+
+
+class Server(ThreadingHTTPServer):
+    """Answers GET and HEAD by `answer(handler)`; `asked` holds (method, path, headers)."""
+
+    daemon_threads, block_on_close = True, False
+
+    def __init__(self):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.server.asked.append((self.command, self.path, dict(self.headers)))
+                try:
+                    self.server.answer(self)
+                except (BrokenPipeError, ConnectionResetError):  # the client has had enough
+                    self.close_connection = True
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked, self.answer = [], serve()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+def say(handler, status, headers, body=b""):
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, str(value))
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
+
+
+def serve(data=DATA, etag='"1"', cut=None, ranges=True, conditions=True, **headers):
+    """An answer as it should be, but that it breaks off after `cut` bytes of the file."""
+
+    def answer(handler):
+        asked, common = handler.headers, {"ETag": etag, **headers} if etag else headers
+        fresh = not conditions or asked.get("If-Range", etag) == etag
+        start = int(asked.get("Range", "bytes=0-")[6:].split("-")[0])
+        if "Range" not in asked or not ranges or not fresh:
+            say(handler, 200, {"Content-Length": len(data)} | common, data[:cut])
+        elif start >= len(data):
+            say(handler, 416, {"Content-Range": f"bytes */{len(data)}"})
+        else:
+            where = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+            where["Content-Length"] = len(data) - start
+            say(handler, 206, where | common, data[start:cut])
+
+    return answer
+
+
+def says(status=200, body=b"", **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda handler: say(handler, status, headers, body)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """The server; the cache is empty, and a proxy that is set is not asked for this machine."""
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(web, "TIMEOUT_S", 5)
+    monkeypatch.setattr(web, "BLOCK", 4096)
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def published(server, monkeypatch):
+    """Makes the server's file the published weights of a mini model and of its twin."""
+
+    def publish(name="x3d_mini", url=f"{server.url}/mini.pkl", data="kinetics400", **more):
+        weights = Checkpoint(data, url, **{"num_classes": 12, **more})
+        for entry in (name, f"co{name}"):
+            monkeypatch.setitem(SPECS, entry, replace(SPECS[entry], checkpoints=(weights,)))
+        return SPECS[name], weights
+
+    return publish
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main(["download", "weights", *arguments])
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+NAME = "x3d_mini.kinetics400.pkl"
+DONE = sorted([downloads.LOCK, NAME])
+
+
+def test_a_file_is_fetched_once_and_pinned(server, published, folder):
+    path = downloads.fetch(*published())
+    assert path == folder / NAME and path.read_bytes() == DATA
+    pin = json.loads((folder / downloads.LOCK).read_text())[NAME]
+    assert pin.pop("date")[:2] == "20"
+    assert pin == {"url": f"{server.url}/mini.pkl", "sha256": SHA256, "bytes": len(DATA)}
+    assert downloads.fetch(*published()) == path and visible(folder) == DONE
+    ((method, _, headers),) = server.asked
+    assert method == "GET" and headers["User-Agent"].startswith("co3d") and "Range" not in headers
+
+
+@pytest.mark.parametrize(
+    ("again", "start"),
+    [
+        (serve(), HALF),
+        (serve(ranges=False), 0),
+        (serve(etag='"2"'), 0),
+        (serve(etag='"2"', conditions=False), 0),
+        (serve(etag=None, conditions=False), 0),
+    ],
+    ids=["resumes", "no ranges", "changed", "changed, and If-Range ignored", "no ETag any more"],
+)
+def test_what_was_cut_off_is_completed(server, published, folder, again, start):
+    old = b"\x80\x02" + bytes(len(DATA) - 2) if start == 0 else DATA
+    server.answer = serve(old, cut=HALF)
+    sentence = f"cut off at {HALF:,} of {len(DATA):,} bytes: run the command again, it resumes"
+    with pytest.raises(ConnectionError, match=sentence):
+        downloads.fetch(*published())
+    assert visible(folder) == [f"{NAME}.part", f"{NAME}.part.json"]
+    server.answer = again
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    assert visible(folder) == DONE
+    _, _, headers = server.asked[1]
+    assert headers["Range"] == f"bytes={HALF}-" and headers["If-Range"] == '"1"'
+    ranged = [headers.get("Range") for _, _, headers in server.asked]
+    assert len(ranged) == (3 if start == 0 and ranged[2:] else 2)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"ETag": 'W/"1"'}, {"ETag": 'W/"1"', "Last-Modified": "yesterday"}]
+)
+def test_without_a_strong_etag_it_resumes_by_date_or_not(server, published, headers):
+    server.answer = serve(etag=None, cut=HALF, **headers)
+    dated = "Last-Modified" in headers
+    with pytest.raises(ConnectionError, match="it resumes" if dated else "it starts anew"):
+        downloads.fetch(*published())
+    server.answer = serve(etag=None, conditions=False, **headers)
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    assert server.asked[1][2].get("If-Range") == ("yesterday" if dated else None)
+
+
+def test_the_part_of_another_address_or_a_whole_one_is_not_continued(server, published, folder):
+    server.answer = serve(bytes(len(DATA)), cut=HALF)
+    with pytest.raises(ConnectionError, match="cut off"):
+        downloads.fetch(*published(url=f"{server.url}/other.pkl"))
+    server.answer = serve()
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    assert "Range" not in server.asked[1][2]
+    (folder / NAME).rename(folder / f"{NAME}.part")  # killed before the last step
+    note = {"url": f"{server.url}/mini.pkl", "validator": '"1"'}
+    (folder / f"{NAME}.part.json").write_text(json.dumps(note))
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    assert "Range" in server.asked[2][2] and "Range" not in server.asked[3][2]
+
+
+def test_an_unfinished_header_or_body_runs_out_of_patience(server, published, monkeypatch):
+    monkeypatch.setattr(web, "TIMEOUT_S", 0.2)
+    leave = threading.Event()
+    server.answer = lambda _: leave.wait(10)
+    with pytest.raises(ConnectionError, match=r"cannot reach 127.0.0.1:\d+ \(.*timed out\)"):
+        downloads.fetch(*published())
+
+    def stalls(handler):
+        serve(cut=HALF)(handler)
+        handler.wfile.flush()
+        leave.wait(10)
+
+    server.answer = stalls
+    with pytest.raises(ConnectionError, match=r"cut off at .* \(timed out\): run .* resumes"):
+        downloads.fetch(*published())
+    leave.set()
+
+
+def test_a_line_that_stays_open_after_the_last_byte_is_no_error(server, published, monkeypatch):
+    monkeypatch.setattr(web, "TIMEOUT_S", 0.2)
+    leave = threading.Event()
+
+    def stays(handler):
+        serve()(handler)
+        handler.wfile.flush()
+        leave.wait(10)
+
+    server.answer = stays
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    leave.set()
+
+
+def endless(handler):
+    say(handler, 200, {})
+    while True:
+        handler.wfile.write(bytes(4096))
+
+
+HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
+CAP = 2 * len(DATA)
+WRONG = {
+    "longer than said": (says(200, DATA, Content_Length=HALF), f"sends more than {HALF:,} bytes"),
+    "endless": (endless, f"sends more than {CAP:,} bytes"),
+    "too large": (says(200, DATA, Content_Length=CAP + 1), f"more than {CAP:,}: refused"),
+    "HTML": (says(200, HTML, Content_Length=len(HTML)), "is an HTML page, not weights"),
+    "JSON": (says(200, b'{"error": "no"}'), "is a JSON message, not weights"),
+    "empty": (says(200, Content_Length=0), "is empty"),
+    "nothing": (says(204), "answers 204, not the file"),
+    "404": (says(404, HTML), "answers 404 Not Found"),
+    "500": (says(500), "answers 500 Internal Server Error"),
+    "to ftp": (says(302, Location="ftp://127.0.0.1/mini.pkl"), "ftp://127.0.0.1/mini.pkl: only "),
+    "to a file": (says(301, Location="file:///etc/passwd"), "file:///etc/passwd' is not allowed"),
+    "to http": (says(307, Location="http://192.0.2.1/mini.pkl"), "192.0.2.1/mini.pkl: only https"),
+    "in a circle": (says(302, Location="/mini.pkl"), "infinite loop"),
+    "nowhere": (says(302), "answers 302 Found"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_answer_is_one_sentence_and_leaves_nothing(
+    server, published, folder, monkeypatch, case
+):
+    monkeypatch.setattr(web, "CAP", CAP)
+    server.answer, sentence = WRONG[case]
+    with pytest.raises((ValueError, ConnectionError)) as told:
+        downloads.fetch(*published())
+    assert sentence in str(told.value) and "\n" not in str(told.value)
+    assert f"{server.url}/mini.pkl" in str(told.value)
+    assert visible(folder) == []
+
+
+def test_a_redirection_is_followed_and_keeps_the_range(server, published):
+    def answer(handler):
+        target = "/there" in handler.path
+        (serve(cut=cut) if target else says(302, Location="/there"))(handler)
+
+    cut, server.answer = HALF, answer
+    with pytest.raises(ConnectionError, match="cut off"):
+        downloads.fetch(*published())
+    cut = None
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    assert [path for _, path, _ in server.asked] == ["/mini.pkl", "/there"] * 2
+    assert server.asked[3][2]["Range"] == f"bytes={HALF}-"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://192.0.2.1/x.pkl", "http://127.0.0.1.example/x", "ftp://127.0.0.1/x", "file:///x"],
+)
+def test_only_https_is_fetched_without_a_connection(server, published, monkeypatch, url):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("asks for a host"))
+    with pytest.raises(ValueError, match="only https is fetched"):
+        downloads.fetch(*published(url=url))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/x", "http://[::1]/x", "ftp://a/x"])
+def test_https_never_leads_to_less(url):
+    with pytest.raises(ValueError, match=r"https://a/b leads to .*: only https"):
+        web._permit(url, "https://a/b")
+    web._permit("https://c/d", "https://a/b")
+
+
+def test_no_network_is_a_sentence_with_the_command(server, published, folder):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/mini.pkl"
+        with pytest.raises(ConnectionError) as told:
+            published(url=url)
+            co3d.load("cox3d_mini", "kinetics400")
+    assert str(told.value) == (
+        f"cannot reach {url[7:-9]} (Connection refused): run `co3d download weights cox3d_mini` "
+        f"where there is a network, or copy the file to {folder / NAME}"
+    )
+
+
+def test_a_file_that_was_copied_there_is_pinned_and_a_tampered_one_refused(published, folder):
+    folder.mkdir()
+    (folder / NAME).write_bytes(DATA)
+    entry = published(url="https://192.0.2.1/mini.pkl")
+    assert downloads.fetch(*entry).read_bytes() == DATA
+    (folder / NAME).write_bytes(DATA[:-1] + b"\0")
+    other = hashlib.sha256(DATA[:-1] + b"\0").hexdigest()
+    with pytest.raises(ValueError) as told:
+        downloads.fetch(*entry)
+    assert f"has sha256 {other}, not {SHA256} as pinned in {folder}" in str(told.value)
+    assert "delete that file and download it again, or, if you trust it, " in str(told.value)
+    (folder / downloads.LOCK).unlink()
+    assert downloads.fetch(*entry)
+
+
+def test_a_download_must_be_what_was_pinned(server, published, folder):
+    downloads.fetch(*published()).unlink()
+    server.answer = serve(DATA + b"x")
+    with pytest.raises(ValueError, match=f"not {SHA256} as pinned in "):
+        downloads.fetch(*published())
+    assert visible(folder) == [downloads.LOCK]
+    server.answer = serve()
+    assert downloads.fetch(*published())
+
+
+def test_known_hashes_and_sizes_are_held_against_the_file(server, published, folder):
+    with pytest.raises(ValueError, match=f"{SHA256}, not 91a641e6 as published by its authors"):
+        downloads.fetch(*published(sha256="91a641e6"))
+    with pytest.raises(ValueError, match=f"not {'0' * 64} as asked for"):
+        downloads.fetch(*published(), "0" * 64)
+    with pytest.raises(ValueError, match=r"has 0.048 MiB instead of 120.318: refused"):
+        downloads.fetch(*published(mebibytes=120.318))
+    assert visible(folder) == []
+    assert downloads.fetch(*published(sha256=SHA256[:8], mebibytes=0.048), SHA256.upper())
+    with pytest.raises(ValueError, match="as asked for"):
+        downloads.fetch(*published(), "0" * 64)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": {}}', '{"a": 1}'])
+def test_a_broken_lock_file_is_named_and_no_download_lost(server, published, folder, text):
+    folder.mkdir()
+    (folder / downloads.LOCK).write_text(text)
+    with pytest.raises(OSError, match=r"weights.lock.json cannot be read: repair or delete it"):
+        downloads.fetch(*published())
+    assert (folder / f"{NAME}.part").read_bytes() == DATA
+
+
+def test_several_at_once_fetch_one_file(server, published):
+    entry = published()
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: downloads.fetch(*entry), range(4)))
+    assert {path.read_bytes() for path in paths} == {DATA} and len(server.asked) == 1
+
+
+def test_a_full_disk_is_said_before(server, published, folder, monkeypatch):
+    usage = type("Usage", (), {"free": 10_000})
+    monkeypatch.setattr(web.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"needs 50,005 bytes more, the disk has 10,000 free"):
+        downloads.fetch(*published())
+    assert visible(folder) == []
+
+
+def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, folder, monkeypatch):
+    published()
+    whole = web._blocks
+
+    def some(*arguments):
+        yield next(whole(*arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(web, "_blocks", some)
+        code, shown, error = run("x3d_mini")
+    assert (code, shown) == (130, "") and error.endswith("co3d: interrupted\n")
+    assert f"{NAME}.part keeps what came: run the command again, it resumes" in error
+    code, shown, error = run("x3d_mini")
+    assert (code, error) == (0, "") and (folder / NAME).read_bytes() == DATA
+    assert shown.split() == ["x3d_mini", "kinetics400", "50,005", "bytes", str(folder / NAME)]
+    assert server.asked[1][2]["Range"] == "bytes=4096-"
+
+
+def test_one_of_several_that_fails_does_not_stop_the_others(server, published, run, folder):
+    published("slow_mini", url=f"{server.url}/other.pkl")
+    published()
+
+    def answer(handler):
+        (serve() if handler.path == "/mini.pkl" else says(404))(handler)
+
+    server.answer = answer
+    code, shown, error = run("coslow_mini", "x3d_mini", "cox3d_mini")
+    assert code == 1 and len(shown.splitlines()) == 1 and visible(folder) == DONE
+    assert error == (f"co3d: slow_mini kinetics400: {server.url}/other.pkl answers 404 Not Found\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["x3d_n"], "expected a model such as"),
+        (["i3d_mini"], "no weights are published for i3d_mini"),
+        (["x3d_m", "--data", "charades"], "no charades weights are published for x3d_m"),
+        (["x3d_m", "--sha256", "91a641e6"], "expected --sha256 with 64 hexadecimal digits"),
+        (["slow_8x8_r50", "--sha256", "0" * 64], "and one file, given '000"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(run, arguments, sentence):
+    code, shown, error = run(*arguments)
+    assert code == 2 and shown == "" and error.startswith("co3d: ") and error.count("\n") == 1
+    assert sentence in error
+
+
+def test_check_asks_every_address_and_stops_at_none(server, published, run, folder):
+    def answer(handler):
+        if handler.path == "/head":
+            says(200, Content_Length=123_456_789)(handler)
+        elif handler.path == "/nosize":
+            says(200)(handler)
+        elif handler.command == "HEAD" or handler.path == "/gone":
+            says(405 if handler.command == "HEAD" else 404)(handler)
+        else:
+            serve(ranges=handler.path == "/ranged")(handler)
+
+    server.answer = answer
+    names = ("x3d_mini", "slow_mini", "i3d_mini", "slowfast_mini", "r2plus1d_mini")
+    paths = ("/head", "/ranged", "/gone", "/plain", "/nosize")
+    for name, path in zip(names, paths, strict=True):
+        published(name, url=server.url + path)
+    code, shown, error = run("--check", *names)
+    assert code == 1 and "i3d_mini kinetics400" in error and "404 Not Found" in error
+    sizes = [line.split()[2] for line in shown.splitlines()]
+    assert sizes == ["123,456,789", "50,005", "50,005", "answers"]
+    assert run("--check", "x3d_mini")[0] == 0 and not folder.exists()
+    assert {headers.get("Range") for method, _, headers in server.asked if method == "GET"} == {
+        "bytes=0-0"
+    }
+
+
+@pytest.mark.parametrize("name", ["x3d_mini", "cox3d_mini"])
+def test_load_by_name_downloads_once(server, published, tmp_path, name):
+    torch.manual_seed(1)
+    trained, file = co3d.create("x3d_mini"), tmp_path / "made.safetensors"
+    checkpoints.save(trained, file, training_data="noise", source="a test", licence="none")
+    server.answer = serve(file.read_bytes())
+    _, weights = published(url=f"{server.url}/x3d.safetensors", licence="MIT")
+    for _ in range(2):
+        model, transform = co3d.load(name, "kinetics400")
+        assert torch.equal(model.classifier.weight, trained.classifier.weight)
+        origin = model.weights.source, model.weights.training_data, model.weights.licence
+        assert origin == (weights.url, "kinetics400", "MIT")
+        assert model.weights.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert (transform.image_size, transform.channel_order) == (48, "rgb")
+    assert len(server.asked) == 1
+
+
+def test_weights_bring_their_classes_and_channel_order(server, published, tmp_path):
+    trained, file = co3d.create("slow_mini", num_classes=157), tmp_path / "made.safetensors"
+    checkpoints.save(trained, file, training_data="", source="", licence="")
+    server.answer = serve(file.read_bytes())
+    url = f"{server.url}/slow.safetensors"
+    record, _ = published("slow_mini", url, "charades", num_classes=157, channel_order="bgr")
+    for weights, classes in (("charades", None), ("charades", 157), (file, 157)):
+        model, transform = co3d.load("coslow_mini", weights, num_classes=classes)
+        assert model.classifier.out_features == 157
+        assert transform == co3d.transform_for("slow_mini", "charades")
+        assert transform.channel_order == "bgr" and transform.mean == record.mean
+    with pytest.raises(ValueError, match="157"):
+        co3d.load("coslow_mini", "charades", num_classes=10)
+    model, transform = co3d.load("coslow_mini", "charades", num_classes=10, new_head=True)
+    assert model.classifier.out_features == 10 and transform.channel_order == "bgr"
+
+
+@pytest.mark.parametrize("weights", ["kinetics-400", "Kinetics400", "charades", ""])
+def test_other_names_are_refused_with_what_is_known(weights):
+    with pytest.raises(ValueError, match=r"known of cox3d_m \(kinetics400\) or a file .pyth, "):
+        co3d.load("cox3d_m", weights)
+
+
+def test_the_published_files_are_those_of_the_authors(monkeypatch, tmp_path):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path))
+    chosen = downloads.published()
+    assert [(record.name, one.training_data) for record, one in chosen] == [
+        *((f"x3d_{size}", "kinetics400") for size in ("xs", "s", "m", "l")),
+        ("slow_8x8_r50", "kinetics400"),
+        ("slow_8x8_r50", "charades"),
+        ("i3d_8x8_r50", "kinetics400"),
+        ("slowfast_4x16_r50", "kinetics400"),
+        ("slowfast_8x8_r50", "kinetics400"),
+        ("r2plus1d_18", "kinetics400"),
+    ]
+    assert len({downloads.place(*one) for one in chosen}) == 10
+    assert downloads.published(["coslow_8x8_r50", "slow_8x8_r50"]) == chosen[4:6]
+    assert downloads.published(["slow_8x8_r50"], "charades") == chosen[5:6]
+    files = [one.url.rpartition("/")[2] for _, one in chosen]
+    assert files[3:7] == ["x3d_l.pyth", *["SLOW_8x8_R50.pyth"] * 2, "I3D_8x8_R50.pkl"]
+    assert files[7:] == [
+        *(f"SLOWFAST_{kind}_R50.pkl" for kind in ("4x16", "8x8")),
+        "r2plus1d_18-91a641e6.pth",
+    ]
+    assert all(one.url.startswith("https://") for _, one in chosen)
+    charades = chosen[5][1]
+    assert (charades.num_classes, charades.channel_order) == (157, "bgr")
+    assert charades.scores == "sigmoid"
+    assert co3d.transform_for("coslow_8x8_r50", "charades").channel_order == "bgr"
+    assert co3d.transform_for("coslow_8x8_r50", "kinetics400").channel_order == "rgb"
