@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+import weight_files
 
 import co3d
 from co3d import __main__ as command_line
@@ -459,6 +460,21 @@ def test_load_by_name_downloads_once(server, published, tmp_path, name):
         assert model.weights.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
         assert (transform.image_size, transform.channel_order) == (48, "rgb")
     assert len(server.asked) == 1
+
+
+def test_a_published_layout_is_loaded_by_name(server, published, tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "BLOCK", 2**20)
+    listed = weight_files.published("sf_x3d_xs")
+    tensors = weight_files.values(listed.shapes)
+    file = weight_files.write(tmp_path / "made.pyth", tensors, listed.dialect)
+    server.answer = serve(file.read_bytes())
+    published("x3d_xs", url=f"{server.url}/x3d_xs.pyth", num_classes=400)
+    model, transform = co3d.load("cox3d_xs", "kinetics400")
+    assert torch.equal(
+        model.classifier.weight.flatten(), tensors["head.projection.weight"].flatten()
+    )
+    assert (model.weights.dialect, model.weights.training_data) == (listed.dialect, "kinetics400")
+    assert transform == co3d.transform_for("x3d_xs") and transform.image_size == 160
 
 
 def test_weights_bring_their_classes_and_channel_order(server, published, tmp_path):
