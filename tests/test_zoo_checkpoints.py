@@ -67,7 +67,7 @@ def test_each_list_maps_one_to_one(name):
         assert bool(other.misfits) != ({model, listed.model} <= {"x3d_xs", "x3d_s", "x3d_m"})
 
 
-@pytest.mark.parametrize("name", [name for name in MODELLED if name.startswith("sf")])
+@pytest.mark.parametrize("name", [n for n in MODELLED if n.startswith(("sf", "tv"))])
 def test_names_are_in_the_order_of_the_network(name):
     """Lists and our own definitions name layers as they run: a witness beside the tables."""
 
@@ -411,7 +411,7 @@ def test_layouts_of_the_same_numbers(blank, tmp_path):
 
 def test_made_caffe2_files_are_what_numpy_reads():
     tensors = weight_files.values({"conv1_w": (3, 2, 1, 1, 1), "pred_b": (4,)})
-    blobs = pickle.loads(weight_files.python2_pickle(tensors), encoding="latin1")["blobs"]
+    blobs = pickle.loads(weight_files.python2_pickle(tensors, "_w"), encoding="latin1")["blobs"]
     assert sorted(blobs) == ["conv1_w", "conv1_w_momentum", "lr", "model_iter", "pred_b"]
     for key, tensor in tensors.items():
         assert torch.equal(torch.from_numpy(blobs[key].copy()), tensor)

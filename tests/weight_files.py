@@ -87,15 +87,16 @@ def write(path: Path, tensors: dict[str, Tensor], dialect: str) -> Path:
     return path
 
 
-def python2_pickle(tensors: dict[str, Tensor]) -> bytes:
+def python2_pickle(tensors: dict[str, Tensor], momentum: str = "_s") -> bytes:
     """{"blobs": {name: array}} in the opcodes of Python 2's cPickle, protocol 2.
 
-    A momentum for every convolution's weights, a learning rate and a counter are added.
+    A learning rate, a counter and momentum are added, as training leaves them there: here only for
+    names that end with `momentum`, which keeps the file small.
     """
     parts = [b"\x80\x02}U\x05blobs}("]
     for name, tensor in tensors.items():
         parts += [_text(name), *_array(tensor)]
-        if name.endswith("_w"):
+        if name.endswith(momentum):
             parts += [_text(f"{name}_momentum"), *_array(torch.zeros_like(tensor))]
     parts += [_text("lr"), *_array(torch.tensor([0.1])), _text("model_iter"), b"K\x07"]
     return b"".join([*parts, b"us."])

@@ -21,13 +21,11 @@ class Dialect:
     Attributes:
         mark: what its keys begin with.
         rules: patterns and replacements.
-        ignored: keys that are no weights.
     """
 
     name: str
     mark: str
     rules: tuple[tuple[str, str], ...]
-    ignored: str = "(?!)"
 
 
 OURS = Dialect("ours", r"body\.|classifier\.", ((r"^(?=body\.|classifier\.)", ""),))
@@ -136,7 +134,6 @@ CAFFE2 = Dialect(
         (r"_rm$", ".running_mean"),
         (r"_riv$", ".running_var"),
     ),
-    ignored=r"\w*_momentum|lr|model_iter",
 )
 
 DIALECTS = (OURS, PYSLOWFAST, PYTORCHVIDEO, TORCHVISION, CAFFE2)
@@ -161,7 +158,9 @@ def detect(keys: Iterable[str]) -> Dialect:
         ValueError: if none is in any.
     """
     keys = list(keys)
-    counts = {dialect: sum(_marked(key, dialect) for key in keys) for dialect in DIALECTS}
+    counts = {
+        dialect: sum(bool(re.match(dialect.mark, key)) for key in keys) for dialect in DIALECTS
+    }
     dialect = max(DIALECTS, key=counts.__getitem__)
     if not counts[dialect]:
         names = ", ".join(dialect.name for dialect in DIALECTS)
@@ -198,8 +197,6 @@ def fit(given: Shapes, wanted: Shapes, dialect: Dialect) -> Fit:
     """Pairs the keys of a file in a dialect with those of a model, for any number of classes."""
     names, unexpected, doubled = {}, [], []
     for key, numbered in _numbered(given).items():
-        if re.fullmatch(dialect.ignored, key):
-            continue
         name = _renamed(numbered, dialect, wanted)
         if name is None:
             unexpected.append(key)
@@ -227,10 +224,6 @@ def some(texts: list[str], limit: int = 5) -> str:
     """The first few, and how many more there are."""
     shown = ", ".join(text[:300] for text in texts[:limit]) or "none"
     return shown + (f" and {len(texts) - limit} more" if len(texts) > limit else "")
-
-
-def _marked(key: str, dialect: Dialect) -> bool:
-    return bool(re.match(dialect.mark, key) or re.fullmatch(dialect.ignored, key))
 
 
 def _numbered(keys: Iterable[str]) -> dict[str, str]:
