@@ -220,36 +220,44 @@ def stream(
         )
 
 
-MODELS = "{:<20}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}{:>6}{:>8}{:>8}{:>17}{:>7}{:>10}{:>8}{:>6}"
+MODELS = "{:<20}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}{:>6}{:>8}{:>8}{:>17}{:>7}{:>10}{:>8}{:>6}{:>8}"
 UNITS = ((9, "G"), (6, "M"), (3, "k"), (0, ""))
 
 
 @cli.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--window", type=int, help="Frames of the running average (default: native).")
-def models(names: tuple[str, ...], window: int | None) -> None:
+def models(names: tuple[str, ...], window: int | None) -> int:
     """Parameters, cost and stream constants of MODELs (default: all).
 
     MACs are multiply-accumulates of a clip, of the largest step within a period, and the mean per
     frame. RF, padding and warm-up are in frames; the first output comes at that frame, and so
-    many seconds after the start at the model's native rate. FLOPs are counted in the paper's way
-    and compared with its table, where they are printed in G to two digits.
+    many seconds after the start at the model's native rate. FLOPs are counted in the paper's way,
+    slips included, and compared with its table, which prints two decimals in G; "once" counts every
+    operation once.
     """
     from . import list_models, spec
     from .measure import sizes
 
     records = [spec(name) for name in names or list_models()]
     above = ("", "", "MACs", "MACs", "MACs", "clip", "", "", "", "", "first", "", "FLOPs")
-    click.echo(MODELS.format(*above, "FLOPs", "").rstrip())
+    click.echo(MODELS.format(*above, "FLOPs", "", "FLOPs"))
     below = ("model", "params", "clip", "step", "frame", "frames", "window", "RF", "padding")
-    below += ("warm-up", "output", "stride", "published", "here", "same")
+    below += ("warm-up", "output", "stride", "published", "here", "same", "once")
     click.echo(MODELS.format(*below))
+    refused = 0
     for record in records:
-        try:
-            row = sizes.row(record.name, window=window if record.continual else None)
-        except ValueError as error:
-            raise ValueError(f"{record.name}: {error}") from None
-        click.echo(MODELS.format(*_model_cells(row, record.native_fps)).rstrip())
+        lengths = sorted({record.frames, *(p.frames for p in record.published)} - {None})
+        for frames in [None] if record.continual else lengths:
+            try:
+                chosen = window if record.continual else None
+                row = sizes.row(record.name, window=chosen, frames=frames)
+            except ValueError as error:
+                click.echo(f"co3d: {record.name}: {error}", err=True)
+                refused += 1
+                continue
+            click.echo(MODELS.format(*_model_cells(row, record.native_fps)).rstrip())
+    return 2 if refused else 0
 
 
 def _model_cells(row: dict[str, Any], fps: float) -> list[object]:
@@ -264,6 +272,7 @@ def _model_cells(row: dict[str, Any], fps: float) -> list[object]:
     cells += [published and f"{published / 1e9:.2f} G"]
     cells += [_units(row["flops_paper_clip"] or row["flops_paper_step"])]
     cells += [{True: "yes", False: "NO", None: None}[same]]
+    cells += [_units(row["flops_paper_clip"] or row["flops_once_step"])]
     return [row["model"], *counts, *("" if cell is None else cell for cell in cells)]
 
 

@@ -217,12 +217,20 @@ def test_models_gives_costs_and_stream_constants(run):
     assert list(cells) == list(names)
     # the paper: 0.17 G, receptive field 120, padding 28, first output at frame 92, at 5 per second
     assert cells["cox3d_s"] == (
-        "3.794 M 152.7 M 152.7 M 64 120 28 91 92 (18.4 s) 1 0.17 G 166.6 M yes"
+        "3.794 M 152.7 M 152.7 M 64 120 28 91 92 (18.4 s) 1 0.17 G 166.6 M yes 160.3 M"
     )
     assert cells["coi3d_8x8_r50"] == (
-        "28.04 M 5.613 G 3.551 G 64 98 17 80 81 (21.6 s) 2 5.68 G 5.678 G yes"
+        "28.04 M 5.613 G 3.551 G 64 98 17 80 81 (21.6 s) 2 5.68 G 5.678 G yes 5.647 G"
     )
-    assert cells["x3d_l"] == "6.153 M 18.37 G 16 19.17 G 19.17 G yes"
+    assert cells["x3d_l"] == "6.153 M 18.37 G 16 19.17 G 19.17 G yes 19.17 G"
+
+
+def test_models_goes_on_behind_a_window_that_does_not_fit(run):
+    code, shown, error = run("models", "--window", "9", "coi3d_mini", "cox3d_mini", "r2plus1d_18")
+    assert code == 2 and "co3d: coi3d_mini: " in error and "multiple of 2" in error
+    lines = [line.split() for line in shown.splitlines()[2:]]
+    assert [line[0] for line in lines] == ["cox3d_mini", "r2plus1d_18", "r2plus1d_18"]
+    assert "20.35" in lines[1] and "40.71" in lines[2]
 
 
 def test_models_alone_lists_all(run, monkeypatch):

@@ -92,6 +92,42 @@ def test_a_part_of_a_torch_class_without_a_twin():
     assert "with forward hooks" in layers[0].reason and not layers[1].reason
 
 
+def test_a_forward_of_an_instance_is_a_forward_of_its_own():
+    patched = nn.Sequential(nn.ReLU(), nn.Conv3d(3, 3, 3))
+    patched.forward = lambda x: nn.Sequential.forward(patched, x).flip(2)
+    leaf = nn.Sequential(nn.ReLU())
+    leaf[0].forward = torch.tanh
+    gate = co3d.nn.SqueezeExcite(4, 2, "frame")
+    gate.fc1.register_forward_hook(lambda module, args, y: 2 * y)
+    for net, path in ((patched, "the root"), (leaf, "0")):
+        with pytest.raises(TypeError, match=f"at {path}: its forward is its own"):
+            co3d.continual(net)
+        assert co3d.report(net.eval(), CLIP).refused[0].path == path
+    with pytest.raises(ValueError, match="at the root with forward hooks"):
+        co3d.continual(gate)
+
+
+def test_flatten_over_time_is_no_flatten_of_frames():
+    for pool in (nn.Identity(), nn.AdaptiveAvgPool3d((None, 1, 1))):
+        net = nn.Sequential(nn.Conv3d(3, 2, 3, padding=1), pool, nn.Flatten(), nn.Linear(24, 4))
+        report = co3d.report(net.eval(), CLIP)
+        assert [layer.path for layer in report.refused] == ["2"]
+        assert "pool over time before it" in report.refused[0].reason
+    whole = nn.Sequential(nn.Conv3d(3, 2, (12, 16, 16)), nn.Flatten(), nn.Linear(2, 4)).eval()
+    assert co3d.report(whole, CLIP).figures["module_error"] < 1e-5, "one map is left of time"
+
+
+def test_small_and_empty_nets():
+    assert "0 of 0 layers convert" in str(co3d.report(nn.Sequential().eval(), CLIP))
+    net = nn.Conv3d(3, 2, 3, bias=False).eval()
+    report = co3d.report(net, CLIP, window=5)
+    assert report.figures["module_error"] < 1e-5, "there is no pool that the window would change"
+    nn.init.zeros_(net.weight)
+    assert co3d.report(net, CLIP).figures["stream_error"] == 0
+    gated = co3d.report(co3d.create("x3d_mini"), torch.zeros(1, 3, 16, 32, 32), gate="window")
+    assert gated.figures["stream_error"] < 1e-4 and gated.figures["padding"] == 68
+
+
 def test_zoo_nets():
     report = co3d.report(co3d.create("x3d_mini"), torch.zeros(1, 3, 16, 32, 32))
     assert {layer.kind for layer in report.refused} == {"SqueezeExcite"}

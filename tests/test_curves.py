@@ -25,7 +25,7 @@ def _models(**more):
 
 
 def test_pairs_are_native_and_published():
-    table = curves.pairs(_models()).set_index("model")
+    table = curves.costs(_models()).set_index("model")
     assert list(table.index) == ["i3d_8x8_r50", "x3d_s"]
     assert table.loc["x3d_s", "fps"] == co3d.spec("x3d_s").native_fps == 5
     assert table.loc["i3d_8x8_r50", "macs_frame"] == 3_551_265_088
@@ -34,10 +34,11 @@ def test_pairs_are_native_and_published():
 
 
 def test_break_even_lines_cross_at_the_rate_that_is_written():
-    table = curves.pairs(_models())
+    table = curves.costs(_models())
     fig = curves.break_even(table)
     for ax, pair in zip(fig.axes, table.itertuples(), strict=False):
-        clip, stream = ax.lines
+        clip, stream, rate = ax.lines
+        assert set(rate.get_xdata()) == {pair.per_s}
         gmacs = pair.per_s * pair.macs_clip / 1e9
         assert stream.get_ydata()[0] == pytest.approx(gmacs)
         assert clip.get_ydata()[-1] / clip.get_xdata()[-1] == pytest.approx(pair.macs_clip / 1e9)

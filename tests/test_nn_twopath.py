@@ -193,7 +193,7 @@ def convolutions(part):
 
 @given(with_laterals)
 def test_the_slow_path_runs_once_in_alpha_frames(plan):
-    """Every convolution of it and every lateral output; the fast path's on each of its frames."""
+    """Every convolution of it is called on the frames that it is due on, and on no other."""
     net = two_path(plan)
     assume(net.receptive_field < 100 and not plan["window"])
     state = net.steps(clip(net.receptive_field + net.padding))[1]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..nn import Continual, state_bytes
+from ..nn import Continual, RunningWindow, state_bytes
 from ..nn.convert import Outcome, survey
-from .complexity import macs_frame, macs_step
+from .complexity import cost_steps
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Report:
             stride in frames, state_bytes of one stream, macs_step (the largest within a period),
             macs_frame (mean over a period), and, on random input, the largest difference divided
             by the largest output between the stream and its own clip call (stream_error), and,
-            with the default window, the original module (module_error, large where a gate was
-            replaced).
+            unless another window than the clip's was given, the original module (module_error,
+            large where a gate was replaced).
         twin: the continual network, sharing its parameters, None if a layer does not convert.
     """
 
@@ -35,7 +35,7 @@ class Report:
         return tuple(layer for layer in self.layers if layer.reason)
 
     def __str__(self) -> str:
-        width = max(len(layer.path) for layer in self.layers)
+        width = max((len(layer.path) for layer in self.layers), default=0)
         lines = [
             f"{layer.path:<{width}}  {layer.kind:<18} "
             + (f"NOT CONVERTED: {layer.reason}" if layer.reason else f"-> {layer.becomes}")
@@ -62,7 +62,8 @@ def report(
 
     Raises:
         TypeError: for something that is no module or no clip.
-        ValueError: for a module in training mode, or a clip too short for the network.
+        ValueError: for a network that converts but is in training mode, and for a clip that is too
+            short for it.
     """
     if not isinstance(module, nn.Module) or not isinstance(clip, Tensor) or clip.ndim != 5:
         raise TypeError(
@@ -73,14 +74,16 @@ def report(
     if twin is None:
         return Report(layers)
     figures = _figures(twin, clip)
-    if window is None:
+    windows = [part for part in twin.modules() if isinstance(part, RunningWindow)]
+    if window is None or not windows:
         figures["module_error"] = _module_error(module, twin, clip)
     return Report(layers, figures, twin)
 
 
 @torch.no_grad()
 def _figures(twin: Continual, clip: Tensor) -> dict[str, float]:
-    timing = twin.timing
+    timing, frame = twin.timing, clip[:1, :, 0]
+    macs = [cost.macs for cost in cost_steps(twin, frame)]
     x = _random(clip, max(clip.shape[2], timing.receptive_field))
     state, streamed = None, []
     for frame in x.unbind(2):
@@ -95,8 +98,8 @@ def _figures(twin: Continual, clip: Tensor) -> dict[str, float]:
         "warmup": timing.delay,
         "stride": timing.stride,
         "state_bytes": held,
-        "macs_step": macs_step(twin, x[:1, :, 0]),
-        "macs_frame": macs_frame(twin, x[:1, :, 0]),
+        "macs_step": max(macs),
+        "macs_frame": sum(macs) / len(macs),
         "stream_error": _error(streamed, twin(x)),
     }
 
@@ -115,4 +118,4 @@ def _random(clip: Tensor, frames: int) -> Tensor:
 def _error(a: Tensor, b: Tensor) -> float:
     """Of all columns of a stream, or of the last one where a net gives a single vector."""
     a = a[:, :, -1] if b.ndim == 2 else a
-    return float((a - b).abs().max() / b.abs().max())
+    return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))

@@ -17,7 +17,7 @@ from ..zoo import create, spec
 STREAM, STEADY, NATIVE = "stream = clip", "steady = unpadded clip", "clip = regular net"
 DENSE, DENSE_STEADY = "dense[::stride] = stream", "dense steady = unpadded clip"
 REVERSED, FIRST, PADDING = "time reversed", "first output", "padding"
-GATE, SAMPLING = "gate", "slow-path sampling"
+GATE, WINDOW_GATE, SAMPLING = "gate", "window gate", "slow-path sampling"
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 DEEP_TOLERANCE = 3e-4  # float32 of X3D-L, whose depth factor is 5.0
 
@@ -114,8 +114,9 @@ def _compared(
         return not claims or any(name in claims for name in names)
 
     if wanted(STREAM, STEADY, FIRST, PADDING):
-        live, whole = _streamed(stream, clip, 1)
-        yield STREAM, True, frames, whole, stream(clip)
+        live, rest = _streamed(stream, clip, 1)
+        columns = stream.classifier(stream.body(clip).flatten(2))  # the last one is stream(clip)
+        yield STREAM, True, frames, torch.cat([live, rest], 2), columns
     if wanted(STEADY, PADDING):
         column, last = _last_steady(stream, frames)
         unpadded = stream(clip[:, :, last - field : last], pad=False)
@@ -144,6 +145,9 @@ def _against_regular(regular: ClipNet, stream: StreamNet, clip: Tensor, wanted) 
     for claim, kind in ((GATE, SqueezeExcite), (SAMPLING, TwoPath)):
         if kind in kinds and wanted(claim):
             yield claim, False, frames, stream(clip), regular(clip)
+    if SqueezeExcite in kinds and wanted(WINDOW_GATE):
+        gated = continual(regular, gate="window", window=stream.window)
+        yield WINDOW_GATE, False, frames, gated(clip), regular(clip)
 
 
 def _as_streamed(regular: ClipNet) -> ClipNet:
@@ -171,13 +175,13 @@ def _against_dense(stream: StreamNet, clip: Tensor) -> Iterator[tuple]:
 
 
 def _streamed(stream: StreamNet, clip: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """All logits (B, classes, T') of a stream over the clip, and the last ones after its end."""
+    """All logits (B, classes, T') of a stream over the clip, and those that its end adds."""
     state, live = None, []
     for part in clip.split(chunk, 2):
         logits, state = stream.steps(part, state)
         live += [] if logits is None else [logits]
     rest, _ = stream.flush(state)
-    return torch.cat(live, 2), (live[-1] if rest is None else rest)[:, :, -1]
+    return torch.cat(live, 2), live[0][:, :, :0] if rest is None else rest
 
 
 def _last_steady(stream: StreamNet, frames: int) -> tuple[int, int]:

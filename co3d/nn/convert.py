@@ -44,9 +44,11 @@ def continual(
 
     Args:
         module: a layer of `torch.nn` or of this package, or a tree of them (`nn.Sequential`,
-            `Residual`, `Parallel`, `TwoPath`, `SqueezeExcite`, `ClipNet`).
+            `Residual`, `Parallel`, `TwoPath`, `SqueezeExcite`, `ClipNet`). The twin of
+            `torch.nn.Flatten` flattens each frame.
         gate: gates over whole clips have no step; "frame" replaces them, as in CoX3D, or "window"
-            by the mean of the last `window` frames, which equals no clip net.
+            by the mean of the last `window` frames, which equals no clip net. Gates that are
+            stepped already stay as they are unless `gate` is given.
         window: global pools over time have no step; a running window of so many input frames, a
             multiple of the temporal strides before it, replaces them.
         dense: whether temporal strides are taken out, and what is behind them dilated instead:
@@ -132,21 +134,23 @@ class _Walk:
 
 class _Conversion(_Walk):
     def __init__(self, gate: str | None, window: int | None, frames: int = 0) -> None:
-        if gate not in (None, "frame", "window") or (gate == "window" and window is None):
+        spanned = window is not None or frames > 0
+        if gate not in (None, "frame", "window") or (gate == "window" and not spanned):
             raise ValueError(
                 f"expected gate None, 'frame', or 'window' with a window in frames, given {gate!r}"
             )
         if window is not None and (not isinstance(window, int) or window < 1):
             raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
-        self.gate, self.window, self.frames = gate, window, frames
+        self.gate, self.window, self.frames = gate, window, 0 if window else frames
 
     def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
-        where = named_at(module, path)
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise _Refused(f"expected plain layers, given {where} with forward hooks")
-        if type(module) not in _LEAVES and type(module) not in _TREES:
+        where, leaf = named_at(module, path), type(module) in _LEAVES
+        for part in module.modules() if leaf else (module,):
+            if part._forward_hooks or part._forward_pre_hooks:
+                raise _Refused(f"expected plain layers, given {where} with forward hooks")
+        if "forward" in module.__dict__ or not (leaf or type(module) in _TREES):
             why = "its forward is its own, so it is not converted"
-            if type(module).__module__.startswith("torch.nn."):
+            if "forward" not in module.__dict__ and type(module).__module__.startswith("torch.nn."):
                 why = "it has no continual form"
             raise TypeError(f"expected layers with a continual form, given {where}: {why}")
         if not path and type(module) is nn.Sequential:
@@ -163,6 +167,8 @@ class _Conversion(_Walk):
             return pool.RunningWindow(self._positions(before, layer.dilation), layer.dilation)
         if isinstance(layer, blocks.SqueezeExcite):
             return self._gate(layer, before)
+        if type(layer) is nn.Flatten and self.frames and self._maps(before) > 1:
+            raise ValueError("it would flatten time as well: pool over time before it")
         return _twin(layer, _LEAVES[type(layer)])
 
     def _gate(self, layer: blocks.SqueezeExcite, before: Timing) -> blocks.SqueezeExcite:
@@ -185,10 +191,14 @@ class _Conversion(_Walk):
             raise ValueError("it pools over whole clips: say continual(module, window=frames)")
         return pool.RunningWindow(self._positions(before))
 
+    def _maps(self, before: Timing) -> int:
+        """How many maps a clip of `frames` frames has at a layer."""
+        return (self.frames + before.surplus) // before.stride + 1
+
     def _positions(self, before: Timing, dilation: int = 1) -> int:
         """The window in maps of a layer, or all maps that a clip has there."""
         if self.window is None:
-            return (self.frames + before.surplus) // before.stride + 1
+            return self._maps(before)
         stride = before.stride * dilation
         if self.window % stride:
             raise ValueError(

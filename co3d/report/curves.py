@@ -49,10 +49,10 @@ def errors_over_time(curves: Mapping[str, pd.DataFrame], fields: Mapping[str, in
     return fig
 
 
-def pairs(models: pd.DataFrame) -> pd.DataFrame:
+def costs(models: pd.DataFrame) -> pd.DataFrame:
     """Each clip net with its stream, from the models table: the rows that `break_even` takes.
 
-    With the published classes, the longest clips counted, and the native window; no minis.
+    With the published classes, the frames and the window of their specs; no minis.
     """
     found = []
     for name in sorted(set(models["model"]) - set(models.loc[models["window"].notna(), "model"])):
@@ -79,7 +79,7 @@ def pairs(models: pd.DataFrame) -> pd.DataFrame:
 def break_even(table: pd.DataFrame) -> Figure:
     """MACs per second against predictions per second, a panel for each clip net and its stream.
 
-    Takes the rows of `pairs`, where `per_s` are the predictions per second at which both cost the
+    Takes the rows of `costs`, where `per_s` are the predictions per second at which both cost the
     same: a clip net pays for every prediction, a stream for every frame, predictions or not.
     """
     columns = 3
@@ -104,22 +104,17 @@ def _break_even_panel(ax: Axes, pair) -> None:
     ax.plot(rates, rates * pair.macs_clip / 1e9, color=shade, lw=1.6, ls="--")
     ax.plot([rates[0], most], [stream, stream], color=shade, lw=2.2)
     ax.axvspan(rates[0], even, color="#EEEEEE", lw=0)
-    ax.set(xscale="log", yscale="log", xlim=(rates[0], most))
+    ax.axvline(even, color=INK, lw=0.9, ls=":")
+    right = max(most, 4 * even)
+    ax.set(xscale="log", yscale="log", xlim=(rates[0], right))
     bottom, top = stream / 9, max(4 * stream, most * pair.macs_clip / 1e9) * 2
     ax.set_ylim(bottom, top)
-    ax.set_title(label(pair.model), size=9.5, color=shade)
-    ax.text(
-        even,
-        top / 1.25,
-        "use the clip net \nbelow this line ",
-        size=7.5,
-        ha="right",
-        va="top",
-        color=INK,
-    )
+    ax.set_title(f"{label(pair.model)}, {pair.fps:g} frames/s", size=9.5, color=shade)
+    note = "use the clip net \nbelow this line "
+    ax.text(even, top / 1.25, note, size=7.5, ha="right", va="top", color=INK)
     ax.text(even * 1.1, bottom * 1.3, f"1 in {1 / even:.2g} s", size=8.5, color=INK, weight="bold")
     ax.text(rates[0], stream * 1.08, " frame by frame", va="bottom", size=7.5, color=shade)
-    ax.text(most, top / 1.6, "by clips ", ha="right", va="top", size=7.5, color=shade)
+    ax.text(right, top / 1.6, "by clips ", ha="right", va="top", size=7.5, color=shade)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter("")

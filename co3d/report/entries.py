@@ -22,6 +22,7 @@ COLUMNS = ("id", "where", "claim", "published", "ours", "status", "note", "noteb
 COLUMNS += ("source",)  # the file in results/paper that holds the published value
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Value = int | float | Decimal | None
+_NO_ROW = "results/models.csv has no row for it yet"
 
 
 class Sources:
@@ -84,7 +85,7 @@ def entry(
         "published": published,
         "ours": (shown or _shown(published, ours)) if done else "",
         "status": status,
-        "note": "results/models.csv has no row for it yet" if missing else note,
+        "note": _NO_ROW if missing else note,
         "notebook": notebook if done else "",
         "command": f"co3d reproduce --only {notebook[:2]}" if done else "",
         "source": source and f"{source}.csv",
@@ -95,19 +96,24 @@ def tally(
     id: str,
     where: str,
     claim: str,
-    agree: Mapping[str, bool | None],
+    agree: Mapping[str, str],
     *,
     note: str = "",
     **more: str,
 ) -> dict[str, str]:
-    """A row for many values at once: how many agree (None: missing); the note names the others."""
-    values = list(agree.values())
-    count = None if None in values else sum(values)
-    others = ", ".join(name for name, value in agree.items() if not value)
+    """A row for many values at once, with the worst of their statuses: how many agree.
+
+    Args:
+        agree: the status of each value, by what it is of; the note names those that differ.
+    """
+    worst = max((list(STATUSES).index(status) for status in agree.values()), default=0)
+    status = list(STATUSES)[worst]
+    right = [name for name, status in agree.items() if status in ("exact", "within rounding")]
+    others = ", ".join(name for name in agree if name not in right)
     note = f"not {others}" if others else note
-    return entry(
-        id, where, f"{claim}, of {len(agree)}", str(len(agree)), [count], note=note, **more
-    )
+    note = _NO_ROW if status == "not yet" else note
+    printed, shown = f"{len(agree)} values", f"{len(right)} agree"
+    return entry(id, where, claim, printed, status=status, shown=shown, note=note, **more)
 
 
 def verdict(printed: Sequence[str], ours: Sequence[Value]) -> str:
