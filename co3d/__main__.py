@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -220,10 +219,6 @@ def stream(
         )
 
 
-MODELS = "{:<20}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}{:>6}{:>8}{:>8}{:>17}{:>7}{:>10}{:>8}{:>6}{:>8}"
-UNITS = ((9, "G"), (6, "M"), (3, "k"), (0, ""))
-
-
 @cli.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--window", type=int, help="Frames of the running average (default: native).")
@@ -240,11 +235,7 @@ def models(names: tuple[str, ...], window: int | None) -> int:
     from .measure import sizes
 
     records = [spec(name) for name in names or list_models()]
-    above = ("", "", "MACs", "MACs", "MACs", "clip", "", "", "", "", "first", "", "FLOPs")
-    click.echo(MODELS.format(*above, "FLOPs", "", "FLOPs"))
-    below = ("model", "params", "clip", "step", "frame", "frames", "window", "RF", "padding")
-    below += ("warm-up", "output", "stride", "published", "here", "same", "once")
-    click.echo(MODELS.format(*below))
+    click.echo(sizes.HEAD)
     refused = 0
     for record in records:
         lengths = sorted({record.frames, *(p.frames for p in record.published)} - {None})
@@ -256,32 +247,8 @@ def models(names: tuple[str, ...], window: int | None) -> int:
                 click.echo(f"co3d: {record.name}: {error}", err=True)
                 refused += 1
                 continue
-            click.echo(MODELS.format(*_model_cells(row, record.native_fps)).rstrip())
+            click.echo(sizes.line(row, record.native_fps))
     return 2 if refused else 0
-
-
-def _model_cells(row: dict[str, Any], fps: float) -> list[object]:
-    """A row of results/models.csv as the cells of a line; blank where nothing applies."""
-    from .measure import sizes
-
-    counts = [_units(row[name]) for name in ("params", "macs_clip", "macs_step", "macs_frame")]
-    cells = [row[name] for name in ("frames", "window", "receptive_field", "padding", "warmup")]
-    first = None if row["warmup"] is None else row["warmup"] + 1
-    cells += [first and f"{first} ({first / fps:.1f} s)", row["stride"]]
-    published, same = row["flops_published"], sizes.matches_published(row)
-    cells += [published and f"{published / 1e9:.2f} G"]
-    cells += [_units(row["flops_paper_clip"] or row["flops_paper_step"])]
-    cells += [{True: "yes", False: "NO", None: None}[same]]
-    cells += [_units(row["flops_paper_clip"] or row["flops_once_step"])]
-    return [row["model"], *counts, *("" if cell is None else cell for cell in cells)]
-
-
-def _units(number: float | None) -> str:
-    """Four digits: 1.963 G, 152.7 M, 63.04 k."""
-    if number is None:
-        return ""
-    power, unit = next(pair for pair in UNITS if number >= 10 ** pair[0])
-    return f"{number / 10**power:#.4g} {unit}"
 
 
 @cli.command()

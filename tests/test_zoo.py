@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from nets import run
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import co3d
 from co3d.measure.equivalence import calibrate
+from co3d.paths import repo_root
 from co3d.zoo import specs
 
 # name, window: receptive field, padding, warm-up (paper, table in section 4.3, and derived)
@@ -59,6 +61,20 @@ PARAMS = {
     "slowfast_8x8_r50": 34_566_488,
     "r2plus1d_18": 31_505_325,
 }
+
+
+def test_published_figures_are_those_of_the_table():
+    table = pd.read_csv(repo_root() / "results" / "paper" / "kinetics400_published.csv")
+    printed = {
+        (row.model, row.frames if row.mode == "clip" else row.window): row.gflops_per_prediction
+        for row in table[table["model"] != "rcu"].itertuples()
+    }
+    ours = {
+        (name, one.frames or one.window): one.gflops
+        for name in co3d.list_models()
+        for one in co3d.spec(name).published
+    }
+    assert ours == printed
 
 
 @pytest.mark.parametrize(("name", "window"), CONSTANTS)

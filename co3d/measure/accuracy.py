@@ -111,6 +111,9 @@ def _keys(model: ClipNet, protocol: str, mode: str, **more) -> dict:
     return {
         "model": record.name,
         "weights": f"{model.weights.source} sha256:{model.weights.sha256[:12]}",
+        "weights_dialect": model.weights.dialect,
+        "weights_data": model.weights.training_data,
+        "weights_licence": model.weights.licence,
         "protocol": protocol,
         "mode": mode,
         "window": None,

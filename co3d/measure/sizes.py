@@ -147,3 +147,39 @@ def _mean(counts: Sequence[int], more: int = 0) -> float:
 def _on_meta(name: str, **options: Any) -> ClipNet | StreamNet:
     with torch.device("meta"):
         return create(name, **options)
+
+
+_LINE = "{:<20}{:>9}{:>8}{:>8}{:>8}{:>7}{:>7}{:>6}{:>8}{:>8}{:>17}{:>7}{:>10}{:>8}{:>6}{:>8}"
+_UNITS = ((9, "G"), (6, "M"), (3, "k"), (0, ""))
+HEAD = "\n".join(
+    _LINE.format(*names)
+    for names in (
+        (*("", "", "MACs", "MACs", "MACs", "clip", "", "", "", "", "first", "", "FLOPs"),
+         *("FLOPs", "", "FLOPs")),
+        (*("model", "params", "clip", "step", "frame", "frames", "window", "RF", "padding"),
+         *("warm-up", "output", "stride", "published", "here", "same", "once")),
+    )
+)  # fmt: skip
+
+
+def line(row: dict[str, Any], fps: float) -> str:
+    """A row as text under HEAD, blank where nothing applies; `fps` is the model's native rate."""
+    counts = [_units(row[name]) for name in ("params", "macs_clip", "macs_step", "macs_frame")]
+    cells = [row[name] for name in ("frames", "window", "receptive_field", "padding", "warmup")]
+    first = None if row["warmup"] is None else row["warmup"] + 1
+    cells += [first and f"{first} ({first / fps:.1f} s)", row["stride"]]
+    published = row["flops_published"]
+    cells += [published and f"{published / 1e9:.2f} G"]
+    cells += [_units(row["flops_paper_clip"] or row["flops_paper_step"])]
+    cells += [{True: "yes", False: "NO", None: None}[matches_published(row)]]
+    cells += [_units(row["flops_paper_clip"] or row["flops_once_step"])]
+    shown = ("" if cell is None else cell for cell in cells)
+    return _LINE.format(row["model"], *counts, *shown).rstrip()
+
+
+def _units(number: float | None) -> str:
+    """Four digits: 1.963 G, 152.7 M, 63.04 k."""
+    if number is None:
+        return ""
+    power, unit = next(pair for pair in _UNITS if number >= 10 ** pair[0])
+    return f"{number / 10**power:#.4g} {unit}"

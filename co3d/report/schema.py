@@ -9,6 +9,9 @@ COLUMNS: dict[str, tuple[type, str]] = {
     # what was run
     "model": (str, "name in co3d.list_models()"),
     "weights": (str, "file or source of the weights and the start of their sha256"),
+    "weights_dialect": (str, "layout of the file that the weights come from"),
+    "weights_data": (str, "data set that the weights were trained on"),
+    "weights_licence": (str, "licence of the weights"),
     "dataset": (str, "data set"),
     "split": (str, "train, val or test"),
     "protocol": (str, "which frames are fed and which prediction counts"),
@@ -121,7 +124,8 @@ TABLES = {
         "Accuracy over a data set.",
         key="model weights dataset split protocol mode window frames views fps fill crops "
         "channel_order norm limit",
-        exact="n_expected n_found n_scored macs_per_prediction map_official map_common",
+        exact="weights_dialect weights_data weights_licence n_expected n_found n_scored "
+        "macs_per_prediction map_official map_common",
         flips="top1 top5",
         rest="ci_low ci_high",
     ),

@@ -90,9 +90,8 @@ class R2Plus1D:
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper's benchmark table says: of a clip of `frames`, or a stream at `window`."""
+    """GFLOPs in the paper's benchmark table: of a clip of `frames`, or a stream at `window`."""
 
-    top1_pct: float
     gflops: float
     frames: int | None = None
     window: int | None = None
@@ -230,50 +229,50 @@ _R2PLUS1D_WEIGHTS = (
 )
 _CLIP_NETS = (
     _clip_net(
-        *("x3d_xs", _X3D, (4, 12, 160), 3_794_322, (59.37, 0.64, 4)),
+        *("x3d_xs", _X3D, (4, 12, 160), 3_794_322, (0.64, 4)),
         weights="pyslowfast/x3d_models/x3d_xs.pyth",
         paper=_X3D_PAPER,
     ),
     _clip_net(
-        *("x3d_s", _X3D, (13, 6, 160), 3_794_322, (64.71, 2.06, 13)),
+        *("x3d_s", _X3D, (13, 6, 160), 3_794_322, (2.06, 13)),
         weights="pyslowfast/x3d_models/x3d_s.pyth",
         paper=_X3D_PAPER,
     ),
     _clip_net(
-        *("x3d_m", _X3D, (16, 5, 224), 3_794_322, (67.24, 4.97, 16)),
+        *("x3d_m", _X3D, (16, 5, 224), 3_794_322, (4.97, 16)),
         weights="pyslowfast/x3d_models/x3d_m.pyth",
         paper=_X3D_PAPER,
     ),
     _clip_net(
-        *("x3d_l", _X3D_L, (16, 5, 312), 6_153_432, (69.29, 19.17, 16)),
+        *("x3d_l", _X3D_L, (16, 5, 312), 6_153_432, (19.17, 16)),
         weights="pyslowfast/x3d_models/x3d_l.pyth",
         paper=_X3D_PAPER,
     ),
     _clip_net(
-        *("slow_8x8_r50", _SLOW, (8, 8, 256), 32_454_096, (67.42, 54.87, 8)),
+        *("slow_8x8_r50", _SLOW, (8, 8, 256), 32_454_096, (54.87, 8)),
         weights=_SLOW_WEIGHTS,
         paper=_SLOWFAST_PAPER,
     ),
     _clip_net(
-        *("i3d_8x8_r50", _I3D, (8, 8, 224), 28_043_472, (63.98, 28.61, 8)),
+        *("i3d_8x8_r50", _I3D, (8, 8, 224), 28_043_472, (28.61, 8)),
         weights="pyslowfast/model_zoo/kinetics400/I3D_8x8_R50.pkl",
         paper=_I3D_PAPER,
     ),
     _clip_net(
         *("slowfast_4x16_r50", SlowFast(_SLOW, _FAST, alpha=8, fusion_kernel=5)),
-        *((32, 2, 256), 34_480_216, (67.06, 36.46, 32)),
+        *((32, 2, 256), 34_480_216, (36.46, 32)),
         weights="pyslowfast/model_zoo/kinetics400/SLOWFAST_4x16_R50.pkl",
         paper=_SLOWFAST_PAPER,
     ),
     _clip_net(
         *("slowfast_8x8_r50", SlowFast(_SLOW, _FAST, alpha=4, fusion_kernel=7)),
-        *((32, 2, 256), 34_566_488, (68.45, 66.25, 32)),
+        *((32, 2, 256), 34_566_488, (66.25, 32)),
         weights="pyslowfast/model_zoo/kinetics400/SLOWFAST_8x8_R50.pkl",
         paper=_SLOWFAST_PAPER,
     ),
     _clip_net(
         *("r2plus1d_18", R2Plus1D(45, (64, 128, 256, 512)), (16, 2, 112), 31_505_325),
-        *((59.29, 40.71, 16), (53.52, 20.35, 8)),
+        *((40.71, 16), (20.35, 8)),
         weights=_R2PLUS1D_WEIGHTS,
         paper=_R2PLUS1D_PAPER,
         mean=(0.43216, 0.394666, 0.37645),
@@ -287,11 +286,11 @@ _CLIP_NETS = (
     _mini("r2plus1d_mini", R2Plus1D(8, (8, 16, 32), 1), 50_928),
 )
 _CO_PUBLISHED = {
-    "x3d_s": ((60.18, 0.17, None, 13), (67.33, 0.17, None, 64)),
-    "x3d_m": ((62.80, 0.33, None, 16), (71.03, 0.33, None, 64)),
-    "x3d_l": ((63.03, 1.25, None, 16), (71.61, 1.25, None, 64)),
-    "slow_8x8_r50": ((65.90, 6.90, None, 8), (73.05, 6.90, None, 64)),
-    "i3d_8x8_r50": ((59.58, 5.68, None, 8), (56.86, 5.68, None, 64)),
+    "x3d_s": ((0.17, None, 13), (0.17, None, 64)),
+    "x3d_m": ((0.33, None, 16), (0.33, None, 64)),
+    "x3d_l": ((1.25, None, 16), (1.25, None, 64)),
+    "slow_8x8_r50": ((6.90, None, 8), (6.90, None, 64)),
+    "i3d_8x8_r50": ((5.68, None, 8), (5.68, None, 64)),
 }
 
 
