@@ -8,6 +8,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from torch import Tensor
+
 from .data.transforms import Transform
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
 from .zoo import Spec, create, downloads, list_models, spec
@@ -25,6 +27,7 @@ __all__ = [
     "list_models",
     "load",
     "report",
+    "scores",
     "spec",
     "stack",
     "transform_for",
@@ -53,9 +56,10 @@ def load(
             downloaded on first use and verified ever after; or that of weights that come with the
             package ("synthetic-kinetics"); or a file in any of the published layouts.
         num_classes: default: those of the weights if they are named, else of the model. A file
-            with the classes of other published weights of the model is taken for those.
+            with the classes of other published weights of the model is taken for those, which
+            `model.weights.notes` says.
         window, gate, dense: as in `create`.
-        new_head: whether to keep all but the classifier, for any number of classes.
+        new_head: whether to keep all but the classifier, for any number of classes or none.
 
     Returns:
         The model, with `model.weights` telling their origin, and the transform from uint8 RGB
@@ -68,7 +72,12 @@ def load(
             before, or nothing of that name is known.
     """
     known, path = _known(name, weights)
-    classes = num_classes or (known.num_classes if known else None)
+    if known and not new_head and num_classes not in (None, 0, known.num_classes):
+        raise ValueError(
+            f"expected {known.num_classes} classes as {weights} has, given num_classes="
+            f"{num_classes}: leave it out, or ask for a new head"
+        )
+    classes = known.num_classes if known and num_classes is None else num_classes
     model = create(name, window, classes, gate=gate, dense=dense)
     origin = {}
     if known:
@@ -76,20 +85,26 @@ def load(
         origin = {"source": known.url, "licence": known.licence}
         origin["training_data"] = known.training_data
     load_into(model, path, new_head=new_head, **origin)
-    trained_on = model.weights.training_data
-    if not trained_on and not new_head and num_classes not in (None, model.spec.num_classes):
-        same = (w for w in model.spec.checkpoints if w.num_classes == num_classes)
-        trained_on = next((w.training_data for w in same), "")
-    return model, transform_for(name, trained_on)
+    return model, transform_for(name, model.weights.training_data)
 
 
-def transform_for(name: str, weights: str = "") -> Transform:
+def scores(model: ClipNet | StreamNet, logits: Tensor) -> Tensor:
+    """Scores of the classes from a model's logits (N, classes, ...), each between 0 and 1.
+
+    They are softmax scores, whose sum is 1, unless the model's weights are of several labels per
+    video (`model.weights.scores`, as of Charades): then every class has its own sigmoid.
+    """
+    weights = getattr(model, "weights", None)
+    return logits.sigmoid() if weights and weights.scores == "sigmoid" else logits.softmax(1)
+
+
+def transform_for(name: str, training_data: str = "") -> Transform:
     """The input transform of a model: its image size, mean, std and channel order.
 
-    The order is that of the published `weights` of that name, if there are such.
+    The order is that of the published weights of that training data, if there are such.
     """
     record = spec(name)
-    known = record.checkpoint(weights)
+    known = record.checkpoint(training_data)
     order = known.channel_order if known else record.channel_order
     return Transform(record.image_size, record.mean, record.std, order)
 
@@ -107,7 +122,7 @@ def _known(name: str, weights: str | Path) -> tuple[Checkpoint | None, Path]:
     names = ", ".join([*here, *(w.training_data for w in record.checkpoints)]) or "none"
     raise ValueError(
         f"expected weights that are known of {name} ({names}) or a file {', '.join(SUFFIXES)}, "
-        f"given {str(weights)!r}"
+        f"given {'the folder ' if path.is_dir() else ''}{str(weights)!r}"
     )
 
 

@@ -191,9 +191,12 @@ def stream(
     labels = KINETICS400_LABELS
     if record.num_classes == len(SYNTHETIC_KINETICS_LABELS):
         labels = SYNTHETIC_KINETICS_LABELS
+    known = record.checkpoint(weights or "")
+    if known and known.num_classes != len(labels):
+        raise ValueError(
+            f"co3d stream knows no names for the {known.num_classes} classes of {weights}"
+        )
     model, transform = load(name, weights or next(iter(shipped(name))), window)
-    if (classes := model.classifier.out_features) != len(labels):
-        raise ValueError(f"co3d stream knows no names for the {classes} classes of {weights}")
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -310,8 +313,16 @@ def train(name: str, seed: int, epochs: int | None, limit: int | None, out: Path
 @click.argument("path", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT.safetensors", type=click.Path(path_type=Path))
 @click.option("--model", "name", required=True, metavar="NAME", help="See co3d models.")
-@click.option("--num-classes", type=click.IntRange(min=1), help="Default: as published.")
-@click.option("--source", metavar="TEXT", help="Where IN is from (default: its name).")
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=1),
+    help="Default: as published with that training data.",
+)
+@click.option(
+    "--source",
+    metavar="TEXT",
+    help="Where IN is from (default: as known of a file in the cache, else its name).",
+)
 @click.option("--training-data", metavar="TEXT", help="Such as kinetics400.")
 @click.option("--licence", metavar="TEXT", help="Such as Apache-2.0.")
 def convert(
@@ -351,20 +362,22 @@ def download() -> None:
 @download.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--data", help="Only the weights of this training data, such as charades.")
-@click.option("--sha256", default="", help="What the file must have; for one file.")
+@click.option("--sha256", help="What the file must have; for one file.")
 @click.option("--check", is_flag=True, help="Only ask every address whether it answers.")
-def weights(names: tuple[str, ...], data: str | None, sha256: str, check: bool) -> int:
+def weights(names: tuple[str, ...], data: str | None, sha256: str | None, check: bool) -> int:
     """Fetch the published weights of MODELs (default: all) into the cache, or resume.
 
-    The first file of a name is pinned by its sha256 in weights.lock.json there; ever after it
-    must be the same. A file that is there is verified.
+    The first file of a name that fits its model is pinned by its sha256 in weights.lock.json
+    there; ever after it must be the same. A file that is there is verified.
     """
     import re
 
     from .zoo import downloads, web
 
     chosen, failed = downloads.published(names, data), 0
-    if sha256 and (len(chosen) != 1 or not re.fullmatch("(?i)[0-9a-f]{64}", sha256)):
+    if sha256 is not None and check:
+        raise ValueError("--check reads no file: leave --sha256 away")
+    if sha256 is not None and (len(chosen) != 1 or not re.fullmatch("(?i)[0-9a-f]{64}", sha256)):
         raise ValueError(
             f"expected --sha256 with 64 hexadecimal digits and one file, given {sha256!r} and "
             f"{len(chosen)} files"
@@ -373,9 +386,9 @@ def weights(names: tuple[str, ...], data: str | None, sha256: str, check: bool) 
         title = f"{record.name:<18} {one.training_data:<12}"
         try:
             if check:
-                size, where = web.size(one.url), one.url
+                size, where = web.size(one.url, one.mebibytes), one.url
             else:
-                where = downloads.fetch(record, one, sha256)
+                where = downloads.fetch(record, one, sha256 or "")
                 size = where.stat().st_size
             click.echo(f"{title} {'answers' if size is None else f'{size:,} bytes':>17}  {where}")
         except (ValueError, OSError) as error:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import dialects, files
+from . import dialects, downloads, files
 from .build import create
-from .specs import list_models, spec
+from .specs import Checkpoint, Spec, list_models, spec
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -28,6 +29,9 @@ class Weights:
         dialect: of the file that they come from, one of `dialects.DIALECTS`.
         notes: what was added or left out on the way, a sentence each.
         source_sha256: of the file that they come from, if it was converted.
+        classes: of the file that was read, None if it has no classifier.
+        scores: what makes scores of the logits: "softmax", or "sigmoid" where a video has several
+            labels; of a new head always "softmax".
     """
 
     source: str
@@ -37,6 +41,8 @@ class Weights:
     dialect: str = dialects.OURS.name
     notes: tuple[str, ...] = ()
     source_sha256: str = ""
+    classes: int | None = None
+    scores: str = "softmax"
 
 
 def shipped(name: str) -> dict[str, Path]:
@@ -63,12 +69,9 @@ def save(
     record |= {key: value for key, value in origin.items() if value}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, part, metadata=record)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".co3d-") as folder:
+        save_file(tensors, Path(folder) / path.name, metadata=record)
+        os.replace(Path(folder) / path.name, path)
 
 
 def load_into(
@@ -84,10 +87,11 @@ def load_into(
     """Copies a weights file of any dialect into a zoo model, strictly; sets `model.weights`.
 
     Files of X3D-XS, S and M hold the same keys and shapes and cannot be told apart, unless they
-    are ours.
+    are ours. A file that does not say what it was trained on is taken for published weights of
+    the model with as many classes, if that is not the model's own number.
 
     Args:
-        new_head: whether the classifier stays as it is, for any number of classes.
+        new_head: whether the classifier stays as it is, for any number of classes or none.
         expected_sha256: of the file, or its first 8 or more digits.
         source, training_data, licence: for `model.weights`; default: what the file says.
 
@@ -100,8 +104,6 @@ def load_into(
     path = Path(path)
     if expected_sha256 is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", expected_sha256):
         raise ValueError(f"expected a sha256 of 8 to 64 digits, given {expected_sha256!r}")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
     contents = files.read(path)
     digest = sha256(path)
     if expected_sha256 is not None and not digest.startswith(expected_sha256.lower()):
@@ -109,20 +111,29 @@ def load_into(
     record, name = contents.metadata, model.spec.weights
     if record.get("model", name) != name:
         raise ValueError(
-            f"expected weights of {name}, given those of {record['model']} in {path.name}"
+            f"expected weights of {name}, given those of {files.quoted(record['model'])} "
+            f"in {path.name}"
         )
-    dialect, fit = _fit(model, contents.tensors, path.name)
+    dialect, fit = _fit(model, contents.tensors, path.name, new_head)
     notes = tuple(filter(None, record.get("notes", "").split("; ")))
     notes += _notes(model, fit, path.name, new_head)
+    trained_on = training_data or record.get("training_data", "")
+    known = model.spec.checkpoint(trained_on) if trained_on else _alike(model.spec, fit.classes)
+    if known and not trained_on:
+        trained_on = known.training_data
+        notes += (f"taken for {trained_on}, which has {fit.classes} classes: frames are fed as "
+                  f"{known.channel_order.upper()}",)  # fmt: skip
     model.load_state_dict(_translated(model, contents.tensors, fit, path.name, new_head))
     model.weights = Weights(
         source or record.get("source", path.name),
         digest,
-        training_data or record.get("training_data", ""),
+        trained_on,
         licence or record.get("licence", ""),
         record.get("dialect", dialect.name),
         notes,
         record.get("source_sha256", ""),
+        fit.classes,
+        known.scores if known and not new_head else "softmax",
     )
     return model.weights
 
@@ -139,6 +150,11 @@ def convert(
 ) -> nn.Module:
     """Writes a weights file of any dialect as one of ours; the model comes with its `weights`.
 
+    Args:
+        num_classes: default: of the published weights of that `training_data`, else the model's.
+        source, training_data, licence: default: what is known of a file in the cache of published
+            weights, which is verified, else what the file says.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if `out` is no other .safetensors file, or as `load_into`.
@@ -148,7 +164,15 @@ def convert(
         raise ValueError(f"expected an output file that ends in .safetensors, given {out}")
     if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
         raise ValueError(f"expected another file for the output, given the input {path} itself")
-    model = create(spec(name).weights, num_classes=num_classes)
+    record = spec(spec(name).weights)
+    cached = _cached(record, path)
+    if cached:
+        source, licence = source or cached.url, licence or cached.licence
+        training_data = training_data or cached.training_data
+    known = cached or record.checkpoint(training_data or "")
+    if num_classes is None and known:
+        num_classes = known.num_classes
+    model = create(record.name, num_classes=num_classes)
     weights = load_into(model, path, source=source, training_data=training_data, licence=licence)
     save(
         *(model, out),
@@ -162,6 +186,21 @@ def convert(
     return model
 
 
+def _cached(record: Spec, path: Path) -> Checkpoint | None:
+    """The published weights of a model that a file in the cache is, verified."""
+    for known in record.checkpoints:
+        if path.is_file() and downloads.place(record, known).resolve() == path.resolve():
+            downloads.fetch(record, known)
+            return known
+    return None
+
+
+def _alike(record: Spec, classes: int | None) -> Checkpoint | None:
+    """The published weights of a model that alone have so many classes, not the model's own."""
+    found = [w for w in record.checkpoints if w.num_classes == classes != record.num_classes]
+    return found[0] if len(found) == 1 else None
+
+
 def sha256(path: Path) -> str:
     """Of a file, which is read in blocks."""
     with path.open("rb") as file:
@@ -173,7 +212,7 @@ def _shapes(tensors: dict[str, Tensor]) -> dialects.Shapes:
 
 
 def _fit(
-    model: nn.Module, tensors: dict[str, Tensor], file: str
+    model: nn.Module, tensors: dict[str, Tensor], file: str, new_head: bool
 ) -> tuple[dialects.Dialect, dialects.Fit]:
     """The file's dialect and names, or a ValueError that says what the file is."""
     shapes, name = _shapes(tensors), model.spec.weights
@@ -185,13 +224,15 @@ def _fit(
         dialect = dialects.detect(shapes)
     except ValueError as error:
         raise ValueError(f"{file} does not fit {name}: {error}") from None
-    fit = dialects.fit(shapes, _shapes(model.state_dict()), dialect)
+    fit = dialects.fit(shapes, _shapes(model.state_dict()), dialect, new_head)
     if not fit.misfits:
         return dialect, fit
     others = [
         other
         for other in list_models()
-        if not spec(other).continual and not dialects.fit(shapes, _zoo(other), dialect).misfits
+        if not spec(other).continual
+        and len(shapes) <= 2 * len(_zoo(other))  # else it takes long, and does not fit
+        and not dialects.fit(shapes, _zoo(other), dialect, new_head).misfits
     ]
     if others:
         raise ValueError(
@@ -211,7 +252,8 @@ def _notes(model: nn.Module, fit: dialects.Fit, file: str, new_head: bool) -> tu
     """What will not be as in the file; refuses another number of classes."""
     classes, notes = model.classifier.out_features, ()
     if new_head:
-        notes += (f"new head of {classes} classes in place of the file's {fit.classes}",)
+        theirs = "none" if fit.classes is None else fit.classes
+        notes += (f"new head of {classes} classes in place of the file's {theirs}",)
     elif fit.classes != classes:
         raise ValueError(
             f"expected {classes} classes, given {fit.classes} in {file}: create the model with "
@@ -243,7 +285,7 @@ def _translated(
             state[key] = given.reshape(wanted.shape)
     if other:
         raise ValueError(
-            f"{file} holds numbers of other types than expected: {dialects.some(other)}"
+            f"{file} holds numbers of other types than expected: {files.some(other, 300)}"
         )
     return state
 

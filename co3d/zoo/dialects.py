@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .files import some
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -193,8 +195,12 @@ class Fit:
     misfits: list[str]
 
 
-def fit(given: Shapes, wanted: Shapes, dialect: Dialect) -> Fit:
-    """Pairs the keys of a file in a dialect with those of a model, for any number of classes."""
+def fit(given: Shapes, wanted: Shapes, dialect: Dialect, new_head: bool = False) -> Fit:
+    """Pairs the keys of a file in a dialect with those of a model, for any number of classes.
+
+    Args:
+        new_head: whether the classifier of the file may be any, or none.
+    """
     names, unexpected, doubled = {}, [], []
     for key, numbered in _numbered(given).items():
         name = _renamed(numbered, dialect, wanted)
@@ -204,26 +210,21 @@ def fit(given: Shapes, wanted: Shapes, dialect: Dialect) -> Fit:
             doubled.append(f"{names[name]} and {key} (both {name})")
         else:
             names[name] = key
-    absent, missing = _absences([key for key in wanted if key not in names], dialect, wanted)
+    lacking = [key for key in wanted if key not in names and not (new_head and _of_head(key))]
+    absent, missing = _absences(lacking, dialect, wanted)
     classes, misshapen = None, []
     if "classifier.weight" in names:
         classes = next(iter(given[names["classifier.weight"]]), None)
     for name, key in names.items():
         shape = wanted[name]
-        if name.startswith("classifier.") and classes is not None:
+        if _of_head(name) and classes is not None:
             shape = (classes, *shape[1:])
-        if not _same(given[key], shape, exactly=dialect is OURS):
+        if not _same(given[key], shape, name, dialect) and not (new_head and _of_head(name)):
             misshapen.append(f"{key} (expected {shape}, given {given[key]})")
     wrong = {"missing": missing, "unexpected": unexpected, "twice": doubled}
     wrong["of other shape"] = misshapen
-    misfits = [f"{word} {some(keys)}" for word, keys in wrong.items() if keys]
+    misfits = [f"{word} {some(keys, 300)}" for word, keys in wrong.items() if keys]
     return Fit(names, classes, absent, misfits)
-
-
-def some(texts: list[str], limit: int = 5) -> str:
-    """The first few, and how many more there are."""
-    shown = ", ".join(text[:300] for text in texts[:limit]) or "none"
-    return shown + (f" and {len(texts) - limit} more" if len(texts) > limit else "")
 
 
 def _numbered(keys: Iterable[str]) -> dict[str, str]:
@@ -252,18 +253,23 @@ def _renamed(key: str, dialect: Dialect, wanted: Shapes) -> str | None:
 
 def _absences(lacking: list[str], dialect: Dialect, wanted: Shapes) -> tuple[list[str], list[str]]:
     """Those that the dialect may lack, and those that it may not."""
-    absent = {key for key in lacking if key.endswith(".num_batches_tracked")}
+    absent = set()
+    if dialect is CAFFE2:
+        absent = {key for key in lacking if key.endswith(".num_batches_tracked")}
     norm = {key for key in wanted if key.startswith(ABSENT_NORM)}
     if dialect is PYTORCHVIDEO and "body.linear5.weight" in wanted and norm <= set(lacking):
         absent |= norm
-    if dialect is OURS:
-        absent = set()
     return sorted(absent), [key for key in lacking if key not in absent]
 
 
-def _same(given: tuple[int, ...], wanted: tuple[int, ...], exactly: bool) -> bool:
-    """Equal, but for ones behind the last axis unless `exactly`."""
-    if exactly:
+def _of_head(name: str) -> bool:
+    return name.startswith("classifier.")
+
+
+def _same(given: tuple[int, ...], wanted: tuple[int, ...], name: str, dialect: Dialect) -> bool:
+    """Equal, but for ones behind the last axis in Caffe2 and of classifiers, which others may
+    have as a convolution."""
+    if dialect is OURS or not (dialect is CAFFE2 or name == "classifier.weight"):
         return given == wanted
     rank = max(len(given), len(wanted))
     return given + (1,) * (rank - len(given)) == wanted + (1,) * (rank - len(wanted))

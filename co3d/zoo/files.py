@@ -1,5 +1,6 @@
 """What is in a weights file, whoever wrote it: safetensors, torch or Caffe2, and nothing is run."""
 
+import errno
 import mmap
 import re
 import zipfile
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .pickles import Named, Reader, Refused, text
+from .pickles import Named, Reader, Refused, quoted, text
 
 LARGEST = 1 << 30  # bytes of a file; the largest published has 264 MB
 TENSORS = 10_000  # in a file; the largest published has a thousand
+HEADER = 4 << 20  # bytes of a safetensors header; of the models here it has 0.1 MB
 DIMENSIONS = 8
 DAMAGED = "is cut short or damaged: download it again"
 
@@ -61,8 +63,24 @@ def read(path: Path) -> Contents:
         raise ValueError(f"{path.name} {refused}") from None
     # Damaged files make the parsers of zip files and torch raise whatever they stumble upon
     except Exception as error:
-        raise ValueError(f"{path.name} {DAMAGED}") from error
+        raise ValueError(f"{path.name} {_fault(error)}") from error
     return contents
+
+
+def some(texts: list, limit: int = 80) -> str:
+    """The first few for a sentence, each `quoted`, and how many more there are."""
+    shown = ", ".join(quoted(text, limit) for text in texts[:5]) or "none"
+    return shown + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong, the file unless it is the machine."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "needs more memory than is free"
+    # A damaged zip file leads to places that no file has
+    if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
+        return f"cannot be read: {error.strerror}"
+    return DAMAGED
 
 
 def sniff(path: Path) -> str:
@@ -82,7 +100,9 @@ def sniff(path: Path) -> str:
         raise Refused("is empty: download it again")
     if size > LARGEST:
         raise Refused(f"has {size} bytes, more than any published weights: refused")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:
+    if head[8:9] == b"{" and (length := int.from_bytes(head[:8], "little")) <= LARGEST:
+        if length > HEADER:
+            raise Refused(f"is not a whole safetensors file: a header of {length} bytes, refused")
         return "safetensors"
     if head.startswith(b"PK"):
         return "torch zip"
@@ -100,29 +120,26 @@ def _check(tensors: dict[str, torch.Tensor], size: int) -> None:
         raise Refused(f"holds {len(tensors)} tensors: refused")
     odd = [k for k, t in tensors.items() if t.dtype not in _DTYPES or t.layout != torch.strided]
     if odd:
-        raise Refused(f"holds other than dense tensors of plain numbers, in {_some(odd)}")
+        raise Refused(f"holds other than dense tensors of plain numbers, in {some(odd)}")
     # The numbers of a Caffe2 file may have had fewer bytes, and tensors may share a storage
     if sum(t.numel() * t.element_size() for t in tensors.values()) > 4 * size:
         raise Refused("declares larger tensors than it holds: refused")
     bad = [k for k, t in tensors.items() if t.dtype in _FLOATS and not t.isfinite().all()]
     if bad:
-        raise Refused(f"holds numbers that are not finite, in {_some(bad)}")
-
-
-def _some(keys: list) -> str:
-    """Keys for a sentence: the first few, on one line however they are written."""
-    shown = ", ".join(ascii(key)[:80].strip("'") for key in keys[:5])
-    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        raise Refused(f"holds numbers that are not finite, in {some(bad)}")
 
 
 def _safetensors(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())
+            if len(keys) > TENSORS:
+                raise Refused(f"holds {len(keys)} tensors: refused")
             tensors = {key: file.get_tensor(key) for key in keys}
-            return Contents("safetensors", tensors, file.metadata() or {})
+            metadata = {key: quoted(text, 500) for key, text in (file.metadata() or {}).items()}
+            return Contents("safetensors", tensors, metadata)
     except SafetensorError as error:
-        raise Refused(f"is not a whole safetensors file: {error}") from None
+        raise Refused(f"is not a whole safetensors file: {quoted(error, 200)}") from None
 
 
 class _Declared:
@@ -205,9 +222,7 @@ def _state(held: object) -> Contents:
     ]
     if odd:
         what = type(held[odd[0]]).__name__
-        raise Refused(
-            f"holds other things than tensors ({what}) among its weights, in {_some(odd)}"
-        )
+        raise Refused(f"holds other things than tensors ({what}) among its weights, in {some(odd)}")
     for prefix in ("module.", "model."):
         if held and all(key.startswith(prefix) for key in held):
             held = {key.removeprefix(prefix): value for key, value in held.items()}
@@ -220,7 +235,7 @@ class _Type:
     def __init__(self, code: object, *_: object) -> None:
         self.code, self.order = text(code), "="
         if not re.fullmatch("f[248]|[iu][1248]|b1", self.code):
-            raise Refused(f"holds {ascii(self.code[:20])} in the place of numbers: refused")
+            raise Refused(f"holds '{quoted(self.code, 20)}' in the place of numbers: refused")
 
     def build(self, state: tuple) -> None:
         _, order, *structure = state
@@ -275,12 +290,14 @@ def _caffe2(path: Path) -> Contents:
     tensors = {}
     for key in list(blobs):
         blob = blobs.pop(key)  # frees the bytes, so that the file is in memory once and a half
-        if any(part in str(key) for part in ("momentum", "lr", "model_iter")):
+        if key in ("lr", "model_iter") or str(key).endswith("_momentum"):
             continue
         if not isinstance(blob, _Array) or blob.state is None or type(key) is not str:
             raise Refused(
-                f"holds a {type(blob).__name__} in the place of an array, in {_some([key])}"
+                f"holds a {type(blob).__name__} in the place of an array, in {some([key])}"
             )
+        if blob.state[1][1] != "f":
+            raise Refused(f"holds whole numbers in the place of weights, in {some([key])}")
         room -= len(blob.state[2])
         if room < 0:
             raise Refused("declares larger arrays than it holds: refused")

@@ -46,6 +46,13 @@ def text(value: object) -> str:
     return value
 
 
+def quoted(value: object, limit: int = 80) -> str:
+    """Text of a file for a sentence: short, on one line, and nothing that a terminal obeys."""
+    shown = str(value)[: limit + 1]
+    shown = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in shown)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
 def _short(values: object) -> tuple:
     if type(values) is not tuple or len(values) > ARGUMENTS:
         raise Refused("calls what plain weights never call: refused, nothing was run")
@@ -206,8 +213,9 @@ class Reader:
     def _named(self, module: object, name: object) -> Named:
         full = f"{text(module)}.{text(name)}"
         if full not in self.stand_ins:
-            shown = ascii(full)[1:-1][:80]
-            raise Refused(f"asks for {shown}, which is not for weights: refused, nothing was run")
+            raise Refused(
+                f"asks for {quoted(full)}, which is not for weights: refused, nothing was run"
+            )
         return Named(full, self.stand_ins[full])
 
     def _set(self, target: object, items: list[object]) -> dict:
