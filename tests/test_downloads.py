@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import re
 import socket
+import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import weight_files
@@ -18,7 +21,19 @@ from co3d import __main__ as command_line
 from co3d.zoo import checkpoints, downloads, web
 from co3d.zoo.specs import SPECS, Checkpoint
 
-DATA = b"\x80\x02}q\x01" + np.random.default_rng(0).bytes(50_000)  # begins as a pickle does
+
+def made(name: str = "x3d_mini", **options: int) -> bytes:
+    """A weights file of a model, as we write them."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "made.safetensors"
+        checkpoints.save(
+            co3d.create(name, **options), file, training_data="", source="", licence=""
+        )
+        return file.read_bytes()
+
+
+DATA = made()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 HALF = len(DATA) // 2
 
@@ -319,7 +334,9 @@ def test_a_file_that_was_copied_there_is_pinned_and_a_tampered_one_refused(publi
     with pytest.raises(ValueError) as told:
         downloads.fetch(*entry)
     assert f"has sha256 {other}, not {SHA256} as pinned in {folder}" in str(told.value)
-    assert "delete that file and download it again, or, if you trust it, " in str(told.value)
+    assert "delete that file and download it again, or, if you trust it, remove the entry" in str(
+        told.value
+    )
     (folder / downloads.LOCK).unlink()
     assert downloads.fetch(*entry)
 
@@ -327,7 +344,8 @@ def test_a_file_that_was_copied_there_is_pinned_and_a_tampered_one_refused(publi
 def test_a_download_must_be_what_was_pinned(server, published, folder):
     downloads.fetch(*published()).unlink()
     server.answer = serve(DATA + b"x")
-    with pytest.raises(ValueError, match=f"not {SHA256} as pinned in "):
+    todo = f"{folder / downloads.LOCK}: remove the entry {NAME} there if the change is wanted"
+    with pytest.raises(ValueError, match=f"not {SHA256} as pinned in {re.escape(todo)}$"):
         downloads.fetch(*published())
     assert visible(folder) == [downloads.LOCK]
     server.answer = serve()
@@ -339,21 +357,151 @@ def test_known_hashes_and_sizes_are_held_against_the_file(server, published, fol
         downloads.fetch(*published(sha256="91a641e6"))
     with pytest.raises(ValueError, match=f"not {'0' * 64} as asked for"):
         downloads.fetch(*published(), "0" * 64)
-    with pytest.raises(ValueError, match=r"has 0.048 MiB instead of 120.318: refused"):
+    with pytest.raises(ValueError, match=r"has 0.264 MiB instead of 120.318: refused"):
         downloads.fetch(*published(mebibytes=120.318))
     assert visible(folder) == []
-    assert downloads.fetch(*published(sha256=SHA256[:8], mebibytes=0.048), SHA256.upper())
+    assert downloads.fetch(*published(sha256=SHA256[:8], mebibytes=0.264), SHA256.upper())
     with pytest.raises(ValueError, match="as asked for"):
         downloads.fetch(*published(), "0" * 64)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": {}}', '{"a": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", "1", "null"])
 def test_a_broken_lock_file_is_named_and_no_download_lost(server, published, folder, text):
     folder.mkdir()
     (folder / downloads.LOCK).write_text(text)
     with pytest.raises(OSError, match=r"weights.lock.json cannot be read: repair or delete it"):
         downloads.fetch(*published())
     assert (folder / f"{NAME}.part").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("digest", ["", SHA256[:8], SHA256.upper(), SHA256 + "0", None, 1])
+def test_a_pin_is_a_full_hash_or_the_entry_is_named(server, published, folder, digest):
+    folder.mkdir()
+    (folder / downloads.LOCK).write_text(json.dumps({NAME: {"sha256": digest}}))
+    sentence = f"no sha256 of 64 lower-case digits for '{NAME}': remove that entry"
+    with pytest.raises(OSError, match=sentence):
+        downloads.fetch(*published())
+    assert (folder / f"{NAME}.part").read_bytes() == DATA
+    with pytest.raises(ValueError, match=f"has sha256 {SHA256}, not {SHA256[:8]} as asked for"):
+        downloads.fetch(*published(), SHA256[:8])
+
+
+def not_finite():
+    data = bytearray(DATA)
+    data[-4:] = b"\0\0\xc0\x7f"
+    return bytes(data)
+
+
+UNFIT = {
+    "cut": (lambda: DATA[:-100], f"{NAME} is not a whole safetensors file"),
+    "not finite": (not_finite, f"{NAME} holds numbers that are not finite"),
+    "no weights": (lambda: b"\x80\x02}q\x01" + bytes(9000), f"{NAME} "),
+    "another model": (lambda: made("slow_mini"), "expected weights of x3d_mini, given those of "),
+    "other classes": (lambda: made(num_classes=7), "expected 12 classes, given 7 in"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_is_never_pinned(server, published, folder, case):
+    make, sentence = UNFIT[case]
+    data = make()
+    server.answer = says(200, data)  # no length: only the content tells
+    for _ in range(2):
+        with pytest.raises(ValueError) as told:
+            downloads.fetch(*published())
+        assert str(told.value).startswith(sentence) and ".part" not in str(told.value)
+        assert str(told.value).endswith(f"(from {server.url}/mini.pkl, not pinned)")
+        assert visible(folder) == []
+    (folder / NAME).write_bytes(data)
+    with pytest.raises(ValueError):
+        downloads.fetch(*published())
+    assert visible(folder) == [NAME]  # what the user copied there is not removed
+    (folder / NAME).unlink()
+    server.answer = serve()
+    state = torch.get_rng_state()
+    assert downloads.fetch(*published()) and visible(folder) == DONE
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_answer_without_length_is_whole_if_its_content_is(server, published, folder):
+    server.answer = says(200, DATA)
+    assert downloads.fetch(*published()).read_bytes() == DATA and visible(folder) == DONE
+
+
+WHOLE = f"{len(DATA) - 1}/{len(DATA)}"
+RANGES = {
+    "resumes without a length": (f"bytes {HALF}-{WHOLE}", None),
+    "starts earlier": (f"bytes {HALF - 1}-{WHOLE}", 0),
+    "starts later": (f"bytes {HALF + 1}-{WHOLE}", 0),
+    "unknown total": (f"bytes {HALF}-{len(DATA) - 1}/*", 0),
+    "another total": (f"bytes {HALF}-{len(DATA) - 1}/{len(DATA) + 9}", 0),
+    "ends behind the end": (f"bytes {HALF}-{len(DATA)}/{len(DATA)}", 0),
+    "ends before it starts": (f"bytes {HALF}-{HALF - 1}/{len(DATA)}", 0),
+    "prefix": (f"bytes {HALF}-{WHOLE}0 more", 0),
+    "items": (f"items {HALF}-{WHOLE}", 0),
+    "other digits": (f"bytes {HALF}-{WHOLE[:-1]}\xb2", 0),
+    "nothing": ("", 0),
+    "cut": (f"bytes {HALF}-{WHOLE}", HALF + 99),
+    "part of the rest": (f"bytes {HALF}-{HALF + 98}/{len(DATA)}", HALF + 99),
+}
+
+
+@pytest.mark.parametrize("case", RANGES)
+def test_a_content_range_is_taken_at_its_word_or_not_at_all(server, published, folder, case):
+    given, end = RANGES[case]
+    server.answer = serve(cut=HALF)
+    with pytest.raises(ConnectionError, match="cut off"):
+        downloads.fetch(*published())
+    assert json.loads((folder / f"{NAME}.part.json").read_text())["total"] == len(DATA)
+    body = DATA[HALF : end or None]
+
+    def answer(handler):
+        partial = says(206, body, ETag='"1"', Content_Range=given)
+        (partial if "Range" in handler.headers else serve())(handler)
+
+    server.answer = answer
+    if end:
+        of = f"cut off at {end:,} of {len(DATA):,} bytes: run the command again, it resumes"
+        with pytest.raises(ConnectionError, match=of):
+            downloads.fetch(*published())
+        assert (folder / f"{NAME}.part").read_bytes() == DATA[:end]
+        server.answer = serve()
+    assert downloads.fetch(*published()).read_bytes() == DATA
+    assert len(server.asked) == (2 if end is None else 3)
+
+
+def test_a_dripping_server_is_given_up_and_the_drops_are_kept(
+    server, published, folder, monkeypatch
+):
+    monkeypatch.setattr(web, "RATE_S", 0.3)
+
+    def drips(handler):
+        say(handler, 200, {"Content-Length": len(DATA), "ETag": '"1"'}, DATA[:200])
+        for byte in DATA[200:400]:
+            time.sleep(0.05)
+            handler.wfile.write(bytes([byte]))
+
+    server.answer = drips
+    start = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"cut off at .* \(less than 1,000 bytes a second"):
+        downloads.fetch(*published())
+    assert time.monotonic() - start < 3
+    part = (folder / f"{NAME}.part").read_bytes()
+    assert 200 < len(part) < 300 and DATA.startswith(part)
+    server.answer = serve()
+    assert downloads.fetch(*published()).read_bytes() == DATA
+
+
+def test_the_body_of_a_redirection_is_not_read(server, published):
+    def answer(handler):
+        if handler.path == "/there":
+            return serve()(handler)
+        say(handler, 302, {"Location": "/there"})
+        while True:
+            handler.wfile.write(bytes(4096))
+
+    server.answer = answer
+    assert downloads.fetch(*published()).read_bytes() == DATA
 
 
 def test_several_at_once_fetch_one_file(server, published):
@@ -366,9 +514,15 @@ def test_several_at_once_fetch_one_file(server, published):
 def test_a_full_disk_is_said_before(server, published, folder, monkeypatch):
     usage = type("Usage", (), {"free": 10_000})
     monkeypatch.setattr(web.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"needs 50,005 bytes more, the disk has 10,000 free"):
+    with pytest.raises(OSError, match=f"needs {len(DATA):,} bytes more, the disk has 10,000 free"):
         downloads.fetch(*published())
     assert visible(folder) == []
+    usage.free = len(DATA) - 100
+    (folder / f"{NAME}.part").write_bytes(bytes(99))
+    with pytest.raises(OSError, match="bytes more"):
+        downloads.fetch(*published())
+    (folder / f"{NAME}.part").write_bytes(bytes(100))  # will be overwritten
+    assert downloads.fetch(*published()).read_bytes() == DATA
 
 
 def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, folder, monkeypatch):
@@ -382,12 +536,19 @@ def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, fol
     with monkeypatch.context() as patch:
         patch.setattr(web, "_blocks", some)
         code, shown, error = run("x3d_mini")
+    came = (folder / f"{NAME}.part").stat().st_size
     assert (code, shown) == (130, "") and error.endswith("co3d: interrupted\n")
     assert f"{NAME}.part keeps what came: run the command again, it resumes" in error
     code, shown, error = run("x3d_mini")
     assert (code, error) == (0, "") and (folder / NAME).read_bytes() == DATA
-    assert shown.split() == ["x3d_mini", "kinetics400", "50,005", "bytes", str(folder / NAME)]
-    assert server.asked[1][2]["Range"] == "bytes=4096-"
+    assert shown.split() == [
+        "x3d_mini",
+        "kinetics400",
+        f"{len(DATA):,}",
+        "bytes",
+        str(folder / NAME),
+    ]
+    assert server.asked[1][2]["Range"] == f"bytes={came}-" and came
 
 
 def test_one_of_several_that_fails_does_not_stop_the_others(server, published, run, folder):
@@ -410,7 +571,10 @@ def test_one_of_several_that_fails_does_not_stop_the_others(server, published, r
         (["i3d_mini"], "no weights are published for i3d_mini"),
         (["x3d_m", "--data", "charades"], "no charades weights are published for x3d_m"),
         (["x3d_m", "--sha256", "91a641e6"], "expected --sha256 with 64 hexadecimal digits"),
+        (["x3d_m", "--sha256", ""], "expected --sha256 with 64 hexadecimal digits"),
         (["slow_8x8_r50", "--sha256", "0" * 64], "and one file, given '000"),
+        (["x3d_m", "--sha256", "0" * 64, "--check"], "--check reads no file"),
+        (["--data", "chardes"], "nobody publishes chardes weights: there are kinetics400, chara"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(run, arguments, sentence):
@@ -438,8 +602,11 @@ def test_check_asks_every_address_and_stops_at_none(server, published, run, fold
     code, shown, error = run("--check", *names)
     assert code == 1 and "i3d_mini kinetics400" in error and "404 Not Found" in error
     sizes = [line.split()[2] for line in shown.splitlines()]
-    assert sizes == ["123,456,789", "50,005", "50,005", "answers"]
+    assert sizes == ["123,456,789", f"{len(DATA):,}", f"{len(DATA):,}", "answers"]
     assert run("--check", "x3d_mini")[0] == 0 and not folder.exists()
+    published("slow_mini", url=f"{server.url}/ranged", mebibytes=31.5)
+    code, shown, error = run("--check", "slow_mini")
+    assert (code, shown) == (1, "") and "has 0.264 MiB instead of 31.5: refused" in error
     assert {headers.get("Range") for method, _, headers in server.asked if method == "GET"} == {
         "bytes=0-0"
     }

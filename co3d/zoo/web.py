@@ -6,18 +6,22 @@ Plain http is for loopback addresses only. It knows nothing of models.
 import hashlib
 import ipaddress
 import json
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from ..progress import bar
+from tqdm import tqdm
 
 TIMEOUT_S = 30  # of silence
+RATE, RATE_S = 1000, 60  # bytes per second, over so many of them: less is given up as cut off
 CAP = 2**30  # bytes of a file; the largest published one has a quarter of that
 BLOCK = 2**20
 AGENT = "co3d (companion of arXiv:2106.00050)"
@@ -31,10 +35,27 @@ class _CutError(ConnectionError):
     """An answer that broke off."""
 
 
+class _Note(NamedTuple):
+    """What lies beside a part: whose bytes they are, and of how many, if that is known."""
+
+    validator: str = ""
+    total: int | None = None
+
+
+class _Answer(NamedTuple):
+    """The bytes `start` to `end` of `total`; None is not known."""
+
+    response: HTTPResponse
+    start: int
+    end: int | None
+    total: int | None
+
+
 def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
     """Brings a file, or what is missing of it, into `part`; returns the sha256 of the whole.
 
-    Beside `part` lies `part`.json with the validator of what it holds; the caller renames `part`.
+    Beside `part` lies `part`.json with the validator and the size of what it holds; the caller
+    renames `part`. Without a Content-Length, nothing tells here whether a file is whole.
 
     Args:
         mebibytes: the size that is known of the file.
@@ -45,23 +66,24 @@ def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
         ValueError: if the address, a redirection or the size is not acceptable.
         OSError: if the disk is too full.
     """
-    response, have = _ask(url, part)
+    response, have, end, total = _ask(url, part)
     with response:
-        left, validator = response.length, _validator(response)
-        total = None if left is None else have + left
+        validator = _validator(response)
         _check_size(url, total, mebibytes)
-        _check_room(part, left or 0)
+        _check_room(part, 0 if total is None else total - have, anew=not have)
         if not have:
             part.write_bytes(b"")
-            _note(part).write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
+        note = {"url": url, "validator": validator, "total": total}
+        _note(part).write_text(json.dumps(note), "utf-8")
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        blocks, limit, reason = _blocks(response, left), CAP if total is None else total, ""
-        with part.open("ab") as file:
+        limit, reason = CAP if end is None else end, ""
+        with part.open("ab") as file, _bar(part.stem, have, total) as shown:
             try:
-                for block in bar(blocks, part.stem, left and -(-left // BLOCK), unit="MiB"):
+                for block in _blocks(response, None if end is None else end - have):
                     digest.update(block)
                     have += file.write(block)
+                    shown.update(len(block))
                     if have > limit:
                         break
             except _CutError as error:
@@ -77,8 +99,11 @@ def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
     return digest.hexdigest()
 
 
-def size(url: str) -> int | None:
+def size(url: str, mebibytes: float | None = None) -> int | None:
     """Bytes behind an address, None if it does not say; by HEAD, else by a GET of one byte.
+
+    Args:
+        mebibytes: the size that is known of the file.
 
     Raises:
         ConnectionError, ValueError: as `receive`.
@@ -91,7 +116,9 @@ def size(url: str) -> int | None:
         with _told(url), _open(url, {"Range": "bytes=0-0"}) as response:
             whole = response.headers.get("Content-Range", "").rpartition("/")[2]
             length = whole or response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+    _check_size(url, total, mebibytes)
+    return total
 
 
 def forget(part: Path) -> None:
@@ -100,47 +127,68 @@ def forget(part: Path) -> None:
     _note(part).unlink(missing_ok=True)
 
 
-def _ask(url: str, part: Path) -> tuple[HTTPResponse, int]:
-    """The response and after how many bytes of the file it starts, 0 to begin anew."""
+def _ask(url: str, part: Path) -> _Answer:
+    """What comes of the file: the rest of it, or all if the rest cannot be had."""
     have = part.stat().st_size if part.is_file() else 0
-    validator = _noted(part, url)
+    note = _noted(part, url)
     with _told(url):
-        if have and validator:
+        if have and note.validator:
             try:
-                response = _open(url, {"Range": f"bytes={have}-", "If-Range": validator})
+                response = _open(url, {"Range": f"bytes={have}-", "If-Range": note.validator})
             except HTTPError as error:
                 if error.code != 416:  # there is nothing behind these bytes
                     raise
                 error.close()
             else:
                 if response.status == 200:
-                    return response, 0
-                start = response.headers.get("Content-Range", "")
-                if start.startswith(f"bytes {have}-") and _validator(response) == validator:
-                    return response, have
+                    return _Answer(response, 0, response.length, response.length)
+                if rest := _rest(response, have, note):
+                    return rest
                 response.close()
         response = _open(url)
     if response.status != 200:
         response.close()
         raise ConnectionError(f"{url} answers {response.status}, not the file")
-    return response, 0
+    return _Answer(response, 0, response.length, response.length)
+
+
+def _rest(response: HTTPResponse, have: int, note: _Note) -> _Answer | None:
+    """The answer, if it goes on behind `have` bytes of the same file."""
+    given = response.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", given)
+    start, last, total = map(int, found.groups()) if found else (0, 0, 0)
+    same = _validator(response) == note.validator and note.total in (None, total)
+    if not same or start != have or not start <= last < total:
+        return None
+    return _Answer(response, start, last + 1, total)
 
 
 def _blocks(response: HTTPResponse, left: int | None) -> Iterator[bytes]:
-    """What arrives, and what comes beyond the `left` bytes that were declared."""
+    """What arrives, as it does, and what comes beyond the `left` bytes that were declared."""
     response.length = None  # else http.client hides what comes beyond
+    since, came = time.monotonic(), 0
     while True:
         over = left is not None and left <= 0
         try:
-            block = response.read(1 if over else min(BLOCK, left or BLOCK))
+            block = response.read1(1 if over else min(BLOCK, left or BLOCK))
         except (OSError, HTTPException) as error:
             if over:  # a server that does not close the line, as it was asked to
                 return
             raise _CutError(_reason(error)) from None
         if not block:
             return
-        left = None if left is None else left - len(block)
+        left, came = None if left is None else left - len(block), came + len(block)
         yield block
+        if (now := time.monotonic()) - since >= RATE_S:
+            if came < RATE * (now - since) and left != 0:
+                raise _CutError(f"less than {RATE:,} bytes a second came")
+            since, came = now, 0
+
+
+def _bar(name: str, have: int, total: int | None) -> tqdm:
+    """Bytes, in a terminal only."""
+    scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    return tqdm(desc=name, total=total, initial=have, disable=None, **scale)
 
 
 def _check_size(url: str, total: int | None, mebibytes: float | None) -> None:
@@ -150,8 +198,9 @@ def _check_size(url: str, total: int | None, mebibytes: float | None) -> None:
         raise ValueError(f"{url} has {total / 2**20:.3f} MiB instead of {mebibytes}: refused")
 
 
-def _check_room(part: Path, left: int) -> None:
+def _check_room(part: Path, left: int, anew: bool) -> None:
     free = shutil.disk_usage(part.parent).free
+    free += part.stat().st_size if anew and part.is_file() else 0  # it will be overwritten
     if left > free:
         raise OSError(f"{part.stem} needs {left:,} bytes more, the disk has {free:,} free")
 
@@ -183,11 +232,8 @@ def _told(url: str) -> Iterator[None]:
 
 class _Redirects(HTTPRedirectHandler):
     def redirect_request(self, request, fp, code, message, headers, url):
-        try:
-            _permit(url, request.full_url)
-        except ValueError:
-            fp.close()
-            raise
+        fp.close()  # else its body is read, however long
+        _permit(url, request.full_url)
         return super().redirect_request(request, fp, code, message, headers, url)
 
 
@@ -223,10 +269,10 @@ def _note(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _noted(part: Path, url: str) -> str:
-    """The validator of what `part` holds, "" if it is not of this address or unknown."""
+def _noted(part: Path, url: str) -> _Note:
+    """What is known of what `part` holds, nothing if it is not of this address."""
     try:
         note = json.loads(_note(part).read_text("utf-8"))
-        return str(note["validator"]) if note["url"] == url else ""
+        return _Note(str(note["validator"]), note.get("total")) if note["url"] == url else _Note()
     except (OSError, ValueError, TypeError, KeyError):
-        return ""
+        return _Note()
