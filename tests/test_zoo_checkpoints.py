@@ -1,6 +1,7 @@
 """Every published layout of weights fits its model, strictly, and serves both twins alike."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import co3d
 from co3d.__main__ import cli
-from co3d.zoo import checkpoints, dialects, specs
+from co3d.zoo import checkpoints, dialects, downloads, files, specs
 from co3d.zoo.checkpoints import Weights, load_into
 
 MODELLED = [name for name, model in weight_files.NAMES.items() if model]
@@ -302,6 +303,18 @@ REFUSED = {
         *("tv_r2plus1d_18", "r2plus1d_18", replaced("stem.1.bias", torch.zeros(1, 45))),
         r"of other shape stem.1.bias \(expected \(45,\), given \(1, 45\)\)$",
     ),
+    "a count that only Caffe2 lacks": (
+        *("sf_x3d_xs", "x3d_xs", dropped("s1.pathway0_stem.bn.num_batches_tracked")),
+        "missing body.stem.bn.num_batches_tracked$",
+    ),
+    "trailing ones": (
+        *("tv_r2plus1d_18", "r2plus1d_18", replaced("stem.1.bias", torch.zeros(45, 1))),
+        r"of other shape stem.1.bias \(expected \(45,\), given \(45, 1\)\)$",
+    ),
+    "a name that training also has": (
+        *("c2_SLOWONLY_8x8_R50", "slow_8x8_r50", added("pred_lr_w")),
+        "unexpected pred_lr_w$",
+    ),
     "no shape": (
         *("tv_r2plus1d_18", "r2plus1d_18", replaced("fc.weight", torch.zeros(()))),
         r"of other shape fc.weight \(expected \(400, 512\), given \(\)\)$",
@@ -365,7 +378,11 @@ def test_other_numbers_of_classes(name, blank, tmp_path):
     head = next(tensors[key] for key in tensors if key.endswith(("proj.weight", "tion.weight")))
     for model in (regular, f"co{regular}"):
         net = co3d.create(model, num_classes=157)
-        assert load_into(net, path).notes == ()
+        weights, taken = load_into(net, path), name == "ptv_slow_r50"
+        note = "taken for charades, which has 157 classes: frames are fed as BGR"
+        assert weights.notes == (note,) * taken and weights.classes == 157
+        assert weights.training_data == "charades" * taken
+        assert weights.scores == ("sigmoid" if taken else "softmax")
         assert torch.equal(net.classifier.weight, head) and len(head) == 157
     words = "expected 400 classes, given 157 in .*: create the model with num_classes=157, or ask"
     with pytest.raises(ValueError, match=words):
@@ -457,7 +474,7 @@ def test_convert_writes_ours_with_its_origin(blank, tmp_path):
     assert all(map(torch.equal, theirs.state_dict().values(), ours.state_dict().values()))
     assert ours.weights == Weights(
         *(path.name, checkpoints.sha256(out), "kinetics400", "Apache-2.0", "pytorchvideo"),
-        *((record["notes"],), sha256),
+        *((record["notes"],), sha256, 400),
     )
     again = tmp_path / "again.safetensors"
     assert convert(out, again, "--model", "x3d_xs").exit_code == 0
@@ -509,6 +526,127 @@ def _saved_in(folder, file, name="x3d_mini"):
     return path
 
 
+def test_convert_leaves_other_files_alone(tmp_path):
+    path = _saved_in(tmp_path, "q.safetensors")
+    path = path.rename(tmp_path / "q.safetensors.part")
+    before = path.read_bytes()
+    result = convert(path, tmp_path / "q.safetensors", "--model", "x3d_mini")
+    assert result.exit_code == 0 and path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture
+def charades_mini(tmp_path, monkeypatch):
+    """Charades weights as if published of slow_mini; their file, in the cache."""
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+    known = specs.Checkpoint("charades", "https://example.org/c.safetensors", 157, "bgr", "sigmoid")
+    for name in ("slow_mini", "coslow_mini"):
+        record = dataclasses.replace(specs.SPECS[name], checkpoints=(known,))
+        monkeypatch.setitem(specs.SPECS, name, record)
+    path = downloads.place(record, known)
+    model = co3d.create("slow_mini", num_classes=157)
+    checkpoints.save(model, path, training_data="", source="", licence="")
+    return path
+
+
+def test_a_file_with_the_classes_of_charades_is_taken_for_it(charades_mini):
+    for more in ({"num_classes": 157}, {"num_classes": 3, "new_head": True}, {"new_head": True}):
+        model, transform = co3d.load("coslow_mini", charades_mini, **more)
+        assert transform.channel_order == "bgr" and model.weights.classes == 157
+        assert model.weights.training_data == "charades"
+        assert model.weights.notes[-1].endswith("157 classes: frames are fed as BGR")
+        assert model.weights.scores == ("softmax" if "new_head" in more else "sigmoid")
+
+
+def test_scores_are_those_of_the_weights(charades_mini):
+    logits = torch.randn(2, 157)
+    model, _ = co3d.load("coslow_mini", "charades")
+    assert torch.equal(co3d.scores(model, logits), logits.sigmoid())
+    for model in (co3d.create("slow_mini"), co3d.load("x3d_mini", "synthetic-kinetics")[0]):
+        assert torch.equal(co3d.scores(model, logits), logits.softmax(1))
+
+
+def test_convert_knows_the_files_of_the_cache(charades_mini, tmp_path):
+    out, elsewhere = tmp_path / "out.safetensors", tmp_path / "copy.pth"
+    assert convert(charades_mini, out, "--model", "coslow_mini").exit_code == 0
+    with safe_open(out, framework="pt") as file:
+        record = file.metadata()
+    assert record["source"] == "https://example.org/c.safetensors"
+    assert (record["licence"], record["training_data"]) == ("Apache-2.0", "charades")
+    elsewhere.write_bytes(charades_mini.read_bytes())
+    assert convert(elsewhere, out, "--model", "slow_mini").exit_code != 0
+    options = ("--model", "slow_mini", "--training-data", "charades")
+    assert "157 classes" in convert(elsewhere, out, *options).output
+
+
+def test_classes_are_checked_before_a_download(charades_mini, monkeypatch):
+    monkeypatch.setattr(downloads, "fetch", lambda *_: pytest.fail("fetched"))
+    with pytest.raises(ValueError, match="expected 157 classes as charades has, given .*=3: "):
+        co3d.load("slow_mini", "charades", num_classes=3)
+    for weights in ("charades", charades_mini):
+        with pytest.raises(ValueError, match="expected num_classes of 1 or more, given 0"):
+            co3d.load("slow_mini", weights, num_classes=0)
+    result = CliRunner().invoke(
+        cli, ["stream", "none.mp4", "--model", "coslow_mini", "--weights", "charades"]
+    )
+    assert "knows no names for the 157 classes of charades" in str(result.exception)
+
+
+def test_folders_are_named_as_such(tmp_path):
+    with pytest.raises(ValueError, match="given the folder '"):
+        co3d.load("x3d_mini", tmp_path)
+    with pytest.raises(ValueError, match="is a folder or a device"):
+        load_into(co3d.create("x3d_mini"), tmp_path)
+
+
+def test_a_file_without_a_head_takes_a_new_one(tmp_path):
+    path = _saved_in(tmp_path, "w.safetensors")
+    tensors = {k: v for k, v in load_file(path).items() if not k.startswith("classifier.")}
+    save_file(tensors, path)
+    model, _ = co3d.load("cox3d_mini", path, num_classes=3, new_head=True)
+    assert torch.equal(model.body.conv5.conv.weight, tensors["body.conv5.conv.weight"])
+    assert model.weights.notes == ("new head of 3 classes in place of the file's none",)
+    assert model.weights.classes is None
+    with pytest.raises(ValueError, match="missing classifier.weight, classifier.bias"):
+        co3d.load("cox3d_mini", path)
+    save_file({**tensors, "classifier.bias": torch.ones(2, 2)}, path)
+    co3d.load("cox3d_mini", path, num_classes=3, new_head=True)
+
+
+EVIL = "\x1b[2J\n\u202eé" * 999
+
+
+def test_text_of_a_file_is_quoted(tmp_path):
+    path, model = _saved_in(tmp_path, "w.safetensors"), co3d.create("x3d_mini")
+    tensors = load_file(path)
+    origin = dict.fromkeys(("source", "licence", "training_data", "notes"), EVIL)
+    save_file(tensors, path, metadata=origin)
+    weights = load_into(model, path)
+    for text in (weights.source, weights.licence, weights.training_data, *weights.notes):
+        assert text.isprintable() and text.isascii() and len(text) == 500
+    hostile = (
+        (tensors, {"model": EVIL}),
+        ({EVIL: torch.zeros(1)}, {}),
+        ({**tensors, EVIL: torch.zeros(1)}, {}),
+        ({**tensors, "body.res2." + EVIL: torch.zeros(1)}, {}),
+    )
+    for held, metadata in hostile:
+        save_file(held, path, metadata=metadata)
+        with pytest.raises(ValueError) as caught:
+            load_into(model, path)
+        sentence = str(caught.value)
+        assert sentence.isprintable() and sentence.isascii() and len(sentence) < 700
+
+
+def test_far_too_many_keys_are_not_held_against_every_model(tmp_path, monkeypatch):
+    path, tried, fit = tmp_path / "w.safetensors", [], dialects.fit
+    save_file({f"body.{n}": torch.zeros(1) for n in range(files.TENSORS)}, path)
+    monkeypatch.setattr(dialects, "fit", lambda *given: tried.append(1) or fit(*given))
+    with pytest.raises(ValueError, match="unexpected body.0, .* and 9995 more"):
+        load_into(co3d.create("x3d_mini"), path)
+    assert len(tried) == 1
+
+
 @torch.no_grad()
 def test_saved_weights_serve_both_twins(tmp_path):
     path, saved = tmp_path / "w.safetensors", co3d.create("x3d_mini")
@@ -518,7 +656,7 @@ def test_saved_weights_serve_both_twins(tmp_path):
     torch.testing.assert_close(regular(clip), saved(clip))
     assert transform == co3d.Transform(48, (0.45,) * 3, (0.225,) * 3)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert regular.weights == Weights("a test", sha256, "made", "none")
+    assert regular.weights == Weights("a test", sha256, "made", "none", classes=12)
     assert regular.weights.dialect == "ours" and regular.weights.notes == ()
     stream, _ = co3d.load("cox3d_mini", str(path), window=32)
     assert torch.equal(stream.body.conv5.conv.weight, saved.body.conv5.conv.weight)

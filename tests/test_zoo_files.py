@@ -271,6 +271,51 @@ def test_odd_tensors_of_the_other_formats(given_file, tmp_path):
     assert "holds a list in the place" in refusal(given_file(pickle.dumps([1])))
 
 
+def test_only_what_training_leaves_is_left_out(given_file):
+    one = array(bytes(4), (1,))
+    names = ("lr", "model_iter", "a_w_momentum", "pred_lr_w", "momentum_w", "lr_b")
+    found = files.read(given_file(caffe2(dict.fromkeys(names, one)))).tensors
+    assert [*found] == ["pred_lr_w", "momentum_w", "lr_b"]
+    for kind in ("i4", "b1", "u1"):
+        data = caffe2({"a_w": array(bytes(int(kind[1])), (1,), kind)})
+        assert "holds whole numbers in the place of weights, in a_w" in refusal(given_file(data))
+
+
+def test_many_tensors_and_long_headers_are_refused_before_they_are_read(given_file):
+    data = save({str(n): torch.zeros(1) for n in range(files.TENSORS + 1)})
+    assert f"holds {files.TENSORS + 1} tensors: refused" in refusal(given_file(data))
+    header = b'{"__metadata__":{"a":"' + b"a" * files.HEADER + b'"}}'
+    data = struct.pack("<Q", len(header)) + header
+    assert f"a header of {len(header)} bytes" in refusal(given_file(data))
+
+
+def test_names_in_a_file_are_quoted(given_file):
+    name, shown = "\x1b[2J\n\u202e", r"\x1b[2J\n\u202e"
+    kind = name.replace("\x1b", "x").replace("\n", "y") * 999
+    header = f'{{"a":{{"dtype":"{kind}"}}}}'
+    data = struct.pack("<Q", len(header.encode())) + header.encode()
+    assert "is not a whole safetensors file" in refusal(given_file(data))
+    for write in (torch_file, legacy):
+        assert f"not finite, in {shown}" in refusal(given_file(write({name: NAN})))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
+        (MemoryError(), "needs more memory than is free"),
+        (OSError(22, "Invalid argument"), "is cut short or damaged"),
+        (EOFError(), "is cut short or damaged"),
+    ],
+)
+def test_faults_of_the_machine_are_not_those_of_the_file(error, sentence, given_file, monkeypatch):
+    def fails(path):
+        raise error
+
+    monkeypatch.setitem(files._READERS, "safetensors", fails)
+    assert sentence in refusal(given_file(GOOD["safetensors"]))
+
+
 class Calls:
     """Pickles as a call."""
 
