@@ -109,11 +109,9 @@ def load_into(
     if expected_sha256 is not None and not digest.startswith(expected_sha256.lower()):
         raise ValueError(f"expected sha256 {expected_sha256} of {path.name}, given {digest}")
     record, name = contents.metadata, model.spec.weights
-    if record.get("model", name) != name:
-        raise ValueError(
-            f"expected weights of {name}, given those of {files.quoted(record['model'])} "
-            f"in {path.name}"
-        )
+    if (said := record.get("model", name)) != name:
+        said = f"{files.quoted(said)} in {path.name}"
+        raise ValueError(f"expected weights of {name}, given those of {said}")
     dialect, fit = _fit(model, contents.tensors, path.name, new_head)
     notes = tuple(filter(None, record.get("notes", "").split("; ")))
     notes += _notes(model, fit, path.name, new_head)
@@ -121,8 +119,7 @@ def load_into(
     known = model.spec.checkpoint(trained_on) if trained_on else _alike(model.spec, fit.classes)
     if known and not trained_on:
         trained_on = known.training_data
-        notes += (f"taken for {trained_on}, which has {fit.classes} classes: frames are fed as "
-                  f"{known.channel_order.upper()}",)  # fmt: skip
+        notes += (_taken_for(known),)
     model.load_state_dict(_translated(model, contents.tensors, fit, path.name, new_head))
     model.weights = Weights(
         source or record.get("source", path.name),
@@ -199,6 +196,12 @@ def _alike(record: Spec, classes: int | None) -> Checkpoint | None:
     """The published weights of a model that alone have so many classes, not the model's own."""
     found = [w for w in record.checkpoints if w.num_classes == classes != record.num_classes]
     return found[0] if len(found) == 1 else None
+
+
+def _taken_for(known: Checkpoint) -> str:
+    order = known.channel_order.upper()
+    data, classes = known.training_data, known.num_classes
+    return f"taken for {data}, which has {classes} classes: frames are fed as {order}"
 
 
 def sha256(path: Path) -> str:
