@@ -18,7 +18,8 @@ import weight_files
 
 import co3d
 from co3d import __main__ as command_line
-from co3d.zoo import checkpoints, downloads, web
+from co3d import web
+from co3d.zoo import checkpoints, downloads
 from co3d.zoo.specs import SPECS, Checkpoint
 
 

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 import torch
 
+from .. import web
 from ..paths import cache_path
-from . import checkpoints, files, web
+from . import checkpoints, files
 from .build import create
 from .specs import SPECS, Checkpoint, Spec, spec
 
