@@ -46,7 +46,7 @@ class StreamNet(Tree, ClipNet):
     @property
     def window(self) -> int:
         """Span of the running average, in input frames."""
-        span = _window(self.body, 1)
+        span = window_of(self.body)
         if span is None:
             raise ValueError("expected a running window in the body of the network, given none")
         return span
@@ -57,7 +57,7 @@ class StreamNet(Tree, ClipNet):
 
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
         if isinstance(clip, Tensor) and clip.ndim == 5:
-            least = (_window(self.body, 1) or 1) if pad else self.receptive_field
+            least = (window_of(self.body) or 1) if pad else self.receptive_field
             if clip.shape[2] < least:
                 what = "window" if pad else "receptive field, for pad=False"
                 given = clip.shape[2]
@@ -93,15 +93,15 @@ class StreamNet(Tree, ClipNet):
         return self.body._steps(x, state, end)
 
 
-def _window(module: nn.Module, stride: int) -> int | None:
+def window_of(module: nn.Module, stride: int = 1) -> int | None:
     """Frames that the first running window in a tree spans, behind a temporal stride."""
     if isinstance(module, RunningWindow):
         return module.window * module.dilation * stride
     if isinstance(module, TwoPath):
-        return _window(module.slow, stride * module.alpha)
+        return window_of(module.slow, stride * module.alpha)
     if isinstance(module, Sequential):
         for part in module:
-            if (found := _window(part, stride)) is not None:
+            if (found := window_of(part, stride)) is not None:
                 return found
             stride *= part.timing.stride
     return None
