@@ -1,0 +1,84 @@
+"""Jobs on untrusted files, in processes of their own: each has so much time and memory, no more.
+
+A process that crashes, hangs or asks for too much ends its own job, not the run.
+"""
+
+import multiprocessing
+import resource
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import TimeoutError
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from pebble import ProcessExpired, ProcessPool
+
+SECONDS = 120.0  # per job
+MEMORY = 4 * 2**30  # bytes of address space beyond what a process has when it starts
+WAITING = 2  # jobs per process that are done ahead
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What became of a job without a result: status "timeout" or "decode_error", and why."""
+
+    status: str
+    note: str
+
+
+def in_processes(
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    *,
+    count: int = 1,
+    seconds: float = SECONDS,
+    memory: int = MEMORY,
+) -> Iterator[Result | Failure]:
+    """The results of `function`, a module's own, for all jobs in their order.
+
+    Args:
+        count: processes.
+        seconds: that a job may take.
+        memory: bytes that a process may ask for (held on Linux).
+
+    Raises:
+        Exception: what `function` raises, MemoryError aside.
+    """
+    spawn = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    with ProcessPool(count, context=spawn, initializer=_bound, initargs=(memory,)) as pool:
+        pending: deque = deque()
+        try:
+            for job in jobs:
+                pending.append(pool.schedule(function, args=(job,), timeout=seconds))
+                if len(pending) > WAITING * count:
+                    yield _result(pending.popleft(), seconds, memory)
+            while pending:
+                yield _result(pending.popleft(), seconds, memory)
+        finally:  # also when the caller stops early
+            pool.stop()
+
+
+def _result(future, seconds: float, memory: int):
+    try:
+        return future.result()
+    except TimeoutError:
+        return Failure("timeout", f"Gave up after {seconds:g} s.")
+    except MemoryError:
+        return Failure("decode_error", f"Asked for more than {memory / 2**30:.3g} GiB of memory.")
+    except ProcessExpired as error:
+        return Failure("decode_error", f"The decoding process died (exit code {error.exitcode}).")
+
+
+def _bound(memory: int) -> None:
+    """One thread, and a limit to the memory of this process."""
+    torch.set_num_threads(1)
+    try:
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+    except FileNotFoundError:  # not Linux: what a process uses, and a limit that holds, are unknown
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
