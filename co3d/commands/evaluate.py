@@ -4,37 +4,71 @@ from pathlib import Path
 
 import click
 
+SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fill", "n_expected",
+         "n_found", "n_scored", "top1", "map_common", "ci_low", "ci_high"]  # fmt: skip
+
 
 @click.command()
-@click.argument("dataset", type=click.Choice(["synthetic-kinetics"]))
-@click.option("--split", default="test", show_default=True,
-              type=click.Choice(["train", "val", "test"]))  # fmt: skip
-@click.option("--window", "windows", type=int, multiple=True, default=(16, 32, 64),
-              show_default=True, help="Frames of the running average.")  # fmt: skip
+@click.argument("dataset")
+@click.option("--models", "names", default="all", show_default=True, metavar="A,B,...",
+              help="Names as in co3d models; all: every one with weights for the data set.")  # fmt: skip
+@click.option("--protocol", "protocols", multiple=True, metavar="NAME",
+              help="paper, native, first-valid or steady; may be repeated.  [default: paper and "
+              "steady; on synthetic sets native and steady]")  # fmt: skip
+@click.option("--window", "windows", type=click.IntRange(min=1), multiple=True,
+              help="Frames of a stream's running average; may be repeated.  [default: native]")  # fmt: skip
+@click.option("--weights", help="Training data, or a file for one model.  [default: DATASET]")
+@click.option("--split", help="[default: val of kinetics400, else test]")
+@click.option("--root", type=click.Path(path_type=Path), help="Of the data set.")
 @click.option("--limit", default=0, show_default=True, type=click.IntRange(min=0),
               help="First so many videos; 0 is all.")  # fmt: skip
+@click.option("--controls", is_flag=True,
+              help="For each stream also the clip net on clips over the same frames.")  # fmt: skip
+@click.option("--fps", type=float, help="Rate of sampling by time.")
+@click.option("--fill", type=click.Choice(["zeros", "replicate"]), help="Before a stream's start.")
+@click.option("--crops", type=click.IntRange(min=1), help="1 or 3.")
+@click.option("--views", type=click.IntRange(min=1), help="Clips per video.")
+@click.option("--position", type=click.FloatRange(0, 1), help="Of one clip; 0.5 is the middle.")
+@click.option("--channel-order", type=click.Choice(["rgb", "bgr"]))
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1),
+              help="Processes that decode.")  # fmt: skip
+@click.option("--plan", "only_plan", is_flag=True,
+              help="Print which frames of each video would feed which model, and stop.")  # fmt: skip
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write the rows here.")
-def evaluate(
-    dataset: str, split: str, windows: tuple[int, ...], limit: int, table: Path | None
-) -> None:
-    """Accuracy of x3d_mini on clips, cox3d_mini on streams, and the control over equal frames."""
+def evaluate(dataset, names, protocols, windows, weights, split, root, limit, controls, device,
+             workers, only_plan, table, **options) -> None:  # fmt: skip
+    """Accuracy of models on DATASET: kinetics400, charades, synthetic-kinetics,
+    synthetic-charades, or a folder of one folder of videos per class.
+
+    A run that was stopped goes on where it was. Predictions are kept per video among the runs.
+    """
     import pandas as pd
 
-    from .. import load
-    from ..data import synthetic
-    from ..measure import accuracy
+    from ..data.sets import open_set
+    from ..measure import accuracy, readings
 
     if table and (table.is_dir() or not table.parent.is_dir()):
         raise ValueError(f"cannot write {table}: name a file in an existing folder")
-    regular, transform = load("x3d_mini", dataset)
-    streams = [load("cox3d_mini", dataset, window=window)[0] for window in windows]
-    readings = accuracy.readings(regular, streams)
-    data = synthetic.dataset(split, limit=limit or None)
-    fps = regular.spec.native_fps
-    rows = pd.DataFrame(accuracy.evaluate(readings, data, transform, fps, limit=limit))
-    shown = ["model", "mode", "window", "frames", "views", "n_expected", "n_scored"]
-    shown += ["top1", "ci_low", "ci_high", "macs_per_prediction"]
-    click.echo(rows[shown].to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
+    data = open_set(dataset, split, root=root, limit=limit or None)
+    synthetic = data.name.startswith("synthetic")
+    chosen = readings.readings(
+        readings.loaded(names, weights or data.name, device),
+        data.name,
+        protocols or (("native" if synthetic else "paper"), "steady"),
+        windows or (None,),
+        controls=controls,
+        **options,
+    )
+    if only_plan:
+        accuracy.print_plans(chosen, data)
+        return
+    results, times = accuracy.evaluate(chosen, data, limit=limit, workers=workers)
+    rows = pd.DataFrame([result.row for result in results])
+    shown = rows[SHOWN].dropna(axis=1, how="all")
+    click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
+    for line in accuracy.account(results, times):
+        click.echo(line)
     if table:
         part = table.with_name(f"{table.name}.part")
         rows.to_csv(part, index=False)

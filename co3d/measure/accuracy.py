@@ -1,201 +1,157 @@
-"""Accuracy of clip nets and streams over the videos of a data set.
+"""Accuracy over the videos of a data set, that can be stopped, resumed and audited.
 
-Each video is decoded once and sampled by time at the native rate of the models. A video that cannot
-be scored has a status that says why; it is left out of the denominator and never replaced.
+Each video is decoded once, for all readings. What they predict is stored per video as it comes; a
+video that cannot be scored has a status that says why, is left out of the denominator and never
+replaced.
 """
 
-import math
+import hashlib
+import json
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..data.kinetics import Dataset, Video
-from ..data.transforms import Transform
-from ..data.video import Reader, resample
-from ..nn import ClipNet, StreamNet
+from .. import paths
+from ..data.dataset import Dataset, Video
 from ..progress import bar
-from .complexity import macs_clip, macs_frame
-from .metrics import top_k, wilson
+from . import metrics
+from .decoding import decode
+from .readings import Reading, predict
+from .store import Store
+from .workers import MEMORY, SECONDS, Failure, in_processes
+
+STATUSES = ("ok", "partial", "decode_error", "missing", "too_short", "timeout", "nan")
 
 
-@dataclass
-class Reading:
-    """One way to get one prediction from a video (1, 3, N, S, S), and the predictions so far.
+@dataclass(frozen=True)
+class Result:
+    """What a reading predicted.
 
     Attributes:
-        frames: that it looks at; shorter videos are "too_short".
-        predict: from the video to scores (classes,).
-        keys: what tells this reading from others in results/accuracy.csv.
+        row: of results/accuracy.csv.
+        scores: float32 (n_scored, classes), in the order of `videos`.
+        videos: that were scored.
+        statuses: how many planned videos ended how.
+        notes: why a video was not scored, by id.
+        file: where the predictions are.
     """
 
-    frames: int
-    predict: Callable[[Tensor], Tensor]
-    keys: dict
-    macs: float
-    scores: list[Tensor] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    statuses: Counter = field(default_factory=Counter)
-
-    def score(self, video: Tensor, label: int) -> None:
-        status = "ok"
-        if video.shape[2] < self.frames:
-            status = "too_short"
-        else:
-            scores = self.predict(video)
-            if scores.isfinite().all():
-                self.scores.append(scores)
-                self.labels.append(label)
-            else:
-                status = "nan"
-        self.statuses[status] += 1
+    reading: Reading
+    row: dict
+    scores: np.ndarray
+    videos: tuple[Video, ...]
+    statuses: Counter
+    notes: dict[str, str]
+    file: Path
 
 
-def readings(regular: ClipNet, streams: Sequence[StreamNet]) -> list[Reading]:
-    """A clip net, its continual twins, and for each of these the control over the same frames."""
-    controls = [control_reading(regular, net.receptive_field) for net in streams]
-    return [clip_reading(regular), *map(stream_reading, streams), *controls]
-
-
-def clip_reading(model: ClipNet) -> Reading:
-    """The logits of one clip from the middle of the video (protocol `native`, one view)."""
-    frames = model.spec.frames
-
-    def predict(video: Tensor) -> Tensor:
-        start = (video.shape[2] - frames) // 2
-        return model(video[:, :, start : start + frames])[0]
-
-    keys = _keys(model, "native", "clip", frames=frames)
-    return Reading(frames, predict, keys, _clip_macs(model))
-
-
-def stream_reading(model: StreamNet) -> Reading:
-    """The logits at frame RF of a stream (protocol `steady`): all that it saw was real."""
-    frames = model.receptive_field
-
-    def predict(video: Tensor) -> Tensor:
-        return model.steps(video[:, :, :frames])[0][0, :, -1]
-
-    size = model.spec.image_size
-    macs = macs_frame(model, torch.zeros(1, 3, size, size)) * model.stride
-    keys = _keys(model, "steady", "stream", window=model.window, frames=frames, fill="zeros")
-    return Reading(frames, predict, keys, macs)
-
-
-def control_reading(model: ClipNet, frames: int) -> Reading:
-    """The fair control of a stream that saw `frames` frames: clips over the same frames.
-
-    As many clips as cover them, evenly spaced, their probabilities averaged.
-    """
-    length = model.spec.frames
-    starts = np.linspace(0, frames - length, math.ceil(frames / length)).round().astype(int)
-
-    def predict(video: Tensor) -> Tensor:
-        clips = [model(video[:, :, start : start + length]) for start in starts]
-        return torch.cat(clips).softmax(1).mean(0)
-
-    keys = _keys(model, "steady", "clips", frames=frames, views=len(starts))
-    return Reading(frames, predict, keys, len(starts) * _clip_macs(model))
-
-
-def _clip_macs(model: ClipNet) -> int:
-    record = model.spec
-    return macs_clip(model, torch.zeros(1, 3, record.frames, record.image_size, record.image_size))
-
-
-def _keys(model: ClipNet, protocol: str, mode: str, **more) -> dict:
-    record = model.spec
-    return {
-        "model": record.name,
-        "weights": f"{model.weights.source} sha256:{model.weights.sha256[:12]}",
-        "weights_dialect": model.weights.dialect,
-        "weights_data": model.weights.training_data,
-        "weights_licence": model.weights.licence,
-        "protocol": protocol,
-        "mode": mode,
-        "window": None,
-        "views": 1,
-        "fps": record.native_fps,
-        "fill": None,
-        "crops": 1,
-        "channel_order": record.channel_order,
-        "norm": f"{'/'.join(map(str, record.mean))} {'/'.join(map(str, record.std))}",
-        **more,
-    }
-
-
-@torch.inference_mode()
 def evaluate(
     readings: Sequence[Reading],
     data: Dataset,
-    transform: Transform,
-    fps: float,
     *,
     limit: int = 0,
+    folder: Path | None = None,
+    workers: int = 1,
+    seconds: float = SECONDS,
+    memory: int = MEMORY,
     progress: bool = True,
-) -> list[dict]:
-    """Scores every reading on every video; one video per forward pass.
+) -> list[Result]:
+    """Scores every reading on every video; a run that was stopped goes on where it was.
 
     Args:
-        readings: of models that share transform and rate.
+        readings: which networks predict how.
         data: planned videos, missing ones included.
-        transform: input transform of the models.
-        fps: rate that videos are sampled at, by time.
-        limit: the first so many videos only; 0 is all.
+        limit: what `data` was cut down to; 0 is all. Part of the run's key.
+        folder: of the predictions (default: among the runs).
+        workers: processes that decode.
+        seconds, memory: that decoding one video may take, see `in_processes`.
         progress: whether to show a bar.
 
     Returns:
-        A row of results/accuracy.csv per reading.
+        A result per reading, in their order.
 
     Raises:
-        ValueError: for videos without a label, a negative limit, or an fps that is not above 0.
+        ValueError: for videos without a label, or if another process is at work on the same run.
+        OSError: if the disk is full; the run can be continued.
     """
-    if not fps > 0:  # here: below it would look like a fault of every video
-        raise ValueError(f"expected fps above 0, given {fps}")
-    videos = data.videos[: limit or None]
-    if limit < 0 or any(video.class_id is None for video in videos):
-        raise ValueError(f"expected labelled videos and a limit of 0 or more, given {limit}")
-    for video in bar(videos, data.name, shown=progress):
-        # Not ahead in a thread: it takes turns with the threads of the convolutions, which wait
-        # for one another, and two cores then get half as much done.
-        clip, status = _decode(video, transform, fps)
-        for reading in readings:
-            if clip is None:
-                reading.statuses[status] += 1
-            else:
-                reading.score(clip, video.class_id)
-    found = sum(video.path is not None for video in videos)
+    if not data.multilabel and any(video.class_id is None for video in data.videos):
+        raise ValueError(
+            f"expected labelled videos, the {data.split} split of {data.name} has none"
+        )
+    folder = Path(folder or paths.logs_path() / "predictions") / f"{data.name}-{data.split}"
+    planned = {"name": data.name, "split": data.split, "limit": limit, "plan": _digest(data)}
+    sizes = {video.id: _size(video) for video in data.videos}
+    if len(sizes) < len(data.videos):
+        raise ValueError(f"{data.name} plans some videos twice: expected ids of their own")
+    bounds = {"seconds": seconds, "memory": memory}
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(Store(folder, reading.header(planned), sizes))
+            for reading in readings
+        ]
+        times = Times()
+        for video, waiting, decoded in _decoded(stores, readings, data, workers, bounds, progress):
+            times.add(decoded.seconds)
+            started = time.perf_counter()
+            records = predict([readings[n] for n in waiting], decoded)
+            times.model_s += time.perf_counter() - started
+            for n, record in zip(waiting, records, strict=True):
+                stores[n].add(video.id, record)
+        files = [store.finish() for store in stores]
+        pairs = zip(readings, stores, files, strict=True)
+        return [_result(r, data, limit, store.records, file) for r, store, file in pairs], times
+
+
+def _decoded(
+    stores: Sequence[Store],
+    readings: Sequence[Reading],
+    data: Dataset,
+    workers: int,
+    bounds: dict,
+    progress: bool,
+) -> Iterator[tuple[Video, list[int], Decoded]]:
+    """Each video that a store lacks, the numbers of these stores, and what their plans want."""
+    lacking = {
+        video: [n for n, store in enumerate(stores) if video.id not in store.records]
+        for video in data.videos
+    }
+    todo = [video for video in data.videos if lacking[video]]
+    jobs = [
+        (video, tuple(dict.fromkeys(readings[n].plan for n in lacking[video])))
+        for video in todo
+        if video.path
+    ]
+    outcomes = in_processes(decode, jobs, count=workers, **bounds)
+    for video in bar(todo, f"{data.name} {data.split}", shown=progress):
+        outcome = next(outcomes) if video.path else Failure("missing", "")
+        if isinstance(outcome, Failure):
+            outcome = Decoded.failed([readings[n].plan for n in lacking[video]], *outcome)
+        yield video, lacking[video], outcome
+
+
+def _result(
+    reading: Reading, data: Dataset, limit: int, records: dict[str, dict], file: Path
+) -> Result:
+    """The row, and what it is made of."""
+    scored = [video for video in data.videos if records[video.id]["status"] == "ok"]
+    scores = np.array([records[video.id]["scores"] for video in scored], np.float32)
     plan = {"dataset": data.name, "split": data.split, "limit": limit}
-    plan |= {"n_expected": len(videos), "n_found": found}
-    return [{**reading.keys, **plan, **_result(reading)} for reading in readings]
-
-
-def _result(reading: Reading) -> dict:
-    n = len(reading.scores)
-    result = {"n_scored": n, "macs_per_prediction": reading.macs}
-    result |= dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common"))
-    if n:
-        scores = torch.stack(reading.scores)
-        right = top_k(scores, reading.labels, 1)
-        low, high = wilson(right, n)
-        result |= {"top1": 100 * right / n, "ci_low": low, "ci_high": high}
-        result["top5"] = 100 * top_k(scores, reading.labels, 5) / n
-    return result
-
-
-def _decode(video: Video, transform: Transform, fps: float) -> tuple[Tensor | None, str]:
-    if video.path is None:
-        return None, "missing"
-    try:
-        with Reader(video.path) as reader:
-            # Frame by frame: sizes may change in a file, and large frames are held one at a time.
-            frames = [transform.frame(image) for _, image in resample(reader, fps)]
-    except (ValueError, OSError):  # VideoError is a ValueError
-        return None, "decode_error"
-    if reader.status != "ok":
-        return None, reader.status
-    # Channels last is the layout in which a CPU is fastest on depthwise convolutions.
-    return torch.stack(frames, 1)[None].to(memory_format=torch.channels_last_3d), "ok"
+    plan |= {
+        "n_expected": len(data.videos),
+        "n_found": sum(v.path is not None for v in data.videos),
+    }
+    row = {**reading.keys, **plan, "n_scored": len(scored), "macs_per_prediction": reading.macs}
+    row |= dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common"))
+    if scored:
+        row |= _multilabel(scores, scored, data) if data.multilabel else _single(scores, scored)
+    return Result(
+        *(reading, row, scores, tuple(scored)),
+        Counter(record["status"] for record in records.values()),
+        {video: record["note"] for video, record in records.items() if "note" in record},
+        file,
+    )

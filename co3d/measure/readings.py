@@ -1,0 +1,272 @@
+"""Ways to get one prediction from a video: a network and a plan of what it is fed.
+
+Readings of one video share their work: equal clips are computed once, and streams of one network
+that begin with the same frames share one pass over them, whatever their windows.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..nn import ClipNet, StreamNet, continual
+from ..nn.windows import CHUNK, steps_of_windows
+from ..zoo import list_models, scores, spec
+from ..zoo.checkpoints import shipped
+from . import protocols
+from .complexity import macs_clip, macs_frame
+from .decoding import Decoded, Part
+from .plans import Plan
+from .protocols import PROTOCOLS
+from .store import numbers
+
+FORMAT = 1  # of a record
+CODE = ("nn/*.py", "zoo/build.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py",
+        "data/video.py", "measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A network, and the plan of one prediction per video.
+
+    Attributes:
+        model: a clip net, or a stream net with its window.
+        trunk: of a stream net, the same with the smallest window, for all windows to share.
+    """
+
+    model: ClipNet
+    plan: Plan
+    trunk: StreamNet | None = None
+
+    @property
+    def keys(self) -> dict:
+        """What tells this reading from others in results/accuracy.csv."""
+        weights, plan = self.model.weights, self.plan
+        norm = ("/".join(map(str, values)) for values in (plan.transform.mean, plan.transform.std))
+        return {
+            "model": self.model.spec.name,
+            "weights": f"{weights.source} sha256:{weights.sha256[:12]}",
+            "weights_dialect": weights.dialect,
+            "weights_data": weights.training_data,
+            "weights_licence": weights.licence,
+            "protocol": plan.protocol,
+            "mode": plan.mode,
+            "window": self.model.window if plan.mode == "stream" else None,
+            "frames": plan.frames,
+            "views": plan.views,
+            "position": None if plan.mode == "stream" else plan.position,
+            "fps": plan.fps,
+            "fill": plan.fill,
+            "crops": plan.crops,
+            "channel_order": plan.transform.channel_order,
+            "norm": " ".join(norm),
+        }
+
+    @property
+    def macs(self) -> float:
+        """Multiply-accumulates for one prediction."""
+        plan, size = self.plan, self.plan.transform.image_size
+        if isinstance(self.model, StreamNet):
+            return macs_frame(self.model, torch.zeros(1, 3, size, size)) * self.model.stride
+        clip = torch.zeros(1, 3, self.model.spec.frames, size, size)
+        return plan.views * plan.crops * macs_clip(self.model, clip)
+
+    def header(self, dataset: dict) -> dict:
+        """All that decides the predictions, as JSON: the key of a run."""
+        weight, weights = next(self.model.parameters()), self.model.weights
+        return {
+            "format": FORMAT,
+            "model": self.model.spec.name,
+            "window": self.keys["window"],
+            "weights": {"source": weights.source, "sha256": weights.sha256},
+            "dataset": dataset,
+            "plan": asdict(self.plan),
+            "compute": {
+                "device": weight.device.type,
+                "dtype": str(weight.dtype).removeprefix("torch."),
+                "threads": torch.get_num_threads(),
+                "chunk": CHUNK,
+                "torch": torch.__version__,
+            },
+            "code": code_hash(),
+        }
+
+
+def readings(
+    models: Iterable[tuple[str, ClipNet]],
+    dataset: str,
+    chosen: Sequence[str],
+    windows: Sequence[int | None] = (None,),
+    *,
+    controls: bool = False,
+    **options,
+) -> list[Reading]:
+    """The readings of models under protocols, those left out that make no sense.
+
+    Args:
+        models: a name of the zoo each, with the clip net that holds the weights; a continual name
+            is run with these weights as a stream.
+        dataset: its name, by which protocols may differ.
+        chosen: protocols.
+        windows: of streams, in frames; None is the native one.
+        controls: whether to add, for each stream, the clip net on clips over the same frames.
+        options: as of `protocols.plan`.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    found = {}
+    for name, regular in models:
+        for protocol in chosen:
+            if not spec(name).continual:
+                if "clip" in PROTOCOLS[protocol].modes:
+                    plan = protocols.plan(regular, dataset, protocol, **options)
+                    found[name, plan] = Reading(regular, plan)
+                continue
+            if "stream" not in PROTOCOLS[protocol].modes:
+                continue
+            trunk = twin(name, regular)
+            for window in windows:
+                net = twin(name, regular, window or spec(name).window)
+                plan = protocols.plan(net, dataset, protocol, **options)
+                found[name, net.window, plan] = Reading(net, plan, trunk)
+                if controls:
+                    control = protocols.control(regular, plan)
+                    found[regular.spec.name, control] = Reading(regular, control)
+    if not found:
+        raise ValueError(f"expected a protocol that fits a model, given {', '.join(chosen)}")
+    return list(found.values())
+
+
+def twin(name: str, regular: ClipNet, window: int | None = None) -> StreamNet:
+    """The continual net of that name with the parameters of a clip net; default window: smallest."""
+    record = spec(name)
+    if window is None:
+        window = continual(regular, gate=record.gate, window=record.window).stride
+    net = continual(regular, gate=record.gate, window=window)
+    net.spec, net.weights = record, regular.weights
+    return net
+
+
+@cache
+def code_hash() -> str:
+    """The start of the sha256 of the sources that predictions depend on."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for pattern in CODE:
+        for path in sorted(root.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.inference_mode()
+def predict(readings: Sequence[Reading], video: Decoded) -> list[dict]:
+    """A record per reading of one video: status, and the scores where it is "ok".
+
+    Scores are logits where there is one prediction, else the mean of probabilities.
+    """
+    statuses = [video.statuses[reading.plan] for reading in readings]
+    fine = [r for r, (status, _) in zip(readings, statuses, strict=True) if status == "ok"]
+    streams = _streams([reading for reading in fine if reading.trunk], video)
+    clips: dict[tuple, Tensor] = {}
+    records = []
+    for reading, (status, note) in zip(readings, statuses, strict=True):
+        if status != "ok":
+            records.append({"status": status, **({"note": note} if note else {})})
+        elif reading.trunk:
+            records.append(_record(reading, streams[id(reading)]))
+        else:
+            records.append(_record(reading, _views(reading, video, clips)))
+    return records
+
+
+def _views(reading: Reading, video: Decoded, done: dict[tuple, Tensor]) -> Tensor:
+    """Logits (views * crops, classes) of a clip net; `done` are clips that were computed before."""
+    logits = []
+    for part in video.parts(reading.plan):
+        key = id(reading.model), part
+        if key not in done:
+            done[key] = reading.model(_on(reading.model, video.clip(part)))
+        logits.append(done[key])
+    return torch.cat(logits)
+
+
+def _streams(readings: Sequence[Reading], video: Decoded) -> dict[int, Tensor]:
+    """Logits (predictions, classes) of each reading, by id.
+
+    The longest stream of a network also serves those that are fed the first of its frames.
+    """
+    waiting = sorted(readings, key=lambda reading: -reading.plan.frames)
+    logits = {}
+    while waiting:
+        first = waiting[0]
+        (whole,) = video.parts(first.plan)
+
+        def shares(reading: Reading, first: Reading = first, whole: Part = whole) -> bool:
+            (part,) = video.parts(reading.plan)
+            same = reading.trunk is first.trunk and reading.plan.fill == first.plan.fill
+            return same and part.begins(whole)
+
+        group = [reading for reading in waiting if shares(reading)]
+        waiting = [reading for reading in waiting if reading not in group]
+        windows = {reading.model.window for reading in group}
+        clip = _on(first.model, video.clip(whole))
+        outputs = steps_of_windows(first.trunk, windows, clip, first.plan.fill)
+        for reading in group:
+            net, (part,) = reading.model, video.parts(reading.plan)
+            count = (len(part.indices) - net.warmup - 1) // net.stride + 1
+            columns = outputs[net.window][0, :, :count].T
+            logits[id(reading)] = columns[-reading.plan.predictions :]
+    return logits
+
+
+def _record(reading: Reading, logits: Tensor) -> dict:
+    if not logits.isfinite().all():
+        return {"status": "nan"}
+    values = logits[0]
+    if len(logits) > 1:
+        values = scores(reading.model, logits).mean(0)
+    return {"status": "ok", "scores": numbers(values.cpu().numpy())}
+
+
+def _on(model: ClipNet, clip: np.ndarray) -> Tensor:
+    """A batch of one clip, where the model is, in the layout in which a CPU is fastest."""
+    weight = next(model.parameters())
+    batch = torch.from_numpy(clip)[None].to(weight.device, weight.dtype)
+    return batch.to(memory_format=torch.channels_last_3d)
+
+
+def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, ClipNet]]:
+    """Names of the zoo, each with the clip net that holds its weights, loaded once per twin.
+
+    Args:
+        names: separated by commas; "all" for those with weights of that name.
+        weights: training data of shipped or published weights, or a file.
+
+    Raises:
+        ValueError: as `co3d.load`, or for a device that cannot be used.
+    """
+    from .. import load  # which composes zoo and data
+
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if names == "all":
+        chosen = [name for name in list_models() if _has(name, weights)]
+        if not chosen:
+            raise ValueError(f"no weights of {weights} are known: name a model and its file")
+    nets = {}
+    for twin_name in dict.fromkeys(spec(name).weights for name in chosen):
+        net, _ = load(twin_name, weights)
+        try:
+            nets[twin_name] = net.to(device)
+        except (RuntimeError, AssertionError) as error:
+            what = str(error).splitlines()[0]
+            raise ValueError(f"device {device!r} cannot be used: {what}") from None
+    return [(name, nets[spec(name).weights]) for name in chosen]
+
+
+def _has(name: str, weights: str) -> bool:
+    return weights in shipped(name) or spec(name).checkpoint(weights) is not None
