@@ -10,13 +10,29 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
 
 @click.command()
 @click.argument("dataset")
-@click.option("--models", "names", default="all", show_default=True, metavar="A,B,...",
-              help="Names as in co3d models; all: every one with weights for the data set.")  # fmt: skip
-@click.option("--protocol", "protocols", multiple=True, metavar="NAME",
-              help="paper, native, first-valid or steady; may be repeated.  [default: paper and "
-              "steady; on synthetic sets native and steady]")  # fmt: skip
-@click.option("--window", "windows", type=click.IntRange(min=1), multiple=True,
-              help="Frames of a stream's running average; may be repeated.  [default: native]")  # fmt: skip
+@click.option(
+    "--models",
+    "names",
+    default="all",
+    show_default=True,
+    metavar="A,B,...",
+    help="Names as in co3d models; all: every one with weights for the data set.",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    metavar="NAME",
+    help="paper, native, first-valid or steady; may be repeated.  "
+    "[default: paper and steady; on synthetic sets native and steady]",
+)
+@click.option(
+    "--window",
+    "windows",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Frames of a stream's running average; may be repeated.  [default: native]",
+)
 @click.option("--weights", help="Training data, or a file for one model.  [default: DATASET]")
 @click.option("--split", help="[default: val of kinetics400, else test]")
 @click.option("--root", type=click.Path(path_type=Path), help="Of the data set.")
@@ -36,8 +52,22 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
 @click.option("--plan", "only_plan", is_flag=True,
               help="Print which frames of each video would feed which model, and stop.")  # fmt: skip
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write the rows here.")
-def evaluate(dataset, names, protocols, windows, weights, split, root, limit, controls, device,
-             workers, only_plan, table, **options) -> None:  # fmt: skip
+def evaluate(
+    dataset: str,
+    names: str,
+    protocols: tuple[str, ...],
+    windows: tuple[int, ...],
+    weights: str | None,
+    split: str | None,
+    root: Path | None,
+    limit: int,
+    controls: bool,
+    device: str,
+    workers: int,
+    only_plan: bool,
+    table: Path | None,
+    **options: float | str | None,
+) -> None:
     """Accuracy of models on DATASET: kinetics400, charades, synthetic-kinetics,
     synthetic-charades, or a folder of one folder of videos per class.
 
@@ -61,7 +91,8 @@ def evaluate(dataset, names, protocols, windows, weights, split, root, limit, co
         **options,
     )
     if only_plan:
-        accuracy.print_plans(chosen, data)
+        for line in accuracy.plan_lines(chosen, data.videos):
+            click.echo(line)
         return
     results, times = accuracy.evaluate(chosen, data, limit=limit, workers=workers)
     rows = pd.DataFrame([result.row for result in results])

@@ -7,9 +7,10 @@ replaced.
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,17 @@ import numpy as np
 
 from .. import paths
 from ..data.dataset import Dataset, Video
+from ..data.sampling import timeline
 from ..progress import bar
 from . import metrics
-from .decoding import decode
+from .decoding import Decoded, decode
+from .plans import describe
 from .readings import Reading, predict
 from .store import Store
 from .workers import MEMORY, SECONDS, Failure, in_processes
 
 STATUSES = ("ok", "partial", "decode_error", "missing", "too_short", "timeout", "nan")
+NOTES = 10  # of videos that were not scored, on the screen
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class Result:
     file: Path
 
 
+@dataclass
+class Times:
+    """Where the time went: seconds of decoding (all processes added) and of the networks."""
+
+    videos: int = 0
+    decode_s: float = 0.0
+    model_s: float = 0.0
+
+
 def evaluate(
     readings: Sequence[Reading],
     data: Dataset,
@@ -60,7 +73,7 @@ def evaluate(
     seconds: float = SECONDS,
     memory: int = MEMORY,
     progress: bool = True,
-) -> list[Result]:
+) -> tuple[list[Result], Times]:
     """Scores every reading on every video; a run that was stopped goes on where it was.
 
     Args:
@@ -73,7 +86,7 @@ def evaluate(
         progress: whether to show a bar.
 
     Returns:
-        A result per reading, in their order.
+        A result per reading, in their order, and where the time went.
 
     Raises:
         ValueError: for videos without a label, or if another process is at work on the same run.
@@ -96,7 +109,8 @@ def evaluate(
         ]
         times = Times()
         for video, waiting, decoded in _decoded(stores, readings, data, workers, bounds, progress):
-            times.add(decoded.seconds)
+            times.videos += 1
+            times.decode_s += decoded.seconds
             started = time.perf_counter()
             records = predict([readings[n] for n in waiting], decoded)
             times.model_s += time.perf_counter() - started
@@ -148,10 +162,93 @@ def _result(
     row = {**reading.keys, **plan, "n_scored": len(scored), "macs_per_prediction": reading.macs}
     row |= dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common"))
     if scored:
-        row |= _multilabel(scores, scored, data) if data.multilabel else _single(scores, scored)
+        row |= _several(scores, scored, data) if data.multilabel else _single(scores, scored)
     return Result(
         *(reading, row, scores, tuple(scored)),
         Counter(record["status"] for record in records.values()),
         {video: record["note"] for video, record in records.items() if "note" in record},
         file,
     )
+
+
+def failures_as_wrong(row: Mapping) -> float | None:
+    """Top-1 in per cent if every planned video without a prediction counts as wrong."""
+    return None if row["top1"] is None else row["top1"] * row["n_scored"] / row["n_expected"]
+
+
+def _single(scores: np.ndarray, videos: Sequence[Video]) -> dict:
+    n, labels = len(videos), [video.class_id for video in videos]
+    right = metrics.top_k(scores, labels, 1)
+    low, high = metrics.wilson(right, n)
+    top5 = 100 * metrics.top_k(scores, labels, 5) / n
+    return {"top1": 100 * right / n, "top5": top5, "ci_low": low, "ci_high": high}
+
+
+def _several(scores: np.ndarray, scored: Sequence[Video], data: Dataset) -> dict:
+    """Of videos with several classes; those without a prediction rank last, or are left out."""
+    every = np.full((len(data.videos), len(data.labels)), -np.inf)
+    rows = {video.id: row for row, video in enumerate(data.videos)}
+    every[[rows[video.id] for video in scored]] = scores
+    targets = targets_of(data.videos, len(data.labels))
+    low, high = metrics.bootstrap(metrics.map_common, every, targets)
+    return {
+        "map_official": metrics.map_official(every, targets),
+        "map_common": metrics.map_common(every, targets),
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def targets_of(videos: Sequence[Video], classes: int) -> np.ndarray:
+    """Whether a video has a class, (N, classes)."""
+    targets = np.zeros((len(videos), classes), bool)
+    for row, video in zip(targets, videos, strict=True):
+        row[list(video.class_ids)] = True
+    return targets
+
+
+def _digest(data: Dataset) -> str:
+    """The start of the sha256 of what is planned: ids and classes of all videos, and the labels."""
+    plan = [list(data.labels), *([video.id, list(video.class_ids)] for video in data.videos)]
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
+
+
+def _size(video: Video) -> int | None:
+    """Bytes of a video's file, the number of entries of a folder of frames; None if missing."""
+    if video.path is None:
+        return None
+    if video.path.is_dir():
+        return len(os.listdir(video.path))
+    return video.path.stat().st_size
+
+
+def account(results: Sequence[Result], times: Times) -> Iterator[str]:
+    """Lines that say how the videos ended, where the time went, and where the predictions are."""
+    statuses = sum((result.statuses for result in results), Counter())
+    counts = (f"{status} {statuses[status]}" for status in STATUSES if statuses[status])
+    yield f"predictions by status: {', '.join(counts)}"
+    notes = {video: note for result in results for video, note in result.notes.items()}
+    for video, note in list(notes.items())[:NOTES]:
+        yield f"  {video}: {note}"
+    if len(notes) > NOTES:
+        yield f"  and {len(notes) - NOTES} more, see the files below"
+    if times.videos:
+        decode, model = (1000 * s / times.videos for s in (times.decode_s, times.model_s))
+        yield (
+            f"time per video: {decode:.0f} ms to decode, {model:.0f} ms in the networks "
+            f"({times.videos} videos computed now)"
+        )
+    yield f"predictions: {results[0].file.parent}"
+
+
+def plan_lines(readings: Sequence[Reading], videos: Iterable[Video]) -> Iterator[str]:
+    """Which frames of which video feed which model: lines of text."""
+    for video in videos:
+        if video.path is None:
+            yield f"{video.id}: missing"
+            continue
+        line = timeline(video.path, video.frames_fps)
+        yield f"{video.id}: {len(line.times)} frames, {line.fps:g} per second"
+        for plan in dict.fromkeys(reading.plan for reading in readings):
+            names = {r.keys["model"]: None for r in readings if r.plan == plan}
+            yield f"  {', '.join(names)}, {plan.protocol}, {plan.mode}: {describe(plan, line)}"

@@ -17,13 +17,13 @@ class Clips(Sequence[Tensor]):
     """Clips (3,T,S,S), put together when asked for, as views share most of their frames."""
 
     def __init__(self, columns: Sequence[Sequence[Tensor]] = ()) -> None:
-        self._columns = columns
+        self.columns = columns
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     def __getitem__(self, index: int) -> Tensor:
-        return torch.stack(tuple(self._columns[index]), dim=1)
+        return torch.stack(tuple(self.columns[index]), dim=1)
 
 
 @dataclass

@@ -12,20 +12,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-<<<<<<< HEAD
-from ..data.sampling import resample
-from ..data.transforms import Transform
-from ..data.video import Reader
-from ..nn import Stream, StreamNet
-=======
 from ..data.kinetics import KINETICS400_LABELS
+from ..data.sampling import resample
 from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
 from ..data.transforms import Transform
-from ..data.video import Reader, resample
+from ..data.video import Reader
 from ..nn import StreamNet
 from ..zoo.checkpoints import scores
 from .outputs import TOP, Features, Step, Table
->>>>>>> hE
 
 KEPT = 10_000  # frames of which the summary takes the latency
 LABELS = {"kinetics400": KINETICS400_LABELS, "synthetic-kinetics": SYNTHETIC_KINETICS_LABELS}

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..nn import ClipNet, StreamNet, continual
 from ..nn.windows import CHUNK, steps_of_windows
-from ..zoo import list_models, scores, spec
-from ..zoo.checkpoints import shipped
+from ..zoo import create, list_models, spec
+from ..zoo.checkpoints import scores, shipped
 from . import protocols
 from .complexity import macs_clip, macs_frame
 from .decoding import Decoded, Part
@@ -26,8 +26,11 @@ from .protocols import PROTOCOLS
 from .store import numbers
 
 FORMAT = 1  # of a record
-CODE = ("nn/*.py", "zoo/build.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py",
-        "data/video.py", "measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py")  # fmt: skip
+CODE = (
+    *("nn/*.py", "zoo/build.py"),
+    *("data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
+    *("measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ class Reading:
             "protocol": plan.protocol,
             "mode": plan.mode,
             "window": self.model.window if plan.mode == "stream" else None,
-            "frames": plan.frames,
+            "frames": plan.within or plan.frames,
             "views": plan.views,
             "position": None if plan.mode == "stream" else plan.position,
             "fps": plan.fps,
@@ -70,11 +73,10 @@ class Reading:
     @property
     def macs(self) -> float:
         """Multiply-accumulates for one prediction."""
-        plan, size = self.plan, self.plan.transform.image_size
-        if isinstance(self.model, StreamNet):
-            return macs_frame(self.model, torch.zeros(1, 3, size, size)) * self.model.stride
-        clip = torch.zeros(1, 3, self.model.spec.frames, size, size)
-        return plan.views * plan.crops * macs_clip(self.model, clip)
+        plan = self.plan
+        size, frames = plan.transform.image_size, None if self.trunk else plan.frames
+        classes = self.model.classifier.out_features
+        return plan.views * plan.crops * _macs(self.model.spec.name, classes, size, frames)
 
     def header(self, dataset: dict) -> dict:
         """All that decides the predictions, as JSON: the key of a run."""
@@ -120,20 +122,22 @@ def readings(
     Raises:
         ValueError: if nothing is left.
     """
+    of_clips = {name: options.pop(name, None) for name in ("views", "position", "frames")}
+    of_streams = {"fill": options.pop("fill", None)}
     found = {}
     for name, regular in models:
+        mode = "stream" if spec(name).continual else "clip"
         for protocol in chosen:
-            if not spec(name).continual:
-                if "clip" in PROTOCOLS[protocol].modes:
-                    plan = protocols.plan(regular, dataset, protocol, **options)
-                    found[name, plan] = Reading(regular, plan)
+            if protocol in PROTOCOLS and mode not in PROTOCOLS[protocol].modes:
                 continue
-            if "stream" not in PROTOCOLS[protocol].modes:
+            if mode == "clip":
+                plan = protocols.plan(regular, dataset, protocol, **of_clips, **options)
+                found[name, plan] = Reading(regular, plan)
                 continue
             trunk = twin(name, regular)
             for window in windows:
                 net = twin(name, regular, window or spec(name).window)
-                plan = protocols.plan(net, dataset, protocol, **options)
+                plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
                 found[name, net.window, plan] = Reading(net, plan, trunk)
                 if controls:
                     control = protocols.control(regular, plan)
@@ -144,13 +148,22 @@ def readings(
 
 
 def twin(name: str, regular: ClipNet, window: int | None = None) -> StreamNet:
-    """The continual net of that name with the parameters of a clip net; default window: smallest."""
+    """The continual net of that name with the parameters of a clip net; None: smallest window."""
     record = spec(name)
     if window is None:
         window = continual(regular, gate=record.gate, window=record.window).stride
     net = continual(regular, gate=record.gate, window=window)
     net.spec, net.weights = record, regular.weights
     return net
+
+
+@cache
+def _macs(name: str, classes: int, size: int, frames: int | None) -> float:
+    """Of one clip, or of one prediction of a stream, whatever its window."""
+    net = create(name, num_classes=classes)
+    if isinstance(net, StreamNet):
+        return macs_frame(net, torch.zeros(1, 3, size, size)) * net.stride
+    return macs_clip(net, torch.zeros(1, 3, frames, size, size))
 
 
 @cache

@@ -8,8 +8,7 @@ import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from pebble import ProcessExpired, ProcessPool
@@ -22,8 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """What became of a job without a result: status "timeout" or "decode_error", and why."""
 
     status: str

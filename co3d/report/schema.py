@@ -23,6 +23,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "dense": (int, "1 if a continual net predicts on every frame in spite of temporal strides"),
     "views": (int, "clip predictions averaged into one"),
     "fps": (float, "frames per second of video at which frames are sampled"),
+    "position": (float, "share of the free span before the first frame; 0.5 is centred"),
     "fill": (str, "what a stream's state starts from: zeros or replicate; blank for clip nets"),
     "crops": (int, "spatial crops averaged"),
     "channel_order": (str, "rgb or bgr"),
@@ -40,8 +41,11 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "n_scored": (int, "videos with a prediction: the denominator of top1 and top5"),
     "top1": (float, "correct at the first guess, percent of n_scored"),
     "top5": (float, "correct within five guesses, percent of n_scored"),
-    "ci_low": (float, "lower end of the 95 % Wilson interval of top1, percent"),
-    "ci_high": (float, "upper end of the 95 % Wilson interval of top1, percent"),
+    "ci_low": (
+        float,
+        "lower end of the 95 % interval: of top1 (Wilson), else map_common (bootstrap)",
+    ),
+    "ci_high": (float, "upper end of the same"),
     "map_official": (float, "mean average precision, missing videos last, percent"),
     "map_common": (float, "mean average precision over scored videos, percent"),
     "macs_per_prediction": (float, "multiply-accumulates for one prediction"),
@@ -122,7 +126,7 @@ def _table(about: str, **roles: str) -> Table:
 TABLES = {
     "accuracy": _table(
         "Accuracy over a data set.",
-        key="model weights dataset split protocol mode window frames views fps fill crops "
+        key="model weights dataset split protocol mode window frames views position fps fill crops "
         "channel_order norm limit",
         exact="weights_dialect weights_data weights_licence n_expected n_found n_scored "
         "macs_per_prediction map_official map_common",

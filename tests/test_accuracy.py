@@ -1,0 +1,251 @@
+"""Accuracy: what each reading reads, denominators with broken videos, runs that stop and go on."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+import torch
+
+import co3d
+from co3d.data import synthetic
+from co3d.measure import accuracy, readings
+from co3d.measure.equivalence import calibrate
+from co3d.zoo import checkpoints
+from co3d.zoo.checkpoints import Weights
+
+N = 6
+CELLS = ("n_expected", "n_found", "n_scored")
+
+
+def clip_net(seed=0):
+    """A net with random, calibrated weights."""
+    torch.manual_seed(seed)
+    net = co3d.create("x3d_mini")
+    calibrate(net, torch.randn(4, 3, 16, 48, 48))
+    net.weights = Weights("a test", f"{seed}" * 64, "nothing", "none")
+    return net
+
+
+@pytest.fixture(scope="module")
+def regular():
+    return clip_net()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHE_PATH", str(tmp_path_factory.mktemp("cache")))
+        return synthetic.dataset("test", limit=N, progress=False)
+
+
+@pytest.fixture
+def data(made, tmp_path):
+    """Own copies, that a test may break."""
+    videos = []
+    for video in made.videos:
+        path = shutil.copy(video.path, tmp_path / video.path.name)
+        videos.append(dataclasses.replace(video, path=path))
+    return dataclasses.replace(made, videos=tuple(videos))
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Decodes in this process, which saves the start of others."""
+    monkeypatch.setattr(accuracy, "in_processes", lambda f, jobs, **_: map(f, jobs))
+
+
+def chosen(regular, **options):
+    models = [("x3d_mini", regular), ("cox3d_mini", regular)]
+    options = {"windows": (16, 40), "controls": True, **options}
+    return readings.readings(models, "synthetic-kinetics", ("native", "steady"), **options)
+
+
+def evaluate(some, data, folder, **options):
+    return accuracy.evaluate(some, data, folder=folder, progress=False, **options)[0]
+
+
+@torch.no_grad()
+def test_readings_read_what_they_say(regular, data, tmp_path, inline):
+    results = evaluate(chosen(regular), data, tmp_path)
+    rows = {(r.row["mode"], r.row["window"], r.row["views"]): r for r in results}
+    assert list(rows) == [
+        *(("clip", None, 1), ("stream", 16, 1), ("clips", None, 2)),
+        *(("stream", 40, 1), ("clips", None, 4)),
+    ]
+    assert [r.row["frames"] for r in results] == [16, 32, 32, 56, 56]
+    transform = co3d.transform_for("x3d_mini")
+    for n, video in enumerate(data.videos):
+        clip = transform(synthetic.decoded(video))[None]
+        expected = {("clip", None, 1): regular(clip[:, :, 56:72])[0]}
+        for window, views in ((16, 2), (40, 4)):
+            net = co3d.continual(regular, gate="frame", window=window)
+            field = net.receptive_field
+            expected["stream", window, 1] = net(clip[:, :, :field], pad=False)[0]
+            starts = [round(i * (field - 16) / (views - 1)) for i in range(views)]
+            clips = torch.cat([regular(clip[:, :, at : at + 16]) for at in starts])
+            expected["clips", None, views] = clips.softmax(1).mean(0)
+        for key, scores in expected.items():
+            found = torch.from_numpy(rows[key].scores[n])
+            assert torch.allclose(found, scores, rtol=0, atol=1e-4 * scores.abs().max())
+    macs = {key: result.row["macs_per_prediction"] for key, result in rows.items()}
+    assert macs["clips", None, 4] == 4 * macs["clip", None, 1]
+    assert macs["stream", 16, 1] == macs["stream", 40, 1] < macs["clip", None, 1] / 10
+
+
+def test_videos_that_cannot_be_scored_are_counted_and_never_replaced(regular, data, tmp_path):
+    videos = list(data.videos)
+    videos[1].path.write_bytes(videos[1].path.read_bytes()[:700])
+    videos[2] = dataclasses.replace(videos[2], path=None)
+    broken = dataclasses.replace(data, videos=tuple(videos))
+    for result in evaluate(chosen(regular), broken, tmp_path):
+        assert [result.row[name] for name in CELLS] == [N, N - 1, N - 2]
+        assert result.statuses == {"ok": N - 2, "missing": 1, "decode_error": 1}
+        assert [v.id for v in result.videos] == [
+            v.id for n, v in enumerate(videos) if n not in (1, 2)
+        ]
+        assert result.row["ci_low"] <= result.row["top1"] <= result.row["ci_high"]
+        as_wrong = accuracy.failures_as_wrong(result.row)
+        assert as_wrong == pytest.approx(result.row["top1"] * (N - 2) / N)
+        assert "cut off" in result.notes[videos[1].id]
+
+
+def test_short_videos_and_nan_leave_the_denominator(data, tmp_path, inline):
+    net = clip_net(3)
+    with torch.no_grad():
+        net.classifier.bias[3] = math.nan
+    wide = readings.readings([("cox3d_mini", net)], data.name, ["steady"], (200,))
+    broken = readings.readings([("x3d_mini", net)], data.name, ["native"])
+    results = evaluate([*wide, *broken], data, tmp_path)
+    for result, status in zip(results, ("too_short", "nan"), strict=True):
+        assert result.statuses == {status: N}
+        assert result.row["n_scored"] == 0
+        assert result.row["top1"] is None and result.row["ci_low"] is None
+
+
+def test_hostile_videos_end_alone_in_bounded_time_and_memory(regular, data, tmp_path):
+    """Frames that claim 30,000 x 30,000 pixels, tables that claim 10^9 frames."""
+    videos = list(data.videos)
+    videos[0] = dataclasses.replace(videos[0], path=claims_size(tmp_path / "huge.avi"))
+    claims_frames(videos[1].path)
+    some = readings.readings([("x3d_mini", regular)], data.name, ["native"])
+    hostile = dataclasses.replace(data, videos=tuple(videos))
+    (result,) = evaluate(some, hostile, tmp_path, seconds=20, memory=2**30)
+    assert result.statuses["ok"] == N - 2
+    for video in videos[:2]:
+        assert result.notes[video.id]
+
+
+def claims_size(path):
+    """JPEG frames of 64 x 48, whose own headers say 30,000 x 30,000."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=15, options={"strict": "-1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data, size = path.read_bytes(), b"\xff\xc0\x00\x11\x08\x00\x30\x00\x40"
+    assert data.count(size) == 30
+    path.write_bytes(data.replace(size, size[:5] + (30_000).to_bytes(2, "big") * 2))
+    return path
+
+
+def claims_frames(path):
+    """The number of samples in every table of the container becomes 10^9."""
+    data, count = path.read_bytes(), (128).to_bytes(4, "big")
+    assert count in data
+    path.write_bytes(data.replace(count, (10**9).to_bytes(4, "big")))
+
+
+def test_videos_without_a_class_cannot_be_scored(regular, data, tmp_path):
+    videos = (dataclasses.replace(data.videos[0], class_id=None),)
+    with pytest.raises(ValueError, match="expected labelled videos"):
+        evaluate(chosen(regular), dataclasses.replace(data, videos=videos), tmp_path)
+
+
+def test_any_order_of_the_videos_gives_the_same_rows(regular, data, tmp_path, inline):
+    turned = dataclasses.replace(data, videos=data.videos[::-1])
+    some = chosen(regular)
+    rows = [
+        [r.row for r in evaluate(some, one, tmp_path / name)]
+        for name, one in (("as", data), ("turned", turned))
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_predictions_are_stored_once_and_never_taken_for_others(regular, data, tmp_path, inline):
+    some = readings.readings([("x3d_mini", regular)], data.name, ["native"])
+    (first,) = evaluate(some, data, tmp_path)
+    before = first.file.read_bytes(), first.file.stat().st_mtime_ns
+    (again,) = evaluate(some, data, tmp_path)
+    assert (again.file.read_bytes(), again.file.stat().st_mtime_ns) == before
+    assert again.row == first.row and (again.scores == first.scores).all()
+
+    header = json.loads(first.file.read_text().splitlines()[0])
+    assert header["weights"]["sha256"] == "0" * 64 and header["compute"]["threads"] == 1
+    other = readings.readings([("x3d_mini", clip_net(1))], data.name, ["native"])
+    others = [
+        evaluate(other, data, tmp_path),
+        evaluate(some, dataclasses.replace(data, videos=data.videos[:3]), tmp_path, limit=3),
+        evaluate(readings.readings([("x3d_mini", regular)], data.name, ["native"], position=0),
+                 data, tmp_path),
+    ]  # fmt: skip
+    assert len({result.file for (result,) in [[first], *others]}) == 4
+
+
+def test_rows_fit_the_table(regular, data, tmp_path, inline):
+    from co3d.report import results
+    from co3d.report.origin import provenance
+
+    rows = [result.row for result in evaluate(chosen(regular), data, tmp_path)]
+    results.write("accuracy", rows, tmp_path, provenance(notebook="a test", seed=0))
+    assert len(results.read("accuracy", tmp_path)) == len(rows)
+    assert checkpoints.shipped("cox3d_mini").keys() == checkpoints.shipped("x3d_mini").keys()
+
+
+@pytest.mark.slow
+def test_thirty_kills_end_in_the_bytes_of_one_run(tmp_path):
+    """kill -9 at random moments of a run over 60 videos, until it comes to its end."""
+    command = [sys.executable, "-m", "co3d", "evaluate", "synthetic-kinetics", "--limit", "60"]
+    command += ["--models", "x3d_mini,cox3d_mini", "--window", "16", "--window", "32"]
+
+    def start(name):
+        logs = {**os.environ, "LOGS_PATH": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=logs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def files(name):
+        folder = tmp_path / name / "predictions" / "synthetic-kinetics-test"
+        return {path.name: path for path in folder.glob("[!.]*")} if folder.is_dir() else {}
+
+    def lines(name):
+        return sum(path.read_bytes().count(b"\n") for path in files(name).values())
+
+    whole = start("whole")
+    shown, _ = whole.communicate()
+    assert whole.returncode == 0
+    random.seed(0)
+    for _ in range(30):
+        process, target = start("cut"), lines("cut") + random.randint(0, 9)
+        while process.poll() is None and lines("cut") < target:
+            time.sleep(0.002)
+        time.sleep(random.random() / 50)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = start("cut")
+    again, _ = last.communicate()
+    assert last.returncode == 0
+    assert again.splitlines()[:4] == shown.splitlines()[:4]
+    expected, found = files("whole"), files("cut")
+    assert found.keys() == expected.keys() and len(found) == 3
+    for name, path in expected.items():
+        assert path.suffix == ".jsonl" and found[name].read_bytes() == path.read_bytes()
