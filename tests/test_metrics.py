@@ -185,7 +185,7 @@ def test_two_swapped_classes_are_caught(classes, each, accuracy):
     assert found.startswith("Labels look exchanged (class 2, class 5): most videos")
     circle = np.arange(classes)
     circle[[1, 3, 7]] = 3, 7, 1
-    assert "exchanged (1, 3, 7):" in permuted_labels(predicted, circle[labels])
+    assert "exchanged (1, 7, 3):" in permuted_labels(predicted, circle[labels])
 
 
 @pytest.mark.parametrize("biased", [False, True])

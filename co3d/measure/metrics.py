@@ -159,10 +159,10 @@ def permuted_labels(
 
     Two signs, each of which a merely bad model does not show:
 
-    Many classes, of five or more. The most frequent label of each predicted class is learned from every second
-    video of each label; on the others, and the other way round, relabelled predictions are right
-    at least twice as often as the predictions, for a tenth of the videos or more and in two fifths of
-    the classes, by more than chance (1e-4).
+    Many classes, of five or more. The most frequent label of each predicted class is learned from
+    every second video of each label; on the others, and the other way round, relabelled
+    predictions are right at least twice as often as the predictions, for a tenth of the videos
+    and in two fifths of the classes or more, and not by chance (1e-4).
 
     A few classes, whose videos are for the most part predicted as the next one in a circle, each
     by more than chance (1e-2 against its own, so from 7 videos on).
