@@ -14,8 +14,9 @@ from types import TracebackType
 import numpy as np
 from tqdm import tqdm
 
+from ..data.sampling import resample
 from ..data.transforms import Transform
-from ..data.video import Reader, resample
+from ..data.video import Reader
 from ..nn import Stream, StreamNet
 
 TOP = 5
