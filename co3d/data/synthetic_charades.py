@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from co3d import paths
-from co3d.data import drawing, generated, video
+from co3d.data import charades, drawing, generated, video
+from co3d.data.dataset import Dataset
 
 LABELS = drawing.LABELS
 SPLITS = {"train": 480, "test": 240}
@@ -69,7 +70,9 @@ class Plan:
     def actions(self) -> str:
         """In the grammar of Charades: `c003 0.00 4.20;c011 2.70 9.90`."""
         order = zip(self.windows, self.reversed, strict=True)
-        given = [(c, end, start) if turned else (c, start, end) for (c, start, end), turned in order]
+        given = [
+            (c, end, start) if turned else (c, start, end) for (c, start, end), turned in order
+        ]
         return ";".join(f"c{c:03d} {start:.2f} {end:.2f}" for c, start, end in given)
 
 
@@ -105,6 +108,14 @@ def synthetic_charades(
             planned.append((path, partial(_write, recipe=recipe, plan=one, key=key)))
     generated.make("synthetic-charades", planned, workers, progress)
     return root
+
+
+def dataset(
+    split: str, root: Path | None = None, *, limit: int | None = None, **options
+) -> Dataset:
+    """A split of `synthetic_charades(root, **options)`, or its first `limit` videos."""
+    root = synthetic_charades(root, splits=[split], limit=limit, **options)
+    return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
 
 
 def plan(recipe: Recipe, key: tuple[int, int, int]) -> Plan:
@@ -162,7 +173,9 @@ def _annotation(plans: Sequence[Plan]) -> str:
     writer.writerow(HEADER)
     for one in plans:
         names = dict.fromkeys(LABELS[motion] for motion, _, _ in one.windows)
-        script = f"Shapes come and go, some of them {' and '.join(names) or 'without a common way'}."
+        script = (
+            f"Shapes come and go, some of them {' and '.join(names) or 'without a common way'}."
+        )
         writer.writerow(
             [one.id, "SYNT", "Screen", 5, 7, "Yes", script, "disc;square;triangle", script]
             + [one.actions, f"{one.seconds:.2f}"]

@@ -1,10 +1,7 @@
-"""Training a clip net: seeded, with a checkpoint after every epoch, resumed where it stopped."""
+"""The training loop."""
 
-import json
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,105 +10,139 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from . import transform_for
-from .data import synthetic
-from .data.kinetics import Dataset
-from .nn import ClipNet
-from .progress import bar
-from .zoo import checkpoints, create, spec
+from .. import load, transform_for
+from ..data.dataset import Dataset
+from ..data.transforms import Transform
+from ..nn import ClipNet
+from ..progress import bar
+from ..zoo import checkpoints, create, spec
+from .clips import Clips
+from .recipes import RECIPES, Recipe, recipe_for
+from .run import Run
+from .splits import splits
+from .validation import validate
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: AdamW with a cosine schedule of the learning rate after a linear warm-up."""
-
-    epochs: int = 24
-    batch: int = 32
-    lr: float = 4e-3
-    warmup_epochs: int = 2
-    weight_decay: float = 0.05
-
-
-class Clips:
-    """The videos of a split, decoded once and held as uint8, labelled."""
-
-    def __init__(self, data: Dataset, name: str, progress: bool = True) -> None:
-        record = spec(name)
-        self.frames, self.transform = record.frames, transform_for(name)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            decoded = pool.map(synthetic.decoded, data.videos)
-            self.videos = list(bar(decoded, f"decode {data.split}", len(data.videos), progress))
-        self.labels = torch.tensor([video.class_id for video in data.videos])
-
-    def batch(self, picked: list[int], starts: list[int]) -> tuple[Tensor, Tensor]:
-        """Clips (B, 3, T, S, S) of the picked videos from the given frames on, and their labels."""
-        pairs = zip(picked, starts, strict=True)
-        clips = [self.transform(self.videos[n][at : at + self.frames]) for n, at in pairs]
-        return torch.stack(clips), self.labels[picked]
-
-    def middle(self, n: int) -> int:
-        """First frame of the centred clip of a video."""
-        return (len(self.videos[n]) - self.frames) // 2
+METRICS = {False: "top1", True: "map_common"}  # by whether videos have several classes
 
 
 def train(
     name: str,
+    data: str | Path,
     folder: Path,
     *,
+    start: str | Path | None = None,
+    freeze: bool = False,
     recipe: Recipe | None = None,
     seed: int = 0,
     limit: int | None = None,
+    source: str = "",
+    licence: str = "",
     progress: bool = True,
 ) -> list[dict]:
-    """Trains a mini model on synthetic-kinetics and writes `folder`/weights.safetensors.
+    """Trains a clip net and writes `folder`/weights.safetensors.
+
+    What is made small is the cross entropy, or, where videos have several classes, the binary
+    cross entropy against the classes that are shown during the clip.
 
     Args:
         name: a regular model of the zoo.
+        data: as in `open_set`; `splits` says what trains and what validates.
         folder: of this run; holds the checkpoint `last.pt`. A run of the same settings that was
             stopped goes on after its last whole epoch, with the same result as one in one go.
-        recipe: default `Recipe()`.
+        start: weights to begin from, with a new head; None is `recipe.start`, "" none.
+        freeze: whether only the classifier is trained; the statistics of the norms stay, too.
+        recipe: default: that of `recipe_for`.
         seed: of weights, order and clip positions.
         limit: videos per split, for trials.
+        source, licence: to be written into the weights; default: what was trained on what, and for
+            the synthetic sets Apache-2.0.
         progress: whether to show bars and a line per epoch.
 
     Returns:
-        A row per epoch: epoch, loss (training), top1 (validation, centred clip, per cent).
+        A row per epoch: epoch, loss (training), and of the centred clips of the validation videos
+        top1 or map_common (per cent; the other is None).
 
     Raises:
-        ValueError: for a continual net (its regular twin has the weights), numbers below 1, or a
-            folder that holds a damaged run or one of other settings.
+        ValueError: for a continual net (its regular twin has the weights), numbers below 1, a
+            frozen body without weights, or a folder that holds a damaged run or one of other
+            settings; also as `co3d.load`, `splits` and `Clips`.
+        FileNotFoundError: as `co3d.load` and `splits`.
     """
-    record, recipe = spec(name), recipe or Recipe()
-    if record.continual:
-        raise ValueError(
-            f"expected a regular net, given {name}: train {record.weights}, whose weights it uses"
-        )
-    if recipe.epochs < 1 or (limit is not None and limit < 1):
-        raise ValueError(f"expected epochs and limit of 1 or more, given {recipe.epochs}, {limit}")
+    recipe = recipe or RECIPES[recipe_for(data)]
+    start = recipe.start if start is None else start
+    _check(name, recipe, limit, freeze, start)
+    parts = splits(data, limit)
     torch.manual_seed(seed)
-    model = create(name)
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    settings = {"model": name, "seed": seed, "limit": limit, **asdict(recipe)}
-    curve = _resume(folder, settings, model, optimizer)
-    if len(curve) < recipe.epochs:
-        splits = [synthetic.dataset(split, limit=limit) for split in ("train", "val")]
-        training, validation = (Clips(split, name, progress) for split in splits)
-        for epoch in range(len(curve), recipe.epochs):
-            loss = _epoch(model, optimizer, training, recipe, seed, epoch, progress)
-            curve.append({"epoch": epoch + 1, "loss": loss, "top1": top1(model, validation)})
-            _checkpoint(folder, settings, model, optimizer, curve)
+    model, transform, origin = _begin(name, parts[0], start)
+    model.body.requires_grad_(not freeze)
+    optimizer = _optimizer(recipe, model)
+    settings = {"model": name, "data": parts[0].name, "freeze": freeze, "seed": seed}
+    settings |= {"limit": limit, **asdict(recipe), "start": origin}
+    run = Run(folder, settings, model, optimizer)
+    if len(run.curve) < recipe.epochs:
+        training, validation = (Clips(part, spec(name), transform, progress) for part in parts)
+        run.notes = training.notes
+        metric = METRICS[training.data.multilabel]
+        for epoch in range(len(run.curve), recipe.epochs):
+            loss = _epoch(model, optimizer, training, recipe, [seed, epoch], freeze, progress)
+            row = {"epoch": epoch + 1, "loss": loss, "top1": None, "map_common": None}
+            run.keep({**row, metric: validate(model, validation)})
             if progress:
-                tqdm.write(
-                    "epoch {epoch}: loss {loss:.3f}, val top-1 {top1:.1f} %".format(**curve[-1])
-                )
+                tqdm.write(f"epoch {epoch + 1}: loss {loss:.3f}, {reached(run.curve)}")
+    synthetic = parts[0].name.startswith("synthetic-")
     checkpoints.save(
         model,
-        folder / "weights.safetensors",
-        training_data="synthetic-kinetics",
-        source=f"co3d train {name} --seed {seed}",
-        licence="Apache-2.0",
+        Path(folder) / "weights.safetensors",
+        training_data=parts[0].name,
+        source=source or f"{name} trained on {parts[0].name} from {start or 'scratch'}",
+        licence=licence or ("Apache-2.0" if synthetic else ""),
+        notes=run.notes,
+        scores="sigmoid" if parts[0].multilabel else "softmax",
+        channel_order=transform.channel_order,
+        labels=parts[0].labels,
     )
-    return curve
+    return run.curve
+
+
+def reached(curve: list[dict]) -> str:
+    """The last validation result, for a reader."""
+    top1, precision = curve[-1]["top1"], curve[-1]["map_common"]
+    if precision is None:
+        return f"validation top-1 {top1:.1f} %"
+    return f"validation mAP {precision:.1f} %"
+
+
+def _check(name: str, recipe: Recipe, limit: int | None, freeze: bool, start: str | Path) -> None:
+    if spec(name).continual:
+        raise ValueError(
+            f"expected a regular net, given {name}: train {spec(name).weights}, whose weights it "
+            "uses"
+        )
+    numbers = [recipe.epochs, recipe.batch] + ([] if limit is None else [limit])
+    if min(numbers) < 1:
+        raise ValueError(
+            f"expected epochs, batch and limit of 1 or more, given {', '.join(map(str, numbers))}"
+        )
+    if freeze and not start:
+        raise ValueError("expected weights to begin from where the body is frozen, given none")
+
+
+def _begin(name: str, data: Dataset, start: str | Path) -> tuple[ClipNet, Transform, str]:
+    """A net for the classes of the data, its input transform, and the hash of its weights."""
+    classes = len(data.labels)
+    if not start:
+        return create(name, num_classes=classes), transform_for(name), ""
+    model, transform = load(name, start, num_classes=classes, new_head=True)
+    return model, transform, model.weights.sha256
+
+
+def _optimizer(recipe: Recipe, model: ClipNet) -> torch.optim.Optimizer:
+    """Of the parameters that learn."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decay = recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(learning, recipe.lr, momentum=0.9, weight_decay=decay)
+    return torch.optim.AdamW(learning, recipe.lr, weight_decay=decay)
 
 
 def _epoch(
@@ -119,23 +150,25 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     clips: Clips,
     recipe: Recipe,
-    seed: int,
-    epoch: int,
+    key: list[int],
+    freeze: bool,
     progress: bool,
 ) -> float:
-    """One pass over the videos, a random clip of each; returns the mean loss."""
-    rng = np.random.default_rng([seed, epoch])  # so that a resumed run draws the same
+    """One pass over the videos, a random clip of each; returns the mean loss.
+
+    `key` is seed and epoch: all that is random depends on it, so a resumed run draws the same.
+    """
+    rng, epoch = np.random.default_rng(key), key[1]
     torch.manual_seed(rng.integers(2**31))
-    order = rng.permutation(len(clips.videos)).tolist()
+    order = rng.permutation(len(clips)).tolist()
     batches = [order[at : at + recipe.batch] for at in range(0, len(order), recipe.batch)]
-    model.train()
+    model.train(not freeze)
     losses = []
     for step, picked in enumerate(bar(batches, f"epoch {epoch + 1}", shown=progress)):
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, epoch + step / len(batches))
-        starts = [int(rng.integers(len(clips.videos[n]) - clips.frames + 1)) for n in picked]
-        x, y = clips.batch(picked, starts)
-        loss = F.cross_entropy(model(x.to(memory_format=torch.channels_last_3d)), y)
+        x, y = clips.batch(picked, [clips.anywhere(n, rng) for n in picked])
+        loss = loss_of(model(x.to(memory_format=torch.channels_last_3d)), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -144,56 +177,13 @@ def _epoch(
     return float(np.mean(losses))
 
 
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy against class ids (B), or binary against 0 and 1 (B, classes); the mean."""
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets)
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
 def _rate(recipe: Recipe, epoch: float) -> float:
     warm = min(1.0, (epoch + 0.01) / max(recipe.warmup_epochs, 0.01))
     return recipe.lr * warm * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
-
-
-@torch.inference_mode()
-def top1(model: ClipNet, clips: Clips, shuffle: np.random.Generator | None = None) -> float:
-    """Per cent of videos whose centred clip is classified rightly.
-
-    With `shuffle` the frames of each clip come in random order: what a net can tell from frames
-    without their motion.
-    """
-    right = 0
-    for n in range(len(clips.videos)):
-        x, y = clips.batch([n], [clips.middle(n)])
-        if shuffle is not None:
-            x = x[:, :, torch.from_numpy(shuffle.permutation(x.shape[2]))]
-        x = x.to(memory_format=torch.channels_last_3d)
-        right += int(model(x).argmax(1).eq(y))
-    return 100 * right / len(clips.videos)
-
-
-def _checkpoint(folder: Path, settings: dict, model, optimizer, curve: list[dict]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "last.pt.part"
-    state = {"settings": settings, "curve": curve}
-    torch.save(
-        {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()},
-        part,
-    )
-    os.replace(part, folder / "last.pt")
-    log = folder / "curve.json.part"
-    log.write_text(json.dumps(state, indent=1))
-    os.replace(log, folder / "curve.json")
-
-
-def _resume(folder: Path, settings: dict, model, optimizer) -> list[dict]:
-    """Loads the checkpoint of a stopped run, if there is one; returns its curve."""
-    path = folder / "last.pt"
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # whatever a damaged file makes the reader say
-        raise ValueError(f"{path} is not a whole checkpoint: delete it to begin anew") from error
-    if state["settings"] != settings:
-        raise ValueError(
-            f"{path} belongs to a run of other settings, {state['settings']}, expected {settings}: "
-            "name another folder, or delete it"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["curve"]

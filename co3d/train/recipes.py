@@ -42,6 +42,6 @@ RECIPES = {
 }
 
 
-def recipe_for(data: str) -> str:
+def recipe_for(data: object) -> str:
     """The name of the default recipe for a data set."""
-    return "mini-charades" if data == "synthetic-charades" else "mini"
+    return "mini-charades" if str(data) == "synthetic-charades" else "mini"
