@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from torch import Tensor
-
 from .data.transforms import Transform
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
 from .zoo import Spec, create, downloads, list_models, spec
-from .zoo.checkpoints import load_into, shipped
+from .zoo.checkpoints import load_into, scores, shipped
 from .zoo.specs import Checkpoint
 
 __version__ = "0.1.0"
@@ -88,16 +86,6 @@ def load(
         origin["training_data"] = known.training_data
     load_into(model, path, new_head=new_head, **origin)
     return model, replace(transform_for(name), channel_order=model.weights.channel_order)
-
-
-def scores(model: ClipNet | StreamNet, logits: Tensor) -> Tensor:
-    """Scores of the classes from a model's logits (N, classes, ...), each between 0 and 1.
-
-    They are softmax scores, whose sum is 1, unless the model's weights are of several labels per
-    video (`model.weights.scores`, as of Charades): then every class has its own sigmoid.
-    """
-    weights = getattr(model, "weights", None)
-    return logits.sigmoid() if weights and weights.scores == "sigmoid" else logits.softmax(1)
 
 
 def transform_for(name: str, training_data: str = "") -> Transform:

@@ -34,7 +34,7 @@ def run(capsys):
 def weights(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "x3d_mini.safetensors"
-    origin = {"training_data": "none", "source": "random", "licence": "none"}
+    origin = {"training_data": "synthetic-kinetics", "source": "random", "licence": "none"}
     checkpoints.save(co3d.create("x3d_mini"), path, **origin)
     return path
 

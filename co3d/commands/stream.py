@@ -10,11 +10,14 @@ from .. import paths
 @click.command()
 @click.argument("video")
 @click.option("--model", "name", default="cox3d_mini", show_default=True)
-@click.option("--weights", help="kinetics400, or a file (default: what comes with co3d).")
+@click.option("--weights", help="As published, such as kinetics400 or charades, or a file "
+              "(default: what comes with co3d).")  # fmt: skip
 @click.option("--window", type=int, help="Span of the running average in frames.")
 @click.option("--fps", type=float, help="Frames per second to feed (default: the model's own).")
 @click.option("--limit-seconds", type=float, help="Stop after so many seconds of video.")
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a row per prediction.")
+@click.option("--features", type=click.Path(path_type=Path),
+              help="Write the vectors before the classifier and their times (.npz).")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True)
 def stream(
     video: str,
@@ -24,36 +27,26 @@ def stream(
     fps: float | None,
     limit_seconds: float | None,
     table: Path | None,
+    features: Path | None,
     device: str,
 ) -> None:
     """Run a model over VIDEO frame by frame; a file, camera or stream address."""
     from .. import load, spec
-    from ..data.kinetics import KINETICS400_LABELS
     from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
     from ..data.video import Reader
     from ..measure import live
     from ..zoo.checkpoints import shipped
+    from .options import check_device
 
     record = spec(name)
     if not record.continual:
         raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")
     if not weights and not shipped(name):
         raise ValueError(f"no weights come with {name}: give --weights kinetics400 or a file")
-    if table and table.resolve() == Path(video).resolve():
-        raise ValueError(f"the table would replace the video {video}: name another file")
-    labels = KINETICS400_LABELS
-    if record.num_classes == len(SYNTHETIC_KINETICS_LABELS):
-        labels = SYNTHETIC_KINETICS_LABELS
-    known = record.checkpoint(weights or "")
-    if known and known.num_classes != len(labels):
-        raise ValueError(
-            f"co3d stream knows no names for the {known.num_classes} classes of {weights}"
-        )
+    _check_distinct(Path(video), table, features)
+    check_device(device)
     model, transform = load(name, weights or next(iter(shipped(name))), window)
-    try:
-        model = model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used: {error}".splitlines()[0]) from None
+    model, labels = model.to(device), live.class_names(model)
     fps = record.native_fps if fps is None else fps
     if not fps > 0:
         raise ValueError(f"fps must be above 0, not {fps:g}")
@@ -61,7 +54,8 @@ def stream(
         if fps != record.native_fps:
             click.echo(f"{name} was trained at {record.native_fps:g} frames per second; fed at "
                        f"{fps:g} it may be less accurate", err=True)  # fmt: skip
-        if len(labels) < 400 and paths.cache_path() not in Path(video).absolute().parents:
+        made_here = paths.cache_path() in Path(video).absolute().parents
+        if labels is SYNTHETIC_KINETICS_LABELS and not made_here:
             click.echo(
                 f"{name} knows only {len(labels)} synthetic motions; for real classes: "
                 "co3d stream VIDEO --model cox3d_m --weights kinetics400",
@@ -72,4 +66,14 @@ def stream(
             fps=fps,
             limit_s=limit_seconds,
             table=table,
+            features=features,
         )
+
+
+def _check_distinct(video: Path, table: Path | None, features: Path | None) -> None:
+    """Refuses to overwrite the video, or one output with the other."""
+    for kind, path in (("table", table), ("features", features)):
+        if path and path.resolve() == video.resolve():
+            raise ValueError(f"the {kind} would replace the video {video}: name another file")
+    if table and features and table.resolve() == features.resolve():
+        raise ValueError(f"the table and the features would both be {table}: name another file")

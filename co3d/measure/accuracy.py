@@ -19,6 +19,7 @@ from ..data.transforms import Transform
 from ..data.video import Reader
 from ..nn import ClipNet, StreamNet
 from ..progress import bar
+from ..zoo import checkpoints
 from .complexity import macs_clip, macs_frame
 from .metrics import top_k, wilson
 
@@ -89,14 +90,14 @@ def stream_reading(model: StreamNet) -> Reading:
 def control_reading(model: ClipNet, frames: int) -> Reading:
     """The fair control of a stream that saw `frames` frames: clips over the same frames.
 
-    As many clips as cover them, evenly spaced, their probabilities averaged.
+    As many clips as cover them, evenly spaced, their scores averaged.
     """
     length = model.spec.frames
     starts = np.linspace(0, frames - length, math.ceil(frames / length)).round().astype(int)
 
     def predict(video: Tensor) -> Tensor:
         clips = [model(video[:, :, start : start + length]) for start in starts]
-        return torch.cat(clips).softmax(1).mean(0)
+        return checkpoints.scores(model, torch.cat(clips)).mean(0)
 
     keys = _keys(model, "steady", "clips", frames=frames, views=len(starts))
     return Reading(frames, predict, keys, len(starts) * _clip_macs(model))

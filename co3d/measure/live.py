@@ -1,40 +1,39 @@
 """A continual net on one video, frame by frame, as it would run on a camera."""
 
-import csv
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from ..data.kinetics import KINETICS400_LABELS
 from ..data.sampling import resample
+from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
 from ..data.transforms import Transform
 from ..data.video import Reader
-from ..nn import Stream, StreamNet
+from ..nn import StreamNet
+from ..zoo.checkpoints import scores
+from .outputs import TOP, Features, Step, Table
 
-TOP = 5
 KEPT = 10_000  # frames of which the summary takes the latency
+LABELS = {"kinetics400": KINETICS400_LABELS, "synthetic-kinetics": SYNTHETIC_KINETICS_LABELS}
 
 
-@dataclass(frozen=True)
-class Step:
-    """What became of one frame: the `number`-th that was fed (from 1), at `time_s` of the video.
+def class_names(model: StreamNet) -> Sequence[str]:
+    """The classes of a model by name where the data set of its weights is known here, else by code.
 
-    `top` holds (label, probability) of the likeliest classes, likeliest first, and is empty while
-    the stream has no output. `latency_ms` runs from the decoded picture to the prediction.
+    Weights that do not say what they were trained on are of Kinetics-400 if they have 400 classes.
     """
-
-    number: int
-    time_s: float
-    top: tuple[tuple[str, float], ...]
-    latency_ms: float
+    classes = model.classifier.out_features
+    data = model.weights.training_data or ("kinetics400" if classes == 400 else "")
+    names = LABELS.get(data, ())
+    return names if len(names) == classes else tuple(f"c{n:03d}" for n in range(classes))
 
 
 def run(
@@ -43,20 +42,33 @@ def run(
     labels: Sequence[str],
     frames: Iterable[tuple[float, np.ndarray]],
     limit_s: float | None = None,
+    features: bool = False,
 ) -> Iterator[Step]:
-    """Feeds pictures (time in seconds, uint8 (H,W,3)) one at a time, up to `limit_s` of video."""
-    stream, device = Stream(model), next(model.parameters()).device
+    """Feeds pictures (time in seconds, uint8 (H,W,3)) one at a time, up to `limit_s` of video.
+
+    Args:
+        features: whether the steps hold the vectors before the classifier.
+    """
+    state, device = None, next(model.parameters()).device
     if limit_s is not None:
         frames = takewhile(lambda frame: frame[0] < limit_s, frames)
     for number, (time_s, picture) in enumerate(frames, 1):
         started = time.perf_counter()
-        logits = stream(transform.frame(picture)[None].to(device))
-        top = () if logits is None else _top(logits[0].softmax(0).tolist(), labels)
-        yield Step(number, time_s, top, 1000 * (time.perf_counter() - started))
+        frame = transform.frame(picture)[None].to(device)
+        vector, state = model.step(frame, state, features=True)
+        top = () if vector is None else _top(_scores(model, vector), labels)
+        latency_ms = 1000 * (time.perf_counter() - started)
+        held = vector[0].cpu().numpy() if features and vector is not None else None
+        yield Step(number, time_s, top, latency_ms, held)
 
 
-def _top(probabilities: list[float], labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    best = sorted(zip(labels, probabilities, strict=True), key=lambda pair: -pair[1])
+@torch.no_grad()
+def _scores(model: StreamNet, vector: Tensor) -> list[float]:
+    return scores(model, model.classifier(vector))[0].tolist()
+
+
+def _top(values: list[float], labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    best = sorted(zip(labels, values, strict=True), key=lambda pair: -pair[1])
     return tuple(best[:TOP])
 
 
@@ -69,25 +81,33 @@ def watch(
     fps: float,
     limit_s: float | None = None,
     table: Path | None = None,
+    features: Path | None = None,
 ) -> None:
     """Runs `model` over an open video fed at `fps` and prints the likeliest classes per second.
 
+    Args:
+        table, features: files to write, as `Table` and `Features`; the latter holds all vectors
+            in memory until the end.
+
     Raises:
-        ValueError: if the video ends before the first prediction; VideoError if nothing decodes.
+        ValueError: if the video ends before the first prediction, or a file cannot be written;
+            VideoError if nothing decodes.
     """
     name, span, first = model.spec.name, model.receptive_field, model.warmup + 1
     print(f"{name}: warm-up {model.warmup} frames ({model.warmup / fps:.1f} s) before the first "
           f"prediction, {span} ({span / fps:.1f} s) until all that it sees is video")  # fmt: skip
     # A camera has no end, so what is kept has one.
     steps, started, interrupted = deque(maxlen=KEPT), time.perf_counter(), False
-    with Table(table) as rows:
-        frames = run(model, transform, labels, resample(reader, fps), limit_s)
+    with Table(table) as rows, Features(features, model, fps) as vectors:
+        pictures = resample(reader, fps)
+        frames = run(model, transform, labels, pictures, limit_s, features is not None)
         bar = tqdm(frames, unit=" frames", disable=not sys.stderr.isatty(), leave=False)
         try:
             for second, group in groupby(bar, key=lambda step: int(step.time_s)):
                 for step in group:
                     steps.append(step)
                     rows.add(step)
+                    vectors.add(step)
                 bar.write(_line(second, step, first, span), file=sys.stdout)
         except KeyboardInterrupt:  # the usual end of a camera: what was seen is kept
             interrupted = True
@@ -123,46 +143,3 @@ def _summarise(steps: Sequence[Step], seconds: float, reader: Reader, fps: float
     print(f"latency from picture to prediction: median {median:.1f} ms, p95 {p95:.1f} ms")
     if reader.note:
         print(f"{reader.source}: {reader.note}", file=sys.stderr)
-
-
-class Table:
-    """A CSV file with one row per prediction, under its name once complete; None writes nothing."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> "Table":
-        if self.path is None:
-            return self
-        if self.path.is_dir() or not self.path.parent.is_dir():
-            raise ValueError(f"cannot write {self.path}: name a file in an existing folder")
-        self._file = self._part.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        ranks = range(1, TOP + 1)
-        header = ["time_s", "frame", *(f"label{n}" for n in ranks)]
-        self._writer.writerow([*header, *(f"probability{n}" for n in ranks), "latency_ms"])
-        return self
-
-    @property
-    def _part(self) -> Path:
-        return self.path.with_name(self.path.name + ".part")
-
-    def add(self, step: Step) -> None:
-        """One row, if the step has a prediction; blank where there are fewer classes."""
-        if self.path is None or not step.top:
-            return
-        pairs = [*step.top, *[("", "")] * (TOP - len(step.top))]
-        labels, probabilities = zip(*pairs, strict=True)
-        time_s, latency = round(step.time_s, 6), round(step.latency_ms, 3)
-        self._writer.writerow([time_s, step.number, *labels, *probabilities, latency])
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if self.path is None:
-            return
-        self._file.close()
-        if kind is None:
-            os.replace(self._part, self.path)
-        else:
-            self._part.unlink()

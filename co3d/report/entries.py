@@ -1,7 +1,7 @@
 """One row of the ledger of claims: what is published, what is ours, and the status between them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -22,6 +22,7 @@ COLUMNS = ("id", "where", "claim", "published", "ours", "status", "note", "noteb
 COLUMNS += ("source",)  # the file in results/paper that holds the published value
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Value = int | float | Decimal | None
+Rows = Iterator[dict[str, str]]
 _NO_ROW = "results/models.csv has no row for it yet"
 
 

@@ -11,8 +11,6 @@ from ..zoo.specs import Checkpoint, Spec
 from . import tables
 from .style import label
 
-NOT_YET = "not yet"
-
 
 def models() -> str:
     """The table of models, a row for each published file of weights."""
@@ -51,12 +49,13 @@ def _row(record: Spec, weights: Checkpoint) -> dict[str, str]:
     file = weights.url.rpartition("/")[2]
     traits = [f"{weights.num_classes} classes"] if weights.num_classes != 400 else []
     traits += [weights.channel_order.upper()] if weights.channel_order != "rgb" else []
+    pair, source = (record.name, f"co{record.name}"), weights.source
     return {
-        "model": f"{label(record.name)}: `{record.name}`, `co{record.name}`",
+        "model": f"{label(record.name)}: `{pair[0]}`, `{pair[1]}`",
         "paper": f"[arXiv:{record.paper.rpartition('/')[2]}]({record.paper})",
-        "original source": f"[{'/'.join(record.source.split('/')[-2:])}]({record.source})",
+        "original source": f"[{'/'.join(source.split('/')[-2:])}]({source})",
         "weights": ", ".join([f"`{weights.training_data}`: [{file}]({weights.url})", *traits]),
         "licence": weights.licence,
-        "evaluate": NOT_YET,
-        "benchmark": NOT_YET,
+        "evaluate": f"`co3d evaluate {weights.training_data} --models {','.join(pair)}`",
+        "benchmark": f"`co3d bench {' '.join(pair)}`",
     }

@@ -50,6 +50,16 @@ class Weights:
     labels: tuple[str, ...] = ()
 
 
+def scores(model: nn.Module, logits: Tensor) -> Tensor:
+    """Scores of the classes from a model's logits (N, classes, ...), each between 0 and 1.
+
+    They are softmax scores, whose sum is 1, unless the model's weights are of several labels per
+    video (`model.weights.scores`, as of Charades): then every class has its own sigmoid.
+    """
+    weights = getattr(model, "weights", None)
+    return logits.sigmoid() if weights and weights.scores == "sigmoid" else logits.softmax(1)
+
+
 def shipped(name: str) -> dict[str, Path]:
     """Weights that come with the package; a continual net has its twin's.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 PAPER = "https://arxiv.org/abs/2106.00050"
 SLOWFAST_CODE = "https://github.com/facebookresearch/SlowFast"
+PYTORCHVIDEO_CODE = "https://github.com/facebookresearch/pytorchvideo"
+TORCHVISION_CODE = "https://github.com/pytorch/vision"
 FILES = "https://dl.fbaipublicfiles.com"
 
 
@@ -99,13 +101,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that the authors of a network published.
+    """Published weights of a network.
 
     Attributes:
         training_data: the name to ask for them by.
         channel_order: of the input that they expect; image size, mean and std are the model's.
         scores: what makes scores of the logits, "sigmoid" where a video has several labels.
-        licence: of the repository that publishes them.
+        source: the repository that publishes them, which need not be that of the network's code.
+        licence: of that repository.
         sha256: of the file, or its first digits, where its authors say so.
         mebibytes: likewise.
     """
@@ -115,6 +118,7 @@ class Checkpoint:
     num_classes: int = 400
     channel_order: str = "rgb"
     scores: str = "softmax"
+    source: str = SLOWFAST_CODE
     licence: str = "Apache-2.0"
     sha256: str = ""
     mebibytes: float | None = None
@@ -212,16 +216,21 @@ def _gate(architecture) -> str | None:
 
 
 _SLOW_WEIGHTS = (
-    Checkpoint("kinetics400", f"{FILES}/pytorchvideo/model_zoo/kinetics/SLOW_8x8_R50.pyth"),
+    Checkpoint(
+        *("kinetics400", f"{FILES}/pytorchvideo/model_zoo/kinetics/SLOW_8x8_R50.pyth"),
+        source=PYTORCHVIDEO_CODE,
+    ),
     Checkpoint(
         *("charades", f"{FILES}/pytorchvideo/model_zoo/charades/SLOW_8x8_R50.pyth", 157),
         channel_order="bgr",
         scores="sigmoid",
+        source=PYTORCHVIDEO_CODE,
     ),
 )
 _R2PLUS1D_WEIGHTS = (
     Checkpoint(
         *("kinetics400", "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"),
+        source=TORCHVISION_CODE,
         licence="BSD-3-Clause",
         sha256="91a641e6",
         mebibytes=120.318,
@@ -277,7 +286,7 @@ _CLIP_NETS = (
         paper=_R2PLUS1D_PAPER,
         mean=(0.43216, 0.394666, 0.37645),
         std=(0.22803, 0.22145, 0.216989),
-        source="https://github.com/pytorch/vision",
+        source=TORCHVISION_CODE,
     ),
     _mini("x3d_mini", _X3D_MINI, 63_040),
     _mini("slow_mini", _SLOW_MINI, 65_556),
