@@ -8,19 +8,29 @@ import ipaddress
 import json
 import re
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 from tqdm import tqdm
 
 TIMEOUT_S = 30  # of silence
+HEADERS_S = 60  # until all headers of an answer are there, however they drip
 RATE, RATE_S = 1000, 60  # bytes per second, over so many of them: less is given up as cut off
 CAP = 2**30  # bytes of a file; the largest published one has a quarter of that
 BLOCK = 2**20
@@ -211,7 +221,8 @@ def _open(url: str, headers: dict[str, str] | None = None, method: str = "GET") 
     direct = [ProxyHandler({})] if _loopback(url) else []
     request = Request(url, headers={"User-Agent": AGENT, **(headers or {})}, method=method)
     try:
-        return build_opener(_Redirects, *direct).open(request, timeout=TIMEOUT_S)
+        opener = build_opener(_Http, _Https, _Redirects, *direct)
+        return opener.open(request, timeout=TIMEOUT_S)
     except HTTPError:
         raise
     except (URLError, OSError, HTTPException) as error:
@@ -228,6 +239,53 @@ def _told(url: str) -> Iterator[None]:
         error.close()
         reason = " ".join(str(error.reason).split())
         raise ConnectionError(f"{url} answers {error.code} {reason}") from None
+
+
+class _Bounded(HTTPConnection):
+    """A connection whose timeout bounds one read, and HEADERS_S all reads of the headers."""
+
+    def getresponse(self) -> HTTPResponse:
+        line, late = self.sock, threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            with suppress(OSError):  # it may be closed by now
+                # Not that of a TLS socket, which is not made for another thread's reads.
+                socket.socket.shutdown(line, socket.SHUT_RDWR)
+
+        timer = threading.Timer(HEADERS_S, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()
+        except (OSError, HTTPException):
+            if late.is_set():
+                raise _late() from None
+            raise
+        finally:
+            timer.cancel()
+        if late.is_set():  # http.client takes headers that broke off for whole ones
+            response.close()
+            raise _late()
+        return response
+
+
+def _late() -> TimeoutError:
+    return TimeoutError(f"its headers took more than {HEADERS_S} s")
+
+
+class _BoundedTls(_Bounded, HTTPSConnection):
+    pass
+
+
+class _Http(HTTPHandler):
+    def do_open(self, _, request: Request, **options) -> HTTPResponse:
+        return super().do_open(_Bounded, request, **options)
+
+
+class _Https(HTTPSHandler):
+    def do_open(self, _, request: Request, **options) -> HTTPResponse:
+        return super().do_open(_BoundedTls, request, **options)
 
 
 class _Redirects(HTTPRedirectHandler):

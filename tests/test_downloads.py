@@ -493,6 +493,47 @@ def test_a_dripping_server_is_given_up_and_the_drops_are_kept(
     assert downloads.fetch(*published()).read_bytes() == DATA
 
 
+DRIPS = {
+    "a status line": b"HTTP/1.1 200 " + 400 * b"K",
+    "headers": b"HTTP/1.1 200 OK\r\n" + 100 * b"A: b\r\n",
+    "other answers before it": 40 * b"HTTP/1.1 100 Continue\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", DRIPS)
+def test_dripping_headers_are_given_up(server, published, folder, monkeypatch, case):
+    """Every read succeeds within its own time; all of them together do not."""
+    monkeypatch.setattr(web, "HEADERS_S", 0.3)
+    sent = []
+
+    def drips(handler):
+        for byte in DRIPS[case]:
+            handler.wfile.write(bytes([byte]))
+            sent.append(byte)
+            time.sleep(0.02)
+
+    server.answer = drips
+    with pytest.raises(
+        ConnectionError, match=r"cannot reach .* \(its headers took more than 0.3 s"
+    ):
+        downloads.fetch(*published())
+    assert len(sent) < 200 < len(DRIPS[case]) and not visible(folder)
+    server.answer = serve()
+    assert downloads.fetch(*published()).read_bytes() == DATA
+
+
+def test_the_body_may_take_longer_than_the_headers(server, published, monkeypatch):
+    monkeypatch.setattr(web, "HEADERS_S", 0.2)
+
+    def waits(handler):
+        say(handler, 200, {"Content-Length": len(DATA)}, DATA[:HALF])
+        time.sleep(0.4)
+        handler.wfile.write(DATA[HALF:])
+
+    server.answer = waits
+    assert downloads.fetch(*published()).read_bytes() == DATA
+
+
 def test_the_body_of_a_redirection_is_not_read(server, published):
     def answer(handler):
         if handler.path == "/there":

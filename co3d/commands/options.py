@@ -1,27 +1,24 @@
 """What several commands check alike, before they begin their work."""
 
 from pathlib import Path
-from typing import TypeVar
 
-from torch import nn
-
-Module = TypeVar("Module", bound=nn.Module)
+import torch
 
 
-def moved(model: Module, device: str) -> Module:
-    """The model on a device such as "cpu" or "cuda:0".
+def check_device(device: str) -> None:
+    """Refuses a device that torch cannot use.
 
     Raises:
-        ValueError: if there is no such device, or it is of no use.
+        ValueError: with what torch says.
     """
     try:
-        return model.to(device)
+        torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise ValueError(f"device {device!r} cannot be used: {error}".splitlines()[0]) from None
 
 
-def check_table(path: Path | None) -> None:
-    """Refuses a file that could not be written when the work is done.
+def check_file(path: Path | None) -> None:
+    """Refuses a file that could not be written when the work is done; None is none.
 
     Raises:
         ValueError: if `path` is a folder, or its folder is not there.

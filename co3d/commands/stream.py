@@ -36,7 +36,7 @@ def stream(
     from ..data.video import Reader
     from ..measure import live
     from ..zoo.checkpoints import shipped
-    from .options import moved
+    from .options import check_device
 
     record = spec(name)
     if not record.continual:
@@ -44,8 +44,9 @@ def stream(
     if not weights and not shipped(name):
         raise ValueError(f"no weights come with {name}: give --weights kinetics400 or a file")
     _check_distinct(Path(video), table, features)
+    check_device(device)
     model, transform = load(name, weights or next(iter(shipped(name))), window)
-    model, labels = moved(model, device), live.class_names(model)
+    model, labels = model.to(device), live.class_names(model)
     fps = record.native_fps if fps is None else fps
     if not fps > 0:
         raise ValueError(f"fps must be above 0, not {fps:g}")
