@@ -18,7 +18,7 @@ import torch
 
 import co3d
 from co3d.data import synthetic
-from co3d.measure import accuracy, readings
+from co3d.measure import accuracy, readings, runs
 from co3d.measure.equivalence import calibrate
 from co3d.zoo import checkpoints
 from co3d.zoo.checkpoints import Weights
@@ -61,7 +61,7 @@ def data(made, tmp_path):
 @pytest.fixture
 def inline(monkeypatch):
     """Decodes in this process, which saves the start of others."""
-    monkeypatch.setattr(accuracy, "in_processes", lambda f, jobs, **_: map(f, jobs))
+    monkeypatch.setattr(runs, "in_processes", lambda f, jobs, **_: map(f, jobs))
 
 
 def chosen(regular, **options):
@@ -109,14 +109,14 @@ def test_videos_that_cannot_be_scored_are_counted_and_never_replaced(regular, da
     broken = dataclasses.replace(data, videos=tuple(videos))
     for result in evaluate(chosen(regular), broken, tmp_path):
         assert [result.row[name] for name in CELLS] == [N, N - 1, N - 2]
-        assert result.statuses == {"ok": N - 2, "missing": 1, "decode_error": 1}
+        assert result.run.statuses == {"ok": N - 2, "missing": 1, "decode_error": 1}
         assert [v.id for v in result.videos] == [
             v.id for n, v in enumerate(videos) if n not in (1, 2)
         ]
         assert result.row["ci_low"] <= result.row["top1"] <= result.row["ci_high"]
         as_wrong = accuracy.failures_as_wrong(result.row)
         assert as_wrong == pytest.approx(result.row["top1"] * (N - 2) / N)
-        assert "cut off" in result.notes[videos[1].id]
+        assert "cut off" in result.run.notes[videos[1].id]
 
 
 def test_short_videos_and_nan_leave_the_denominator(data, tmp_path, inline):
@@ -127,7 +127,7 @@ def test_short_videos_and_nan_leave_the_denominator(data, tmp_path, inline):
     broken = readings.readings([("x3d_mini", net)], data.name, ["native"])
     results = evaluate([*wide, *broken], data, tmp_path)
     for result, status in zip(results, ("too_short", "nan"), strict=True):
-        assert result.statuses == {status: N}
+        assert result.run.statuses == {status: N}
         assert result.row["n_scored"] == 0
         assert result.row["top1"] is None and result.row["ci_low"] is None
 
@@ -140,9 +140,9 @@ def test_hostile_videos_end_alone_in_bounded_time_and_memory(regular, data, tmp_
     some = readings.readings([("x3d_mini", regular)], data.name, ["native"])
     hostile = dataclasses.replace(data, videos=tuple(videos))
     (result,) = evaluate(some, hostile, tmp_path, seconds=20, memory=2**30)
-    assert result.statuses["ok"] == N - 2
+    assert result.run.statuses["ok"] == N - 2
     for video in videos[:2]:
-        assert result.notes[video.id]
+        assert result.run.notes[video.id]
 
 
 def claims_size(path):
@@ -186,12 +186,12 @@ def test_any_order_of_the_videos_gives_the_same_rows(regular, data, tmp_path, in
 def test_predictions_are_stored_once_and_never_taken_for_others(regular, data, tmp_path, inline):
     some = readings.readings([("x3d_mini", regular)], data.name, ["native"])
     (first,) = evaluate(some, data, tmp_path)
-    before = first.file.read_bytes(), first.file.stat().st_mtime_ns
+    before = first.run.file.read_bytes(), first.run.file.stat().st_mtime_ns
     (again,) = evaluate(some, data, tmp_path)
-    assert (again.file.read_bytes(), again.file.stat().st_mtime_ns) == before
+    assert (again.run.file.read_bytes(), again.run.file.stat().st_mtime_ns) == before
     assert again.row == first.row and (again.scores == first.scores).all()
 
-    header = json.loads(first.file.read_text().splitlines()[0])
+    header = json.loads(first.run.file.read_text().splitlines()[0])
     assert header["weights"]["sha256"] == "0" * 64 and header["compute"]["threads"] == 1
     other = readings.readings([("x3d_mini", clip_net(1))], data.name, ["native"])
     others = [
@@ -200,7 +200,7 @@ def test_predictions_are_stored_once_and_never_taken_for_others(regular, data, t
         evaluate(readings.readings([("x3d_mini", regular)], data.name, ["native"], position=0),
                  data, tmp_path),
     ]  # fmt: skip
-    assert len({result.file for (result,) in [[first], *others]}) == 4
+    assert len({result.run.file for (result,) in [[first], *others]}) == 4
 
 
 def test_rows_fit_the_table(regular, data, tmp_path, inline):

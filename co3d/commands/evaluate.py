@@ -50,8 +50,8 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1),
               help="Processes that decode.")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True,
-              help="Print which frames of each video would feed which model, and stop.")  # fmt: skip
-@click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write the rows here.")
+              help="Print which frames of a video would feed which model, and stop.")  # fmt: skip
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Write the rows here, too.")
 def evaluate(
     dataset: str,
     names: str,
@@ -76,7 +76,7 @@ def evaluate(
     import pandas as pd
 
     from ..data.sets import open_set
-    from ..measure import accuracy, readings
+    from ..measure import accuracy, readings, runs
 
     if table and (table.is_dir() or not table.parent.is_dir()):
         raise ValueError(f"cannot write {table}: name a file in an existing folder")
@@ -91,14 +91,14 @@ def evaluate(
         **options,
     )
     if only_plan:
-        for line in accuracy.plan_lines(chosen, data.videos):
+        for line in runs.plan_lines(chosen, data.videos):
             click.echo(line)
         return
     results, times = accuracy.evaluate(chosen, data, limit=limit, workers=workers)
     rows = pd.DataFrame([result.row for result in results])
     shown = rows[SHOWN].dropna(axis=1, how="all")
     click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
-    for line in accuracy.account(results, times):
+    for line in runs.account([result.run for result in results], times):
         click.echo(line)
     if table:
         part = table.with_name(f"{table.name}.part")

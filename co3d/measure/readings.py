@@ -78,15 +78,20 @@ class Reading:
         classes = self.model.classifier.out_features
         return plan.views * plan.crops * _macs(self.model.spec.name, classes, size, frames)
 
-    def header(self, dataset: dict) -> dict:
-        """All that decides the predictions, as JSON: the key of a run."""
+    def batch(self, clip: np.ndarray) -> Tensor:
+        """Of one clip, where the model is, in the layout in which a CPU is fastest."""
+        weight = next(self.model.parameters())
+        batch = torch.from_numpy(clip)[None].to(weight.device, weight.dtype)
+        return batch.to(memory_format=torch.channels_last_3d)
+
+    def header(self) -> dict:
+        """All that decides the predictions beside the data, as JSON knows it."""
         weight, weights = next(self.model.parameters()), self.model.weights
         return {
             "format": FORMAT,
             "model": self.model.spec.name,
             "window": self.keys["window"],
             "weights": {"source": weights.source, "sha256": weights.sha256},
-            "dataset": dataset,
             "plan": asdict(self.plan),
             "compute": {
                 "device": weight.device.type,
@@ -203,7 +208,7 @@ def _views(reading: Reading, video: Decoded, done: dict[tuple, Tensor]) -> Tenso
     for part in video.parts(reading.plan):
         key = id(reading.model), part
         if key not in done:
-            done[key] = reading.model(_on(reading.model, video.clip(part)))
+            done[key] = reading.model(reading.batch(video.clip(part)))
         logits.append(done[key])
     return torch.cat(logits)
 
@@ -227,7 +232,7 @@ def _streams(readings: Sequence[Reading], video: Decoded) -> dict[int, Tensor]:
         group = [reading for reading in waiting if shares(reading)]
         waiting = [reading for reading in waiting if reading not in group]
         windows = {reading.model.window for reading in group}
-        clip = _on(first.model, video.clip(whole))
+        clip = first.batch(video.clip(whole))
         outputs = steps_of_windows(first.trunk, windows, clip, first.plan.fill)
         for reading in group:
             net, (part,) = reading.model, video.parts(reading.plan)
@@ -244,13 +249,6 @@ def _record(reading: Reading, logits: Tensor) -> dict:
     if len(logits) > 1:
         values = scores(reading.model, logits).mean(0)
     return {"status": "ok", "scores": numbers(values.cpu().numpy())}
-
-
-def _on(model: ClipNet, clip: np.ndarray) -> Tensor:
-    """A batch of one clip, where the model is, in the layout in which a CPU is fastest."""
-    weight = next(model.parameters())
-    batch = torch.from_numpy(clip)[None].to(weight.device, weight.dtype)
-    return batch.to(memory_format=torch.channels_last_3d)
 
 
 def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, ClipNet]]:

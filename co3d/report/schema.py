@@ -148,7 +148,7 @@ TABLES = {
     ),
     "transient": _table(
         "Accuracy against the frames seen since a reset.",
-        key="model dataset window fill limit frames_seen",
+        key="model weights dataset split window fill fps limit frames_seen",
         exact="n_scored",
         flips="top1",
     ),

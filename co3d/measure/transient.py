@@ -1,0 +1,97 @@
+"""Accuracy of streams against the frames seen since a reset (the paper's study of the start-up).
+
+Streams emit from the first frame on, whatever stands in for the frames that they have not seen.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..data.dataset import Dataset
+from ..nn import ClipNet
+from ..nn.windows import steps_of_windows
+from ..zoo import spec
+from . import protocols, runs
+from .decoding import Decoded
+from .readings import Reading, twin
+from .runs import Times
+
+PROTOCOL = "start-up"
+
+
+@dataclass(frozen=True, eq=False)
+class StartUp(Reading):
+    """A stream that is read at every frame from the first on, its steps without outputs aside."""
+
+    def header(self) -> dict:
+        return {**super().header(), "emit": "always"}
+
+    def frames_seen(self, outputs: int) -> list[int]:
+        """At which frame, from 1 on, each of so many outputs came."""
+        net, total = self.model, self.plan.frames
+        last = total - (total - net.warmup - 1) % net.stride
+        return [last - net.stride * (outputs - 1 - n) for n in range(outputs)]
+
+
+def start_ups(
+    models: Iterable[tuple[str, ClipNet]],
+    dataset: str,
+    frames: int,
+    fills: Sequence[str] = ("zeros", "replicate"),
+    windows: Sequence[int | None] = (None,),
+) -> list[StartUp]:
+    """Readings of continual nets by name, with the clip nets that hold their weights.
+
+    Args:
+        frames: of each video that are fed, sampled at the models' native rate.
+        windows: in frames; None is the native one.
+    """
+    found = []
+    for name, regular in models:
+        for window in windows if spec(name).continual else ():
+            net = twin(name, regular, window or spec(name).window)
+            rate = spec(name).native_fps
+            for fill in fills:
+                plan = protocols.plan(net, dataset, "first-valid", fps=rate, fill=fill)
+                plan = replace(plan, protocol=PROTOCOL, frames=frames)
+                found.append(StartUp(net, plan, twin(name, regular)))
+    return found
+
+
+@torch.inference_mode()
+def predict(readings: Sequence[StartUp], video: Decoded) -> list[dict]:
+    """A record per reading: status, and where it is "ok" the likeliest class at every output."""
+    records = []
+    for reading in readings:
+        status, note = video.statuses[reading.plan]
+        record = {"status": status, **({"note": note} if note else {})}
+        if status == "ok":
+            (part,) = video.parts(reading.plan)
+            clip, window = reading.batch(video.clip(part)), reading.model.window
+            found = steps_of_windows(reading.trunk, [window], clip, reading.plan.fill, "always")
+            logits = found[window][0]
+            record = {"status": "nan"}
+            if logits.isfinite().all():
+                record = {"status": "ok", "classes": logits.argmax(0).tolist()}
+        records.append(record)
+    return records
+
+
+def evaluate(
+    readings: Sequence[StartUp], data: Dataset, *, limit: int = 0, **options
+) -> tuple[list[dict], Times]:
+    """Rows of results/transient.csv; arguments and errors are those of `runs.run`."""
+    done, times = runs.run(readings, data, predict, limit=limit, **options)
+    rows = []
+    for reading, run in zip(readings, done, strict=True):
+        scored = [video for video in data.videos if run.records[video.id]["status"] == "ok"]
+        classes = np.array([run.records[video.id]["classes"] for video in scored])
+        labels = np.array([video.class_id for video in scored])
+        keys = {name: reading.keys[name] for name in ("model", "weights", "window", "fill", "fps")}
+        keys |= {"dataset": data.name, "split": data.split, "limit": limit}
+        for n, seen in enumerate(reading.frames_seen(classes.shape[1]) if scored else ()):
+            top1 = 100 * float((classes[:, n] == labels).mean())
+            rows.append({**keys, "frames_seen": seen, "n_scored": len(scored), "top1": top1})
+    return rows, times
