@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import paths
-from .commands import convert, download, evaluate, models, notebooks, stream, train
+from .commands import convert, download, evaluate, models, notebooks, stream, train, verify
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -89,7 +89,7 @@ def _found(folder: Path) -> str:
 for command in (
     *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick),
     *(stream.stream, models.models, evaluate.evaluate, train.train, convert.convert),
-    download.download,
+    *(download.download, verify.verify),
 ):
     cli.add_command(command)
 
