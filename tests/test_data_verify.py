@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,6 +144,13 @@ def test_labels_txt_orders_the_classes(tmp_path):
         (root / "labels.txt").write_text(text)
         with pytest.raises(ValueError, match="labels.txt: expected every class folder's name once"):
             folder.load(root)
+
+
+def test_a_path_is_a_folder_whatever_its_name(tmp_path):
+    own(tmp_path / "charades", "a/1.mp4")
+    for name in (Path("charades"), "./charades"):
+        with pytest.raises(ValueError, match="may not be called charades"):
+            open_set(name)
 
 
 # verify

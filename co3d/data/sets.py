@@ -21,8 +21,8 @@ def open_set(
     """The planned videos of a data set, or the first `limit` of them.
 
     Args:
-        name_or_folder: one of NAMES, or the path of a folder with one folder of videos per class
-            (see `folder.load`). A name wins over a folder of that name here: write `./charades`.
+        name_or_folder: one of NAMES, or a folder with one folder of videos per class (see
+            `folder.load`). A name wins over a folder of that name: write `./name` or give a Path.
         split: train, val or test in any spelling; None is DEFAULT_SPLITS.
         root: where the set lies; None is `set_root`. Generated sets are made on first use.
 
@@ -31,7 +31,7 @@ def open_set(
         ValueError: no such set, or an annotation that cannot be used.
     """
     name = str(name_or_folder)
-    if name not in NAMES:
+    if name not in NAMES or isinstance(name_or_folder, Path):
         if root is not None:
             raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
         return _own(name, split).first(limit)
