@@ -7,7 +7,17 @@ from pathlib import Path
 import click
 
 from . import paths
-from .commands import bench, convert, download, evaluate, models, notebooks, stream, train
+from .commands import (
+    bench,
+    convert,
+    download,
+    evaluate,
+    models,
+    notebooks,
+    stream,
+    train,
+    verify,
+)
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -88,8 +98,8 @@ def _found(folder: Path) -> str:
 
 for command in (
     *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick),
-    *(stream.stream, models.models, evaluate.evaluate, train.train, convert.convert),
-    *(bench.bench, download.download),
+    *(stream.stream, evaluate.evaluate, bench.bench, models.models, train.train),
+    *(convert.convert, download.download, verify.verify),
 ):
     cli.add_command(command)
 
