@@ -1,6 +1,17 @@
 import hashlib
+import json
+import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trees_data import (
+    ANNOTATIONS,
+    CONVENTIONS,
+    SPELLINGS,
+    kinetics_rows,
+    make_kinetics,
+)
 
 from co3d.data import kinetics
 from co3d.data.kinetics import KINETICS400_LABELS
@@ -113,14 +124,18 @@ def test_rows_without_label_have_no_class(tmp_path):
 def test_refuses_unknown_labels_bad_rows_and_missing_annotations(root):
     table = root / "annotations" / "val.csv"
     table.write_text(CSV.replace("abseiling", "absailing", 1))
-    with pytest.raises(ValueError, match="'absailing' is not among kinetics400's 400"):
+    with pytest.raises(ValueError, match="line 2: label 'absailing' is not among the set's 400"):
         load(root)
-    for broken in (CSV.replace("59", "soon"), CSV.replace(",40,50,val,0", "")):
-        table.write_text(broken)
-        with pytest.raises(ValueError, match="need columns youtube_id, time_start and time_end"):
-            load(root)
-    with pytest.raises(FileNotFoundError, match=r"looked for .*train\.csv and .*train\.csv"):
+    table.write_text(CSV.replace("59", "soon"))
+    with pytest.raises(ValueError, match="line 2: expected time_start .* given 'soon' and '69'"):
+        load(root)
+    table.write_text(CSV.replace(",40,50,val,0", ""))
+    with pytest.raises(ValueError, match="line 3: expected 6 fields as in the first line, given 2"):
+        load(root)
+    with pytest.raises(FileNotFoundError, match=r"split train in .* annotations/train\.csv"):
         load(root, "train")
+    with pytest.raises(ValueError, match="expected a split .*given 'vals'"):
+        load(root, "vals")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
@@ -131,19 +146,216 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert (video.label, video.class_id) == ("zumba", 399)
 
 
+HEADER = b"label,youtube_id,time_start,time_end\n"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"youtube_id,time_start,time_end\nabcdefghijk,0,10\n", "need a column label"),
-        (b"label,youtube_id,time_start,time_end\n\xff\xfe,a,0,10\n", "no CSV file in UTF-8"),
-        (b"label,youtube_id,time_start,time_end\nzumba,abcdefghijk,0,inf\n", "need columns"),
-        (b"label,youtube_id,time_start,time_end\n" + b"a" * 200_000 + b",b,0,1\n", "no CSV file"),
+        (b"", "columns label, youtube_id, time_start, time_end"),
+        (
+            b"youtube_id,time_start,time_end\nabcdefghijk,0,10\n",
+            "the columns label",
+        ),
+        (b"\xef\xbb\xbf" + HEADER, "at least one video"),
+        (HEADER + b"zumba,abcdefghijk,0,10,val\n", "expected 4 fields"),
+        (HEADER + b"\xff\xfe,a,0,10\n", "CSV file in UTF-8"),
+        (HEADER.decode().encode("utf-16"), "CSV file in UTF-8"),
+        (HEADER + b"a" * 200_000 + b",b,0,1\n", "CSV file in UTF-8"),
+        (
+            HEADER + b'"zumba,abcdefghijk,0,10\n' + b"zumba,b,0,1\n" * 9,
+            "expected 4 fields .* given 1; check the quotes",
+        ),
+        (HEADER + b"zumba,abcdefghijk,0,inf\n", "line 2: expected time_start and time_end"),
+        (HEADER + b"zumba,abcdefghijk,nan,10\n", "expected time_start and time_end"),
+        (HEADER + b"zumba,abcdefghijk,-3,10\n", "expected time_start and time_end"),
+        (
+            HEADER + b"zumba,abcdefghijk,0," + b"9" * 5000 + b"\n",
+            "expected time_start and time_end",
+        ),
+        (HEADER + b"zumba,abcdefghijk,0,1e300\n", "expected time_start and time_end"),
+        (
+            HEADER + b"zumba,../../etc/passwd,0,10\n",
+            "expected an id of letters, .* given '../../etc",
+        ),
+        (HEADER + b"zumba,/etc/passwd,0,10\n", "expected an id of letters"),
+        (HEADER + b"zumba,a\x1b[2Jb,0,10\n", "expected an id .* given 'a.x1b.2Jb'"),
+        (HEADER + b"zumba,,0,10\n", "expected an id"),
+        (HEADER + b",abcdefghijk,0,10\n", "label '' is not among"),
+        (HEADER + b" zumba,abcdefghijk,0,10\n", "label ' zumba' is not among"),
+        (HEADER + b"zumba,abc,0,10\nabseiling,abc,0,10\n", "line 3: .* there before"),
     ],
 )
-def test_annotations_that_cannot_be_read_are_named(tmp_path, text, sentence):
+def test_annotations_that_cannot_be_used_are_named(tmp_path, text, sentence):
     (tmp_path / "val.csv").write_bytes(text)
-    with pytest.raises(ValueError, match=f"val.csv: .*{sentence}"):
-        kinetics.load(tmp_path, "val", kinetics.KINETICS400_LABELS, "k")
+    with pytest.raises(ValueError, match=f"(?s)val.csv.*{sentence}") as refused:
+        load(tmp_path)
+    assert len(str(refused.value)) < 500 and str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is no JSON file"),
+        ("[" * 100_000, "is no JSON file"),
+        ("[]", "an object with one entry per video id"),
+        ('{"abc": []}', "entry 'abc': expected annotations with a label and a segment"),
+        ('{"abc": {"annotations": {"label": "zumba"}}}', "a segment of start and end"),
+        ('{"abc": {"annotations": {"label": "zumba", "segment": [0]}}}', "a segment"),
+        ('{"abc": {"annotations": {"label": "zumba", "segment": [NaN, 1]}}}', "time_start and"),
+        ('{"abc": {"annotations": {"label": "zumba", "segment": [0, 1e999]}}}', "time_start and"),
+        ('{"abc": {"annotations": {"label": ["zumba"], "segment": [0, 1]}}}', "is not among"),
+        ('{"../abc": {"annotations": {"label": "zumba", "segment": [0, 1]}}}', "expected an id"),
+        ('{"abc": {"annotations": {"label": "zumba", "segment": [0, 1]}, "subset": "train"}}',
+         "at least one video"),
+    ],
+)  # fmt: skip
+def test_json_that_cannot_be_used_is_named(tmp_path, text, sentence):
+    (tmp_path / "val.json").write_text(text)
+    with pytest.raises(ValueError, match=f"val.json.*{sentence}"):
+        load(tmp_path)
+
+
+def test_a_row_that_is_there_twice_counts_once(tmp_path):
+    (tmp_path / "val.csv").write_bytes(HEADER + b"zumba,abc,0,10\n" * 2)
+    assert [video.id for video in load(tmp_path).videos] == ["abc_000000_000010"]
+
+
+def plan(data):
+    return [(video.id, video.label, video.class_id, video.class_ids) for video in data.videos]
+
+
+EXPECTED = [
+    (f"{name}_{start:06d}_{end:06d}", label, KINETICS400_LABELS.index(label))
+    for label, name, start, end in kinetics_rows()
+]
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("annotation", ANNOTATIONS)
+def test_every_form_of_a_tree_gives_the_same_data_set(tmp_path, convention, annotation):
+    make_kinetics(tmp_path, convention, annotation, "val", missing=(3, 17))
+    data = load(tmp_path)
+    assert plan(data) == [(*row, (row[2],)) for row in EXPECTED]
+    assert [i for i, video in enumerate(data.videos) if video.path is None] == [3, 17]
+    assert all(video.path.stem == video.id for video in data.videos if video.path)
+    assert len({video.class_id for video in data.videos}) == 10
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("annotation", ["csv", "json", "list", "list-csv"])
+def test_every_spelling_of_the_split_gives_the_same_data_set(tmp_path, spelling, annotation):
+    make_kinetics(tmp_path, "label", annotation, spelling)
+    for asked in ("val", spelling):
+        data = load(tmp_path, asked)
+        assert data.split == "val" and [row[:3] for row in plan(data)] == EXPECTED
+        assert all(video.path.is_file() for video in data.videos)
+
+
+@pytest.mark.parametrize("split", ["train", "validate", "test"])
+def test_a_tree_of_the_original_code_works_unchanged(tmp_path, split):
+    plain = split.replace("validate", "val")
+    make_kinetics(tmp_path, "label", "json", split, original=True, split=plain, count=12)
+    data = load(tmp_path, plain)
+    assert [video.label for video in data.videos] == [row[0] for row in kinetics_rows(12, plain)]
+    assert all(
+        video.path == tmp_path / "data" / split / video.label / f"{video.id}.mp4"
+        for video in data.videos
+    )
+
+
+def test_test_rows_may_lack_labels_in_every_form(tmp_path):
+    name = "abcdefghijk_000000_000010"
+    entry = {"annotations": {"segment": [0, 10]}}
+    for table, text in (
+        ("test.csv", "youtube_id,time_start,time_end,split\nabcdefghijk,0,10,test\n"),
+        ("test.json", json.dumps({"abcdefghijk": entry})),
+        ("test.txt", f"test/{name}.mp4 -1\n"),
+    ):
+        (tmp_path / table).write_text(text)
+        assert plan(load(tmp_path, "test")) == [(name, "", None, ())]
+        (tmp_path / table).rename(tmp_path / table.replace("test", "val"))
+        with pytest.raises(ValueError, match="label '' is not among|class id from 0|columns label"):
+            load(tmp_path)
+        (tmp_path / table.replace("test", "val")).unlink()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "val/abseiling/abc.mp4 1",
+            "class id 0, because .* 'abseiling', given 1; the ids .* order",
+        ),
+        ("val/shooting_goal_soccer/abc.mp4 307", "expected class id"),
+        (
+            "val/abc.mp4 400",
+            "expected a path and a class id from 0 to 399, given 'val/abc.mp4 400'",
+        ),
+        ("val/abc.mp4 -1", "class id from 0"),
+        ("val/abc.mp4 99999999999999999999", "expected a path and a class id"),
+        ("val/abc.mp4 \u0663", "expected a path and a class id"),
+        ("val/abc.mp4 nan", "expected a path and a class id"),
+        ("val/abc.mp4", "expected a path and a class id"),
+        ("../../abc.mp4 3", "expected a path within .*, or an absolute one, given '../../abc.mp4'"),
+        ("val/../../../abc.mp4 3", "expected a path within"),
+        ("a\0b.mp4 3", "expected a path within"),
+        ("a" * 5000 + ".mp4 3", "expected a path within .*too long"),
+        (" " * 60_000 + "x", "expected a path and a class id"),
+        ("/elsewhere/fine.mp4 3", "'fine' was there before"),
+    ],
+)
+def test_lines_of_lists_that_cannot_be_used_are_named(tmp_path, line, sentence):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "fine.mp4").touch()
+    (tmp_path / "val.txt").write_text(f"val/fine.mp4 3\n\n{line}\n")
+    with pytest.raises(ValueError, match=f"val.txt, line 3: .*{sentence}") as refused:
+        load(tmp_path)
+    assert len(str(refused.value)) < 600 and str(refused.value).isprintable()
+
+
+def test_lists_name_files_with_spaces_climbing_and_absolute(tmp_path):
+    root, other = tmp_path / "set", tmp_path / "elsewhere" / "my clips" / "c d.mp4"
+    touch(root, "val/a  b.mp4", "val/e.mp4", "lists/x")
+    touch(other.parent, other.name)
+    lines = ["../val/a  b.mp4 0", f"{other}\t1", "val/e.mp4   2 ", "/nowhere/f.mp4 3"]
+    (root / "annotations").mkdir()
+    (root / "annotations" / "val.txt").write_bytes(("\r\n".join(lines)).encode("utf-8-sig"))
+    videos = load(root).videos
+    assert [video.id for video in videos] == ["a  b", "c d", "e", "f"]
+    assert [video.class_id for video in videos] == [0, 1, 2, 3]
+    paths = [video.path for video in videos]
+    assert paths == [root / "val" / "a  b.mp4", other, root / "val" / "e.mp4", None]
+
+
+@given(st.permutations(range(40)), st.sampled_from(CONVENTIONS))
+def test_ids_come_from_labels_whatever_the_order_of_rows(tmp_path_factory, order, convention):
+    root = tmp_path_factory.mktemp("set")
+    rows = kinetics_rows()
+    lines = [f'"{rows[i][0]}",{rows[i][1]},{rows[i][2]},{rows[i][3]}' for i in order]
+    (root / "val.csv").write_text(HEADER.decode() + "\n".join(lines))
+    assert [row[:3] for row in plan(load(root))] == [EXPECTED[i] for i in order]
+
+
+def test_a_changed_label_map_is_refused():
+    text = "\n".join(KINETICS400_LABELS)
+    assert kinetics.checked_labels(text) == KINETICS400_LABELS
+    swapped = list(KINETICS400_LABELS)
+    swapped[308], swapped[309] = swapped[309], swapped[308]
+    for wrong in ("\n".join(swapped), text.lower(), text + "\nextra", ""):
+        with pytest.raises(ValueError, match="not the published label map"):
+            kinetics.checked_labels(wrong)
+
+
+def test_unreadable_folders_are_said(root, monkeypatch):
+    touch(root, "val/closed/abcdefghijk_000000_000010.mp4")
+
+    def refuse(_):
+        raise PermissionError("not for you")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="not for you"):
+        load(root)
 
 
 def test_links_in_circles_end(tmp_path):

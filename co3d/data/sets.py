@@ -1,0 +1,86 @@
+"""All data sets by name, or a folder of one's own."""
+
+import os
+from pathlib import Path
+
+from .. import paths
+from . import charades, files, folder, kinetics, synthetic
+from .dataset import Dataset
+
+NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
+DEFAULT_SPLITS = dict.fromkeys(NAMES, "test") | {"kinetics400": "val"}
+
+
+def open_set(
+    name_or_folder: str | Path,
+    split: str | None = None,
+    *,
+    root: Path | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """The planned videos of a data set, or the first `limit` of them.
+
+    Args:
+        name_or_folder: one of NAMES, or the path of a folder with one folder of videos per class
+            (see `folder.load`). A name wins over a folder of that name here: write `./charades`.
+        split: train, val or test in any spelling; None is DEFAULT_SPLITS.
+        root: where the set lies; None is `set_root`. Generated sets are made on first use.
+
+    Raises:
+        FileNotFoundError: the set, or this split of it, is not there.
+        ValueError: no such set, or an annotation that cannot be used.
+    """
+    name = str(name_or_folder)
+    if name not in NAMES:
+        if root is not None:
+            raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
+        return _own(name, split).first(limit)
+    split = split or DEFAULT_SPLITS[name]
+    if name == "synthetic-kinetics":
+        return synthetic.dataset(files.split_name(split), root, limit=limit)
+    if name == "synthetic-charades":
+        from . import synthetic_charades
+
+        return synthetic_charades.dataset(charades.split_name(split), root, limit=limit)
+    load = kinetics.load if name == "kinetics400" else charades.load
+    return load(set_root(name, root), split).first(limit)
+
+
+def set_root(name: str, root: Path | None = None) -> Path:
+    """The folder of a real set: the given one, or that of its name under DATASETS_PATH.
+
+    Raises FileNotFoundError with what to do where there is none.
+    """
+    if root is None:
+        base = paths.datasets_path()
+        if base is None:
+            raise FileNotFoundError(
+                f"{name} is looked for in the folder DATASETS_PATH, which is not set: set it in "
+                "the environment or in .env (see .env.example), or give the folder of the set"
+            )
+        root = base / name
+    if not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"{name} is not there: no folder {root}; put the set there or run "
+            f"`co3d download {name}`"
+        )
+    return Path(root)
+
+
+def _own(name: str, split: str | None) -> Dataset:
+    """A folder of one's own; refused where it would pass for a real set with other class ids."""
+    root = Path(name)
+    if not root.is_dir() and os.sep not in name:
+        raise ValueError(f"expected {', '.join(NAMES)} or a folder of videos, given {name}")
+    if found := kinetics.published(root):
+        raise ValueError(
+            f"{found} is an annotation of Kinetics, whose class ids folders cannot tell; give the "
+            f"set's name and this folder as its root: --root {root} kinetics400"
+        )
+    data = folder.load(root, split)
+    if data.name in NAMES:
+        raise ValueError(
+            f"a folder of one's own may not be called {data.name}, because its results would pass "
+            "for those of the set; rename it"
+        )
+    return data
