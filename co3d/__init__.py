@@ -5,6 +5,7 @@ A companion to "Continual 3D Convolutional Neural Networks for Real-time Process
 """
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -52,7 +53,8 @@ def load(
         name: one of `list_models()`; a continual net takes the weights of its regular twin.
         weights: the data set that published weights were trained on ("kinetics400", "charades"),
             downloaded on first use and verified ever after; or that of weights that come with the
-            package ("synthetic-kinetics"); or a file in any of the published layouts.
+            package ("synthetic-kinetics", "synthetic-charades"; of another seed than 0
+            "synthetic-kinetics:1"); or a file in any of the published layouts.
         num_classes: default: those of the weights if they are named, else of the model. A file
             with the classes of other published weights of the model is taken for those, which
             `model.weights.notes` says.
@@ -83,7 +85,7 @@ def load(
         origin = {"source": known.url, "licence": known.licence}
         origin["training_data"] = known.training_data
     load_into(model, path, new_head=new_head, **origin)
-    return model, transform_for(name, model.weights.training_data)
+    return model, replace(transform_for(name), channel_order=model.weights.channel_order)
 
 
 def transform_for(name: str, training_data: str = "") -> Transform:

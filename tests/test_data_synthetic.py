@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from co3d.data import kinetics, synthetic, video
+from co3d.data import drawing, kinetics, synthetic, video
 from co3d.data.synthetic import SPLITS, SYNTHETIC_KINETICS_LABELS, Recipe
 
 SMALL = Recipe(frames=12, visible=6.0)
@@ -161,10 +161,11 @@ def test_no_frame_shows_the_class():
     """As many shapes, as evenly spread, in every class and at every time."""
     recipe = replace(PLAIN, frames=64, lifetime=10)
     counts, pictures = [], 40
-    for label in SYNTHETIC_KINETICS_LABELS:
+    for own in np.arange(len(SYNTHETIC_KINETICS_LABELS)):
         cells = np.zeros((pictures, 2, 3, 4))
         for i in range(pictures):
-            places, _ = synthetic._lives(recipe, label, np.random.default_rng(i))
+            rng = np.random.default_rng(i)
+            places, _ = drawing._lives(recipe, np.arange(64), lambda times, own=own: own, rng)
             for half, part in enumerate((places[:, :32], places[:, 32:])):
                 x, y = part.real.ravel(), part.imag.ravel()
                 grid = np.histogram2d(y, x, bins=(3, 4), range=((0, 48), (0, 64)))[0]

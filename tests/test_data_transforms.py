@@ -86,3 +86,46 @@ def test_a_strip_of_pixels_is_refused_before_it_fills_the_memory():
     strip = np.zeros((1, 100_000, 3), np.uint8)
     with pytest.raises(ValueError, match="100000 x 1 pixels are too narrow"):
         Transform(224, (0.45,) * 3, (0.225,) * 3).frame(strip)
+
+
+def ramp(height, width):
+    """A picture whose red is the row and whose green is the column."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)[None]
+
+
+# Height, width, crop, resize, top, left of a 48-pixel square in a picture that is not scaled.
+@pytest.mark.parametrize(
+    ("height", "width", "crop", "resize", "top", "left"),
+    [
+        (48, 101, "start", None, 0, 0),
+        (48, 101, "centre", None, 0, 27),
+        (48, 101, "end", None, 0, 53),
+        (101, 48, "start", None, 0, 0),
+        (101, 48, "end", None, 53, 0),
+        (63, 101, "start", 63, 8, 0),
+        (63, 101, "centre", (63, 101), 8, 27),
+        (101, 63, "end", 63, 53, 8),
+    ],
+)
+def test_crops_lie_along_the_long_side(height, width, crop, resize, top, left):
+    transform = Transform(48, (0.0,) * 3, (1.0,) * 3, resize=resize, crop=crop)
+    corner = transform(ramp(height, width))[:, 0, 0, 0] * 255
+    assert corner[:2].tolist() == pytest.approx([top, left])
+
+
+def test_resize_to_a_fixed_shape():
+    frames = clip_of(2, 60, 80)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    expected = F.interpolate(pixels, (128, 171), mode="bilinear", align_corners=False)
+    expected = expected[:, :, 8:120, 30:142].transpose(0, 1)
+    clip = Transform(112, (0.0,) * 3, (1.0,) * 3, resize=(128, 171))(frames)
+    torch.testing.assert_close(clip, expected, rtol=0, atol=2e-6)
+
+
+def test_refuses_crops_that_do_not_exist_or_fit():
+    with pytest.raises(ValueError, match="expected a crop in .*, given 'left'"):
+        Transform(48, MEAN, STD, crop="left")
+    for resize in (40, (40, 60)):
+        with pytest.raises(ValueError, match="at least the crop's 48"):
+            Transform(48, MEAN, STD, resize=resize)

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from co3d.data import video
+from co3d.data import sampling, video
 from co3d.data.video import Reader, VideoError
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "videos"
@@ -105,7 +105,7 @@ def test_every_frame_at_its_time(tmp_path, fps, suffix):
 def test_resample_takes_the_last_frame_at_or_before(tmp_path, fps, target):
     n, tolerance = round(2 * fps), Fraction(1, 1000)
     with Reader(film(tmp_path / "a.mp4", n, fps)) as reader:
-        times, pictures = zip(*video.resample(iter(reader), target), strict=True)
+        times, pictures = zip(*sampling.resample(iter(reader), target), strict=True)
     slots = [
         k / Fraction(target) for k in range(math.ceil((n / Fraction(fps) - tolerance) * target))
     ]
@@ -117,18 +117,18 @@ def test_resample_takes_the_last_frame_at_or_before(tmp_path, fps, target):
 
 def test_resample_without_rate_passes_all_and_refuses_nonsense():
     frames = [(0.0, "a"), (0.7, "b")]
-    assert list(video.resample(frames, None)) == frames
-    assert list(video.resample(frames[:1], 15)) == [(0.0, "a")]
-    assert list(video.resample([], 15)) == []
+    assert list(sampling.resample(frames, None)) == frames
+    assert list(sampling.resample(frames[:1], 15)) == [(0.0, "a")]
+    assert list(sampling.resample([], 15)) == []
     for fps in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="fps must be above 0"):
-            video.resample(frames, fps)
+            sampling.resample(frames, fps)
 
 
 def test_resample_streams_without_reading_ahead():
     taken = []
     source = ((taken.append(k), (k / 30, k))[1] for k in itertools.count())
-    picked = [k for _, k in itertools.islice(video.resample(source, 15), 10)]
+    picked = [k for _, k in itertools.islice(sampling.resample(source, 15), 10)]
     assert picked == list(range(0, 20, 2))
     assert taken[-1] == 19
 
@@ -139,7 +139,7 @@ def test_variable_rate(tmp_path):
     times, numbers, reader = read(path)
     assert times == pytest.approx([tick / 1000 for tick in ticks])
     assert (numbers, reader.status, reader.note) == ([0, 1, 2, 3, 4, 5], "ok", "")
-    clip = video.sample(path, [0, 0.3, 0.45, 0.9, 1.005])
+    clip = sampling.sample(path, [0, 0.3, 0.45, 0.9, 1.005])
     assert [number(rgb) for rgb in clip.frames] == [0, 2, 4, 4, 5]
 
 
@@ -214,7 +214,7 @@ def test_full_range_is_read_as_such(tmp_path):
 
 def test_sample_decodes_to_the_last_wanted_frame_only(tmp_path):
     path = film(tmp_path / "a.mp4", 60)
-    clip = video.sample(path, [0, 1 / 3, 1 / 3, 0.5, 0.999])
+    clip = sampling.sample(path, [0, 1 / 3, 1 / 3, 0.5, 0.999])
     assert [number(rgb) for rgb in clip.frames] == [0, 10, 10, 15, 30]
     assert clip.frames.dtype == np.uint8
     assert (clip.frames.shape, clip.status, clip.note) == ((5, 48, 64, 3), "ok", "")
@@ -224,19 +224,19 @@ def test_sample_decodes_to_the_last_wanted_frame_only(tmp_path):
         return data if k < 40 else b"\0" * len(data)
 
     damaged = spoiled(path, tmp_path / "b.mp4", lose_the_end)
-    assert video.sample(damaged, [0, 0.5]).status == "ok"
-    assert video.sample(damaged, [0, 1.9]).status == "partial"
+    assert sampling.sample(damaged, [0, 0.5]).status == "ok"
+    assert sampling.sample(damaged, [0, 1.9]).status == "partial"
 
 
 def test_sample_says_what_is_missing(tmp_path):
     path = film(tmp_path / "a.mp4", 30)
-    assert video.sample(path, [0.0, 0.99]).status == "ok"
-    clip = video.sample(path, [0.5, 1.5, 2.0])
+    assert sampling.sample(path, [0.0, 0.99]).status == "ok"
+    clip = sampling.sample(path, [0.5, 1.5, 2.0])
     assert (clip.status, clip.times, len(clip.frames)) == ("too_short", (0.5,), 1)
     assert clip.note == "The video ends before 1.50 s, 1 of 3 found."
     for times in ([], [0.5, 0.2], [-1.0, 0.0]):
         with pytest.raises(ValueError, match="one or more seconds"):
-            video.sample(path, times)
+            sampling.sample(path, times)
 
 
 def test_lost_and_damaged_packets_are_survived_and_counted(tmp_path):
@@ -261,7 +261,7 @@ def test_nothing_decodable(tmp_path):
             list(reader)
         assert reader.status == "decode_error"
     with pytest.raises(VideoError, match="not a single frame"):
-        video.sample(path, [0.0])
+        sampling.sample(path, [0.0])
     with pytest.raises(VideoError, match="not a single frame"):
         video.probe(path)
 
@@ -303,7 +303,7 @@ def bad_files(folder: Path) -> dict[str, str]:
 
 def test_bad_files_get_one_clear_sentence(tmp_path):
     for name, reason in bad_files(tmp_path).items():
-        for use in (video.probe, lambda path: video.sample(path, [0.0])):
+        for use in (video.probe, lambda path: sampling.sample(path, [0.0])):
             with pytest.raises(VideoError, match=reason) as caught:
                 use(tmp_path / name)
             message = str(caught.value)
@@ -314,7 +314,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path):
 
 def test_stream_addresses(tmp_path):
     path = film(tmp_path / "a:b %d.mp4")
-    assert video.sample(path, [0.5]).status == "ok"
+    assert sampling.sample(path, [0.5]).status == "ok"
     with Reader((film(tmp_path / "a.mp4")).as_uri()) as reader:
         assert len(list(reader)) == 30
     with pytest.raises(VideoError, match="nowhere://x: cannot be opened"):
@@ -405,8 +405,8 @@ def test_real_clips_in_the_right_order_and_the_right_way_up():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real clips not found in ../shared/videos")
 def test_real_corruption_spoils_only_what_comes_after_it():
-    assert video.sample(REAL / "corrupted.mp4", [0.0, 1.0]).status == "ok"
-    assert video.sample(REAL / "corrupted.mp4", [0.0, 4.0]).status == "partial"
+    assert sampling.sample(REAL / "corrupted.mp4", [0.0, 1.0]).status == "ok"
+    assert sampling.sample(REAL / "corrupted.mp4", [0.0, 4.0]).status == "partial"
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])

@@ -5,22 +5,71 @@ from pathlib import Path
 import click
 
 from .. import paths
+from ..train.recipes import RECIPES
 
 
 @click.command()
 @click.argument("name", metavar="MODEL")
+@click.argument("data", default="synthetic-kinetics")
+@click.option("--from", "start", help="Weights to begin from, with a new head: as in co3d.load.")
+@click.option("--freeze", is_flag=True, help="Train the classifier only; with --from.")
+@click.option("--recipe", type=click.Choice(list(RECIPES)),
+              help="Default: that of the weights that come with co3d. slow-* are the published "
+                   "ones, for batches of 64 clips.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), help="Default: as the recipe says.")
+@click.option("--batch", type=click.IntRange(min=1),
+              help="Clips per step (default: as the recipe says); the learning rate is scaled with "
+                   "it.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1),
-              help="Default: as for the weights that come with co3d.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Videos per split, for a trial.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder (default: among the runs).")
-def train(name: str, seed: int, epochs: int | None, limit: int | None, out: Path | None) -> None:
-    """Train a mini MODEL on synthetic-kinetics; a run that was stopped goes on where it was."""
+@click.option("--licence", default="", help="Of the weights, to be written into their file.")
+def train(
+    name: str,
+    data: str,
+    start: str | None,
+    freeze: bool,
+    recipe: str | None,
+    epochs: int | None,
+    batch: int | None,
+    seed: int,
+    limit: int | None,
+    out: Path | None,
+    licence: str,
+) -> None:
+    """Train MODEL on DATA; a run that was stopped goes on where it was.
+
+    DATA is synthetic-kinetics (default), synthetic-charades, kinetics400, charades, or a folder
+    CLASS/VIDEO or {train,val}/CLASS/VIDEO. Clips are cut from the middle of the picture, without
+    random scaling or mirroring.
+    """
     from dataclasses import replace
 
-    from ..train import Recipe, train
+    from ..train import reached, recipe_for, train
 
-    recipe = Recipe() if epochs is None else replace(Recipe(), epochs=epochs)
-    folder = out or paths.logs_path() / "train" / f"{name}-{seed}"
-    curve = train(name, folder, recipe=recipe, seed=seed, limit=limit)
-    click.echo(f"{folder / 'weights.safetensors'}: validation top-1 {curve[-1]['top1']:.1f} %")
+    chosen = RECIPES[recipe or recipe_for(data)]
+    chosen = chosen.with_batch(batch) if batch else chosen
+    chosen = replace(chosen, epochs=epochs) if epochs else chosen
+    folder = out or paths.logs_path() / "train" / f"{name}-{Path(data).name}-{seed}"
+    curve = train(
+        *(name, data, folder),
+        start=start,
+        freeze=freeze,
+        recipe=chosen,
+        seed=seed,
+        limit=limit,
+        source=_words(name, data, start, freeze, recipe, seed),
+        licence=licence,
+    )
+    click.echo(f"{folder / 'weights.safetensors'}: {reached(curve)}")
+
+
+def _words(
+    name: str, data: str, start: str | None, freeze: bool, recipe: str | None, seed: int
+) -> str:
+    """The command, as the origin of the weights: no paths of this machine."""
+    words = ["co3d train", name, *([] if data == "synthetic-kinetics" else [Path(data).name])]
+    words += ["--from", Path(start).name] if start else []
+    words += ["--freeze"] if freeze else []
+    words += ["--recipe", recipe] if recipe else []
+    return " ".join([*words, "--seed", str(seed)])

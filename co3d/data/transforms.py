@@ -1,5 +1,6 @@
-"""From decoded RGB frames to a model's input: resize, centre crop, normalise, order channels."""
+"""From decoded RGB frames to a model's input: resize, crop, normalise, order channels."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,24 +8,41 @@ import torch
 import torch.nn.functional as F
 
 MAX_PIXELS = 2**26  # of a scaled frame: a strip of pixels would fill the memory
+CROPS = {"start": 0.0, "centre": 0.5, "end": 1.0}  # share of what is cut off that lies before it
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Short side to image_size (bilinear), centre crop, / 255, then (x - mean) / std.
+    """Resize (bilinear), crop a square of image_size, / 255, then (x - mean) / std.
 
-    Sizes round as in the published pipelines: the long side down, the crop's offset up. `mean`
-    and `std` are given in the model's own channel order, "rgb" or "bgr".
+    Sizes round as in the published pipelines: the long side down, the crop's offset up.
+
+    Attributes:
+        image_size: side of the square, in pixels.
+        mean, std: in the model's own channel order, "rgb" or "bgr".
+        resize: pixels of the short side after scaling (None: image_size), or height and width,
+            whatever the shape of the picture was.
+        crop: place of the square along the long side: "start" (left or top), "centre", "end". It is
+            centred along the short side.
     """
 
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channel_order: str = "rgb"
+    resize: int | tuple[int, int] | None = None
+    crop: str = "centre"
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
             raise ValueError(f'channel_order is "rgb" or "bgr", not {self.channel_order!r}.')
+        if self.crop not in CROPS:
+            raise ValueError(f"expected a crop in {tuple(CROPS)}, given {self.crop!r}")
+        least = self.resize if isinstance(self.resize, tuple) else (self.resize,)
+        if self.resize is not None and min(least) < self.image_size:
+            raise ValueError(
+                f"expected a resize of at least the crop's {self.image_size}, given {self.resize}"
+            )
 
     def __call__(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """A clip without batch, float32 (3,T,S,S), from uint8 RGB frames (T,H,W,3)."""
@@ -40,17 +58,16 @@ class Transform:
         clip = clip.permute(3, 0, 1, 2).float() / 255
         if self.channel_order == "bgr":
             clip = clip.flip(0)
-        short = min(clip.shape[2:])
-        height, width = (side * self.image_size // short for side in clip.shape[2:])
+        height, width = self._scaled(*clip.shape[2:])
         if height * width > MAX_PIXELS:
             raise ValueError(
                 f"Frames of {clip.shape[3]} x {clip.shape[2]} pixels are too narrow: scaled to "
-                f"{self.image_size} on the short side they would have {width} x {height}."
+                f"{min(height, width)} on the short side they would have {width} x {height}."
             )
-        if short != self.image_size:
+        if (height, width) != clip.shape[2:]:
             # Frame by frame, so that a frame's bits cannot depend on the frames beside it.
             clip = torch.stack([_resize(frame, height, width) for frame in clip.unbind(1)], dim=1)
-        top, left = -(-(height - self.image_size) // 2), -(-(width - self.image_size) // 2)
+        top, left = self._corner(height, width)
         clip = clip[:, :, top : top + self.image_size, left : left + self.image_size]
         mean, std = (clip.new_tensor(values).view(3, 1, 1, 1) for values in (self.mean, self.std))
         return ((clip - mean) / std).contiguous()
@@ -58,6 +75,20 @@ class Transform:
     def frame(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
         """One frame, float32 (3,S,S), from uint8 RGB (H,W,3): bit for bit the clip's column."""
         return self(image[None])[:, 0]
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a picture after scaling."""
+        if isinstance(self.resize, tuple):
+            return self.resize
+        short, target = min(height, width), self.resize or self.image_size
+        return height * target // short, width * target // short
+
+    def _corner(self, height: int, width: int) -> tuple[int, int]:
+        """Top and left of the square in a scaled picture."""
+        along, across = CROPS[self.crop], CROPS["centre"]
+        down, right = (along, across) if height > width else (across, along)
+        size = self.image_size
+        return math.ceil(down * (height - size)), math.ceil(right * (width - size))
 
 
 def _resize(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:

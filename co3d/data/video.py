@@ -8,11 +8,11 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import av
 import numpy as np
@@ -25,9 +25,6 @@ MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, no
 MAX_FAILURES = 16  # reads in a row that fail before a file counts as ended
 TIMEOUT = 10.0  # seconds, for stream addresses to open or to send something
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # of `write`
-ROUNDING = 1e-3  # seconds; containers such as Matroska store times in whole milliseconds
-
-F = TypeVar("F")
 
 
 class VideoError(ValueError):
@@ -50,20 +47,6 @@ class VideoInfo:
     streams: int
 
 
-@dataclass
-class Clip:
-    """Frames uint8 (T,H,W,3) at `times` (seconds), with a status.
-
-    "ok": every wanted frame came intact; "partial": something before the last one was damaged
-    or lost; "too_short": an intact video that ends early, so the last times are missing.
-    """
-
-    frames: np.ndarray
-    times: tuple[float, ...]
-    status: str
-    note: str
-
-
 class Reader:
     """Frames of a file, camera (`/dev/video0`) or stream address, one after the other.
 
@@ -76,6 +59,7 @@ class Reader:
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
         self.n_frames = 0
+        self.origin = 0.0  # seconds on the file's clock at the first frame, once that is known
         self._lost = self._damaged = 0
         self._counted = False  # time is index / rate, because presentation times are unusable
         self._missing_end = ""
@@ -111,14 +95,20 @@ class Reader:
 
     @property
     def note(self) -> str:
-        reasons = (
+        counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
+        return _sentence((*self._faults(), (self._counted, counted)))
+
+    @property
+    def fault(self) -> str:
+        """The part of `note` that says what is damaged or missing, "" if nothing is."""
+        return _sentence(self._faults())
+
+    def _faults(self) -> tuple[tuple[object, str], ...]:
+        return (
             (self._lost, f"packets lost: {self._lost}"),
             (self._damaged, f"frames damaged: {self._damaged}"),
             (self._missing_end, self._missing_end),
-            (self._counted, f"no usable presentation times, frames counted at {self.fps:.6g} fps"),
         )
-        text = "; ".join(reason for holds, reason in reasons if holds)
-        return text and text[0].upper() + text[1:] + "."
 
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
@@ -127,7 +117,9 @@ class Reader:
             if not self._counted and frame.pts is None:
                 self._counted = True
             if not self._counted:
-                origin = frame.pts if origin is None else origin
+                if origin is None:
+                    origin = frame.pts
+                    self.origin = float(origin * self._stream.time_base)
                 time = float((frame.pts - origin) * self._stream.time_base)
                 self._counted = last is not None and not last < time <= last + MAX_GAP
             if self._counted:
@@ -141,6 +133,32 @@ class Reader:
                 f"{self.source}: not a single frame could be decoded "
                 f"({self._stream.codec.canonical_name}); the file is damaged or cut off."
             )
+        self._check_end(last)
+
+    def packet_times(self) -> tuple[float, ...] | None:
+        """The times that `decode` should give, from the packets alone, without any pixels.
+
+        None where only decoding can tell: without usable presentation times, or after damage.
+        Reads the file to its end, so that the reader is of no more use.
+        """
+        stamps = []
+        for packet in self._packets():
+            if self._counted or (packet and not packet.is_discard and packet.pts is None):
+                return None
+            if packet and not packet.is_discard:
+                stamps.append(packet.pts)
+        stamps.sort()
+        base = self._stream.time_base
+        steps = (float((b - a) * base) for a, b in itertools.pairwise(stamps))
+        if self._lost or not stamps or not all(0 < step <= MAX_GAP for step in steps):
+            return None
+        self.origin = float(stamps[0] * base)
+        times = tuple(float((stamp - stamps[0]) * base) for stamp in stamps)
+        self.n_frames = len(times)
+        self._check_end(times[-1])
+        return times
+
+    def _check_end(self, last: float) -> None:
         claimed = _duration(self._container, self._stream)
         end = last if math.isnan(self.fps) else last + 1 / self.fps
         if claimed and claimed - end > max(1.0, 0.1 * claimed):
@@ -184,6 +202,12 @@ class Reader:
             return []
 
 
+def _sentence(reasons: Iterable[tuple[object, str]]) -> str:
+    """The reasons that hold, in one sentence; "" if none does."""
+    text = "; ".join(reason for holds, reason in reasons if holds)
+    return text and text[0].upper() + text[1:] + "."
+
+
 def probe(source: str | Path) -> VideoInfo:
     """What the source is; decodes one frame, because only that tells size and rotation for sure."""
     with Reader(source) as reader:
@@ -199,46 +223,6 @@ def probe(source: str | Path) -> VideoInfo:
             codec=reader._stream.codec.canonical_name,
             streams=len(reader._container.streams.video),
         )
-
-
-def resample(
-    frames: Iterable[tuple[float, np.ndarray]], fps: float | None
-) -> Iterator[tuple[float, np.ndarray]]:
-    """At each k / fps the last frame at or before it; fps None passes all frames on.
-
-    A slower source repeats frames. The last frame lasts as long as the shortest step before it.
-    """
-    if fps is None:
-        return iter(frames)
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps must be above 0, not {fps}.")
-    return _pick(frames, (k / fps for k in itertools.count()))
-
-
-def sample(path: str | Path, times: Sequence[float]) -> Clip:
-    """The frames at the given times (seconds, in order): the last ones at or before each.
-
-    Decodes once, converts only wanted frames and stops at the last. Nothing replaces what is
-    damaged or missing, see Clip. Raises VideoError as Reader does.
-    """
-    times = [float(time) for time in times]
-    if not times or times[0] < 0 or any(a > b for a, b in itertools.pairwise(times)):
-        raise ValueError("times must be one or more seconds from 0 up, in order.")
-    pictures, source, found = [], None, []
-    with Reader(path) as reader:
-        for time, frame in _pick(reader.decode(), times):
-            pictures.append(pictures[-1] if frame is source else reader.rgb(frame))
-            source = frame
-            found.append(time)
-    if len({picture.shape for picture in pictures}) > 1:
-        raise VideoError(f"{path}: the picture size changes within the video.")
-    status, note = reader.status, reader.note
-    if status == "ok" and len(found) < len(times):
-        status = "too_short"
-        note = (
-            f"The video ends before {times[len(found)]:.2f} s, {len(found)} of {len(times)} found."
-        )
-    return Clip(np.stack(pictures), tuple(found), status, note)
 
 
 def write(
@@ -277,28 +261,6 @@ def write(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _pick(frames: Iterable[tuple[float, F]], times: Iterable[float]) -> Iterator[tuple[float, F]]:
-    """For each of the rising times the last frame at or before it, until the frames end."""
-    wanted = iter(times)
-    want = next(wanted, None)
-    held, step = None, math.inf
-    for time, frame in frames:
-        if held is not None:
-            step = min(step, time - held[0])
-        while want is not None and want < time - ROUNDING:
-            if held is not None:
-                yield want, held[1]
-            want = next(wanted, None)
-        if want is None:
-            return
-        held = time, frame
-    # The last frame is on the screen for one more step; a lone one only at its own time.
-    shown = max(2 * ROUNDING, 0.0 if step == math.inf else step) - ROUNDING
-    while held and want is not None and want < held[0] + shown:
-        yield want, held[1]
-        want = next(wanted, None)
 
 
 def _open(source: str) -> av.container.InputContainer:

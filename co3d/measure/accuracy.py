@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ..data.kinetics import Dataset, Video
+from ..data.sampling import resample
 from ..data.transforms import Transform
-from ..data.video import Reader, resample
+from ..data.video import Reader
 from ..nn import ClipNet, StreamNet
 from ..progress import bar
 from ..zoo import checkpoints

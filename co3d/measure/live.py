@@ -13,9 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.kinetics import KINETICS400_LABELS
+from ..data.sampling import resample
 from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
 from ..data.transforms import Transform
-from ..data.video import Reader, resample
+from ..data.video import Reader
 from ..nn import StreamNet
 from ..zoo.checkpoints import scores
 from .outputs import TOP, Features, Step, Table

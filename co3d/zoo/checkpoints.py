@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -32,6 +33,8 @@ class Weights:
         classes: of the file that was read, None if it has no classifier.
         scores: what makes scores of the logits: "softmax", or "sigmoid" where a video has several
             labels; of a new head always "softmax".
+        channel_order: of the input that they expect, "rgb" or "bgr".
+        labels: names of the classes, where the file tells them.
     """
 
     source: str
@@ -43,6 +46,8 @@ class Weights:
     source_sha256: str = ""
     classes: int | None = None
     scores: str = "softmax"
+    channel_order: str = "rgb"
+    labels: tuple[str, ...] = ()
 
 
 def scores(model: nn.Module, logits: Tensor) -> Tensor:
@@ -56,9 +61,16 @@ def scores(model: nn.Module, logits: Tensor) -> Tensor:
 
 
 def shipped(name: str) -> dict[str, Path]:
-    """Weights that come with the package, by training data; a continual net has its twin's."""
-    found = SHIPPED.glob(f"{spec(name).weights}.*.safetensors")
-    return {path.name.split(".")[1]: path for path in sorted(found)}
+    """Weights that come with the package; a continual net has its twin's.
+
+    They are called by their training data, those of another seed than 0 with it behind a colon:
+    "synthetic-kinetics", "synthetic-kinetics:1". Those of one class per video come first.
+    """
+    found = {}
+    for path in SHIPPED.glob(f"{spec(name).weights}.*.safetensors"):
+        _, data, *seed = path.name.removesuffix(".safetensors").split(".")
+        found[":".join([data, *(text.removeprefix("seed") for text in seed)])] = path
+    return dict(sorted(found.items(), key=lambda item: ("charades" in item[0], item[0])))
 
 
 def save(
@@ -71,11 +83,16 @@ def save(
     dialect: str = "",
     notes: tuple[str, ...] = (),
     source_sha256: str = "",
+    scores: str = "",
+    channel_order: str = "",
+    labels: tuple[str, ...] = (),
 ) -> None:
     """Writes the state dict of a zoo model as safetensors, under a temporary name first."""
     record = {"model": model.spec.weights, "training_data": training_data}
     record |= {"source": source, "licence": licence}
     origin = {"dialect": dialect, "notes": "; ".join(notes), "source_sha256": source_sha256}
+    origin |= {"scores": scores, "channel_order": channel_order}
+    origin["labels"] = json.dumps(labels) if labels else ""
     record |= {key: value for key, value in origin.items() if value}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +147,13 @@ def load_into(
     if known and not trained_on:
         trained_on = known.training_data
         notes += (_taken_for(known),)
+    expected = {"scores": ("softmax", "sigmoid"), "channel_order": ("rgb", "bgr")}
+    usual = known.scores if known else "softmax", (known or model.spec).channel_order
+    scores, order = (
+        _one_of(expected[key], record.get(key, default), f"{key} in {path.name}")
+        for key, default in zip(expected, usual, strict=True)
+    )
+    labels = _labels(record.get("labels", ""), fit.classes, path.name)
     model.load_state_dict(_translated(model, contents.tensors, fit, path.name, new_head))
     model.weights = Weights(
         source or record.get("source", path.name),
@@ -140,7 +164,9 @@ def load_into(
         notes,
         record.get("source_sha256", ""),
         fit.classes,
-        known.scores if known and not new_head else "softmax",
+        "softmax" if new_head else scores,
+        order,
+        () if new_head else labels,
     )
     return model.weights
 
@@ -189,6 +215,9 @@ def convert(
         dialect=weights.dialect,
         notes=weights.notes,
         source_sha256=weights.source_sha256 or weights.sha256,
+        scores=weights.scores,
+        channel_order=weights.channel_order,
+        labels=weights.labels,
     )
     return model
 
@@ -212,6 +241,25 @@ def _taken_for(known: Checkpoint) -> str:
     order = known.channel_order.upper()
     data, classes = known.training_data, known.num_classes
     return f"taken for {data}, which has {classes} classes: frames are fed as {order}"
+
+
+def _one_of(expected: tuple[str, ...], given: str, what: str) -> str:
+    if given not in expected:
+        raise ValueError(f"expected {' or '.join(expected)} for {what}, given {given!r}")
+    return given
+
+
+def _labels(text: str, classes: int | None, file: str) -> tuple[str, ...]:
+    """The names of the classes in a file's metadata, none where it tells none."""
+    try:
+        names = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        names = None
+    right = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not right or len(names) not in (0, classes):
+        raise ValueError(f"expected names for {classes} classes in {file}, given {text[:80]!r}")
+    # As they are, less what a terminal would obey
+    return tuple("".join(c for c in name if c.isprintable())[:100] for name in names)
 
 
 def sha256(path: Path) -> str:

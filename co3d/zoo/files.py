@@ -17,6 +17,7 @@ from .pickles import Named, Reader, Refused, quoted, text
 LARGEST = 1 << 30  # bytes of a file; the largest published has 264 MB
 TENSORS = 10_000  # in a file; the largest published has a thousand
 HEADER = 4 << 20  # bytes of a safetensors header; of the models here it has 0.1 MB
+LABELS = 1 << 20  # characters of the names of the classes in it
 DIMENSIONS = 8
 DAMAGED = "is cut short or damaged: download it again"
 
@@ -136,7 +137,10 @@ def _safetensors(path: Path) -> Contents:
             if len(keys) > TENSORS:
                 raise Refused(f"holds {len(keys)} tensors: refused")
             tensors = {key: file.get_tensor(key) for key in keys}
-            metadata = {key: quoted(text, 500) for key, text in (file.metadata() or {}).items()}
+            metadata = {
+                key: quoted(text, LABELS if key == "labels" else 500)
+                for key, text in (file.metadata() or {}).items()
+            }
             return Contents("safetensors", tensors, metadata)
     except SafetensorError as error:
         raise Refused(f"is not a whole safetensors file: {quoted(error, 200)}") from None

@@ -1,0 +1,87 @@
+"""A folder of numbered JPEG frames, as Charades is distributed, read like a video."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+
+from .video import MAX_PIXELS, VideoError
+
+MAX_BYTES = 2**26  # of one picture's file
+NUMBERED = re.compile(r"(?:.*\D)?(\d{1,9})\.jpe?g", re.IGNORECASE | re.ASCII)
+
+
+class FolderReader:
+    """Frames of a folder, by the number at the end of their names; the interface is Reader's.
+
+    Frame k of the numbers (the first is 1) is shown at (k - first) / fps. Numbers that are left
+    out, and pictures that cannot be decoded, count as lost.
+    """
+
+    origin = 0.0
+    fault = ""  # of the end; nothing claims where that should be
+
+    def __init__(self, source: str | Path, fps: float | None) -> None:
+        self.source, self.n_frames, self._lost = Path(source), 0, 0
+        if fps is None or not 0 < fps < math.inf:
+            raise VideoError(f"{source}: a folder of frames needs a rate above 0, given {fps}.")
+        self.fps = float(fps)
+        self._reformatter = VideoReformatter()
+
+    def __enter__(self) -> Self:
+        found = ((NUMBERED.fullmatch(path.name), path) for path in self.source.iterdir())
+        named = sorted((int(match[1]), path) for match, path in found if match and path.is_file())
+        self._numbered = [(n, path) for n, path in named if not path.name.startswith("._")]
+        if not self._numbered:
+            raise VideoError(f"{self.source}: there are no numbered JPEG frames in this folder.")
+        numbers = [number for number, _ in self._numbered]
+        if len(set(numbers)) < len(numbers):
+            raise VideoError(f"{self.source}: two JPEG frames have the same number.")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._numbered = []
+
+    @property
+    def status(self) -> str:
+        return "partial" if self._lost else "ok"
+
+    @property
+    def note(self) -> str:
+        return f"JPEG frames missing or damaged: {self._lost}." if self._lost else ""
+
+    def packet_times(self) -> tuple[float, ...]:
+        """The times that `decode` gives, from the names of the files."""
+        first = self._numbered[0][0]
+        return tuple((number - first) / self.fps for number, _ in self._numbered)
+
+    def decode(self) -> Iterator[tuple[float, Path]]:
+        """The files with their times; `rgb` reads them."""
+        self._lost = max(0, self._numbered[0][0] - 1)
+        before = self._numbered[0][0] - 1
+        for time, (number, path) in zip(self.packet_times(), self._numbered, strict=True):
+            self._lost += number - before - 1
+            before = number
+            self.n_frames += 1
+            yield time, path
+
+    def rgb(self, path: Path) -> np.ndarray:
+        """The picture, uint8 (H,W,3); VideoError where there is none in the file."""
+        if path.stat().st_size > MAX_BYTES:
+            raise VideoError(f"{path}: larger than the {MAX_BYTES} bytes that a frame may have.")
+        # The decoder alone, so that no name makes FFmpeg take the bytes for something else.
+        context = av.CodecContext.create("mjpeg", "r")
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        try:
+            frames = context.decode(av.Packet(path.read_bytes()))
+        except FFmpegError as error:
+            raise VideoError(f"{path}: is damaged or no JPEG ({error.strerror}).") from error
+        if not frames or frames[0].is_corrupt:
+            raise VideoError(f"{path}: is damaged or no JPEG.")
+        return self._reformatter.reformat(frames[0], format="rgb24", threads=1).to_ndarray()

@@ -1,0 +1,197 @@
+"""Which frames of a video: by time, by rate and by number, decoded once and in order."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from .jpegs import FolderReader
+from .video import Reader, VideoError
+
+ROUNDING = 1e-3  # seconds; containers such as Matroska store times in whole milliseconds
+
+F = TypeVar("F")
+
+
+@dataclass
+class Clip:
+    """Frames uint8 (T,H,W,3) at `times` (seconds), with a status.
+
+    "ok": every wanted frame came intact; "partial": something before the last one was damaged
+    or lost; "too_short": an intact video that ends early, so the last times are missing.
+    """
+
+    frames: np.ndarray
+    times: tuple[float, ...]
+    status: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a video are shown.
+
+    Attributes:
+        times: seconds of every frame since the first, in display order.
+        fps: frames per second on average; nan for a single frame of unknown rate.
+        note: what is wrong with the video's end, or with the video, so that its number of frames
+            says little; "" where all is well.
+        origin: seconds on the file's own clock at the first frame.
+    """
+
+    times: tuple[float, ...]
+    fps: float
+    note: str = ""
+    origin: float = 0.0
+
+    def count(self, fps: float) -> int:
+        """How many frames `resample` gives at this rate."""
+        end = self.times[-1] + _shown(np.diff(self.times).min(initial=math.inf))
+        count = math.ceil(end * fps)
+        while (count - 1) / fps >= end:  # off by one where the product was rounded
+            count -= 1
+        return count + (count / fps < end)
+
+    def at(self, fps: float, slots: Iterable[int]) -> list[int]:
+        """The numbers, from 0, of the frames that `resample` gives k-th at this rate."""
+        starts = np.subtract(self.times, ROUNDING)
+        times = [slot / fps for slot in slots]
+        return (np.searchsorted(starts, times, side="right") - 1).tolist()
+
+
+def opened(source: Path, frames_fps: float | None = None) -> Reader | FolderReader:
+    """A reader for a video file, or for a folder of JPEG frames at `frames_fps`."""
+    if Path(source).is_dir():
+        return FolderReader(source, frames_fps)
+    return Reader(source)
+
+
+def timeline(source: Path, frames_fps: float | None = None) -> Timeline:
+    """The times that decoding will give: from the packets where they tell, else by decoding.
+
+    Packets may promise other frames than the decoder delivers, which only decoding can show.
+    Raises VideoError as Reader does, or for a folder without frames or without a rate.
+    """
+    with opened(source, frames_fps) as reader:
+        times = reader.packet_times()
+        if times is not None:
+            return timeline_of(reader, times)
+    return decoded_timeline(source, frames_fps)
+
+
+def decoded_timeline(source: Path, frames_fps: float | None = None) -> Timeline:
+    """The timeline of what can be decoded; takes as long as decoding does."""
+    with opened(source, frames_fps) as reader:
+        return timeline_of(reader, [time for time, _ in reader.decode()])
+
+
+def timeline_of(reader: Reader | FolderReader, times: Sequence[float]) -> Timeline:
+    """The timeline of a reader that has come to its end.
+
+    The rate is the claimed one, unless the times contradict it by more than one frame.
+    """
+    fps, steps = reader.fps, len(times) - 1
+    if steps and not abs(times[-1] * fps - steps) <= 1:
+        fps = steps / times[-1]
+    return Timeline(tuple(times), fps, reader.fault, reader.origin)
+
+
+def resample(
+    frames: Iterable[tuple[float, np.ndarray]], fps: float | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """At each k / fps the last frame at or before it; fps None passes all frames on.
+
+    A slower source repeats frames. The last frame lasts as long as the shortest step before it.
+    """
+    if fps is None:
+        return iter(frames)
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be above 0, not {fps}.")
+    return _pick(frames, (k / fps for k in itertools.count()))
+
+
+def sample(path: str | Path, times: Sequence[float]) -> Clip:
+    """The frames at the given times (seconds, in order): the last ones at or before each.
+
+    Decodes once, converts only wanted frames and stops at the last. Nothing replaces what is
+    damaged or missing, see Clip. Raises VideoError as Reader does.
+    """
+    times = [float(time) for time in times]
+    if not times or times[0] < 0 or any(a > b for a, b in itertools.pairwise(times)):
+        raise ValueError("times must be one or more seconds from 0 up, in order.")
+    pictures, source = [], None
+    with Reader(path) as reader:
+        for time, frame in _pick(reader.decode(), times):
+            pictures.append((time, pictures[-1][1] if frame is source else reader.rgb(frame)))
+            source = frame
+    note, found = "", len(pictures)
+    if found < len(times):
+        note = f"The video ends before {times[found]:.2f} s, {found} of {len(times)} found."
+    return _clip(path, reader, pictures, note)
+
+
+def frames_at(source: Path, indices: Sequence[int], frames_fps: float | None = None) -> Clip:
+    """The frames of the given numbers, counted from 0, which may repeat but not go back.
+
+    Decodes once, converts only wanted frames and stops at the last, as `sample` does.
+    """
+    if not indices or indices[0] < 0 or any(a > b for a, b in itertools.pairwise(indices)):
+        raise ValueError(f"expected one or more frame numbers from 0 up, in order, given {indices}")
+    wanted = set(indices)
+    found = {}
+    with opened(source, frames_fps) as reader:
+        for index, (time, frame) in enumerate(reader.decode()):
+            if index in wanted:
+                found[index] = time, reader.rgb(frame)
+            if index == indices[-1]:
+                break
+    have = [found[index] for index in indices if index in found]
+    if not have:
+        raise VideoError(f"{source}: ends after {reader.n_frames} frames, before {indices[0]}.")
+    missing = len(indices) - len(have)
+    note = (
+        f"The video ends after {reader.n_frames} frames, {missing} of {len(indices)} are missing."
+    )
+    return _clip(source, reader, have, note if missing else "")
+
+
+def _clip(
+    source: Path, reader: Reader | FolderReader, found: list[tuple[float, np.ndarray]], short: str
+) -> Clip:
+    """The frames found; `short` says which are missing because the video ended, if any are."""
+    times, pictures = zip(*found, strict=True)
+    if len({picture.shape for picture in pictures}) > 1:
+        raise VideoError(f"{source}: the picture size changes within the video.")
+    status, note = reader.status, reader.note
+    if status == "ok" and short:
+        status, note = "too_short", short
+    return Clip(np.stack(pictures), times, status, note)
+
+
+def _shown(step: float) -> float:
+    """Seconds that the last frame is on the screen: one more step; a lone one hardly any."""
+    return max(2 * ROUNDING, 0.0 if step == math.inf else step) - ROUNDING
+
+
+def _pick(frames: Iterable[tuple[float, F]], times: Iterable[float]) -> Iterator[tuple[float, F]]:
+    """For each of the rising times the last frame at or before it, until the frames end."""
+    wanted = iter(times)
+    want = next(wanted, None)
+    held, step = None, math.inf
+    for time, frame in frames:
+        if held is not None:
+            step = min(step, time - held[0])
+        while want is not None and want < time - ROUNDING:
+            if held is not None:
+                yield want, held[1]
+            want = next(wanted, None)
+        if want is None:
+            return
+        held = time, frame
+    while held and want is not None and want < held[0] + _shown(step):
+        yield want, held[1]
+        want = next(wanted, None)

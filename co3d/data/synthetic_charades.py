@@ -1,0 +1,183 @@
+"""synthetic-charades: videos in which several motions come, overlap and go, in Charades' layout.
+
+The motions of synthetic-kinetics, drawn as `co3d.data.drawing` says: while several are shown, each
+shape follows one of them. The annotation has the traps of the real one: rows without actions,
+windows that end after the video or before they start, other frame rates, rotated videos.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from co3d import paths
+from co3d.data import charades, drawing, generated, video
+from co3d.data.dataset import Dataset
+
+LABELS = drawing.LABELS
+SPLITS = {"train": 480, "test": 240}
+HEADER = (
+    *("id", "subject", "scene", "quality", "relevance", "verified", "script", "objects"),
+    *("descriptions", "actions", "length"),
+)
+# Every so many videos, one of another frame rate or recorded with the camera on its side.
+PERIOD = 16
+RATES = {5: Fraction(25, 2), 11: Fraction(24000, 1001)}
+ROTATIONS = {2: 90, 9: 270}  # degrees counter-clockwise that a player turns the picture by
+
+
+@dataclass(frozen=True)
+class Recipe(drawing.Recipe):
+    """As of synthetic-kinetics, and when which motions are shown; pairs are ranges."""
+
+    frames: int = 240  # of the longest video, at fps
+    coherence: tuple[float, float] = (0.5, 0.9)  # share of shapes that follow what is shown
+    shortest: int = 120  # frames, likewise
+    actions: tuple[float, ...] = (0.04, 0.26, 0.3, 0.25, 0.15)  # chances of 0, 1, 2, 3 and 4
+    span: tuple[float, float] = (0.35, 0.9)  # length of a window, share of the video's
+    reversed: float = 0.01  # share of windows given with the end before the start
+
+
+RECIPE = Recipe()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One video: what its row says and what it shows.
+
+    `windows` are class index, start and end in seconds, in their right order; `reversed` tells
+    which of them the row gives the other way round.
+    """
+
+    id: str
+    fps: Fraction
+    n_frames: int
+    rotation: int
+    windows: tuple[tuple[int, float, float], ...]
+    reversed: tuple[bool, ...]
+
+    @property
+    def seconds(self) -> float:
+        return float(self.n_frames / self.fps)
+
+    @property
+    def actions(self) -> str:
+        """In the grammar of Charades: `c003 0.00 4.20;c011 2.70 9.90`."""
+        order = zip(self.windows, self.reversed, strict=True)
+        given = [
+            (c, end, start) if turned else (c, start, end) for (c, start, end), turned in order
+        ]
+        return ";".join(f"c{c:03d} {start:.2f} {end:.2f}" for c, start, end in given)
+
+
+def folder(seed: int = 0, recipe: Recipe = RECIPE) -> Path:
+    """Where a set lives in the cache, made or not."""
+    return paths.cache_path() / f"synthetic-charades-{seed}-{recipe.hash}"
+
+
+def synthetic_charades(
+    root: Path | None = None,
+    *,
+    seed: int = 0,
+    recipe: Recipe = RECIPE,
+    splits: Sequence[str] = tuple(SPLITS),
+    workers: int | None = None,
+    progress: bool = True,
+    limit: int | None = None,
+) -> Path:
+    """The root of the generated set, by default `folder()`; what is missing in it is made first.
+
+    Files depend on seed and recipe alone, appear only when complete, and existing ones are kept.
+    `limit` makes the first N of each split.
+    """
+    root, planned = Path(root or folder(seed, recipe)), []
+    classes = "".join(f"c{n:03d} {label}\n" for n, label in enumerate(LABELS))
+    generated.write_text(root / "Charades_v1_classes.txt", classes)
+    for split in splits:
+        keys = [(seed, list(SPLITS).index(split), i) for i in range(SPLITS[split])]
+        plans = [plan(recipe, key) for key in keys]
+        generated.write_text(root / f"Charades_v1_{split}.csv", _annotation(plans))
+        for key, one in list(zip(keys, plans, strict=True))[:limit]:
+            path = root / "Charades_v1_480" / f"{one.id}.mp4"
+            planned.append((path, partial(_write, recipe=recipe, plan=one, key=key)))
+    generated.make("synthetic-charades", planned, workers, progress)
+    return root
+
+
+def dataset(
+    split: str, root: Path | None = None, *, limit: int | None = None, **options
+) -> Dataset:
+    """A split of `synthetic_charades(root, **options)`, or its first `limit` videos."""
+    root = synthetic_charades(root, splits=[split], limit=limit, **options)
+    return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
+
+
+def plan(recipe: Recipe, key: tuple[int, int, int]) -> Plan:
+    """What the video of this seed, split and number is."""
+    index = key[2]
+    rng = np.random.default_rng([*key, 1])
+    fps = RATES.get(index % PERIOD, Fraction(recipe.fps))
+    n_frames = int(rng.integers(recipe.shortest, recipe.frames + 1) * fps / recipe.fps)
+    seconds, windows = float(n_frames / fps), []
+    for _ in range(rng.choice(len(recipe.actions), p=recipe.actions)):
+        length = seconds * rng.uniform(*recipe.span)
+        start = rng.uniform(0, seconds - 0.7 * length)
+        ends = round(float(start), 2), round(float(start + length), 2)
+        windows.append((int(rng.integers(len(LABELS))), *ends))
+    turned = tuple((rng.random(len(windows)) < recipe.reversed).tolist())
+    rotation = ROTATIONS.get(index % PERIOD, 0)
+    return Plan(_id(key), fps, n_frames, rotation, tuple(windows), turned)
+
+
+def render(recipe: Recipe, plan: Plan, key: Sequence[int]) -> np.ndarray:
+    """The frames of one video as displayed, uint8 (T,H,W,3); `key` seeds what is random."""
+    rng = np.random.default_rng([*key, 2])
+
+    def shown(times: np.ndarray) -> np.ndarray:
+        """Of the motions at each of the times one at random, -1 where there is none."""
+        found, best = np.full(times.shape, -1), np.zeros(times.shape)
+        for motion, start, end in plan.windows:
+            active = (times >= start * recipe.fps) & (times < end * recipe.fps)
+            chance = rng.random(times.shape) * active
+            found[chance > best] = motion
+            best = np.maximum(best, chance)
+        return found
+
+    times = np.arange(plan.n_frames) * float(recipe.fps / plan.fps)
+    return drawing.render(recipe, times, shown, key)
+
+
+def _write(path: Path, recipe: Recipe, plan: Plan, key: Sequence[int]) -> None:
+    """Encodes a video; with a rotation, lying on the side that players turn back from."""
+    frames = np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
+    video.write(path, frames, plan.fps, crf=recipe.crf, rotation=plan.rotation)
+
+
+def _id(key: Sequence[int]) -> str:
+    """Five capitals and digits, as in Charades."""
+    number = int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8])
+    signs = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    return "".join(signs[number // len(signs) ** place % len(signs)] for place in range(5))
+
+
+def _annotation(plans: Sequence[Plan]) -> str:
+    """A CSV as Charades has it."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(HEADER)
+    for one in plans:
+        names = dict.fromkeys(LABELS[motion] for motion, _, _ in one.windows)
+        script = (
+            f"Shapes come and go, some of them {' and '.join(names) or 'without a common way'}."
+        )
+        writer.writerow(
+            [one.id, "SYNT", "Screen", 5, 7, "Yes", script, "disc;square;triangle", script]
+            + [one.actions, f"{one.seconds:.2f}"]
+        )
+    return file.getvalue()

@@ -1,0 +1,147 @@
+"""A plan: all that decides what a model sees of any video, and how its predictions are read."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..data.sampling import Timeline
+from ..data.transforms import Transform
+from ..data.video import VideoError
+
+RAW_FPS = 30.0  # that frame intervals are given at
+MAX_FED = 2**14  # frames of one video to a stream; 18 minutes at 15 per second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides input and prediction of one reading of any video.
+
+    Attributes:
+        protocol: a key of protocols.PROTOCOLS.
+        mode: "clip" (views of their own), "stream" or "clips" (over what a stream saw).
+        frames: fed per view; of a `whole` video at least so many.
+        fps: rate at which videos are sampled by time; None for protocol paper, which goes by
+            number: there `interval` is the raw frames at 30 fps between two fed ones.
+        views, crops: clips per video and squares per frame; their probabilities are averaged.
+        position: share of the free span that lies before the frames, 0.5 = centred; None where
+            several views are spread over the video, with `spread` as in protocols.Native.
+        fill: what stands in for the frames before a stream's first, "zeros" or "replicate".
+        predictions: how many last predictions of a stream are averaged.
+        within: frames that the views of mode "clips" cover together, evenly spaced.
+        whole: whether a stream gets all the video.
+        transform: of the frames; with 3 crops that of the middle one.
+    """
+
+    protocol: str
+    mode: str
+    frames: int
+    fps: float | None
+    interval: float | None
+    views: int
+    crops: int
+    position: float | None
+    fill: str | None
+    transform: Transform
+    predictions: int = 1
+    spread: str = "ends"
+    within: int | None = None
+    whole: bool = False
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """One per crop, from left to right or top to bottom."""
+        places = ("centre",) if self.crops == 1 else ("start", "centre", "end")
+        return tuple(replace(self.transform, crop=place) for place in places)
+
+    @property
+    def needs_end(self) -> bool:
+        """Whether the frames depend on how long the video is."""
+        return self.whole or self.position != 0
+
+    def indices(self, timeline: Timeline) -> tuple[tuple[int, ...], ...] | None:
+        """Numbers of the frames, from 0, per view; None for a video that is too short.
+
+        Only protocol paper repeats the last frame of a video that is too short, as its scripts
+        did; by time a frame comes twice only where the video is slower than the rate.
+
+        Raises:
+            VideoError: if a whole video has more than MAX_FED frames at this rate.
+        """
+        take = self._by_time if self.interval is None else self._by_number
+        blocks = [take(timeline, share) for share in self._shares()]
+        if None in blocks:
+            return None
+        if self.within is None:
+            return tuple(blocks)
+        starts = np.linspace(0, self.within - self.frames, self.views).round().astype(int)
+        return tuple(blocks[0][start : start + self.frames] for start in starts.tolist())
+
+    def _shares(self) -> list[float]:
+        """The share of the free span that lies before each block of frames."""
+        if self.position is not None:
+            return [self.position]
+        last = self.views - (self.spread == "ends")
+        return [view / last for view in range(self.views)]
+
+    def _by_time(self, timeline: Timeline, share: float) -> tuple[int, ...] | None:
+        count, length = timeline.count(self.fps), self.within or self.frames
+        if count < length:
+            return None
+        if self.whole and count > MAX_FED:
+            raise VideoError(f"expected up to {MAX_FED} frames at {self.fps:g} fps, given {count}")
+        start = 0 if self.whole else int(share * (count - length) + 1e-9)  # 1/3 of 9 is 3
+        return tuple(timeline.at(self.fps, range(start, count if self.whole else start + length)))
+
+    def _by_number(self, timeline: Timeline, share: float) -> tuple[int, ...] | None:
+        n, length = len(timeline.times), self.within or self.frames
+        span = self.interval * length / RAW_FPS * timeline.fps
+        if math.isnan(span):
+            return None  # a single frame, of no rate
+        start = max(n - span, 0) * share
+        numbers = np.linspace(start, start + span - 1, length).astype(int)
+        return tuple(numbers.clip(0, n - 1).tolist())
+
+
+def describe(plan: Plan, timeline: Timeline) -> str:
+    """The frames that the plan takes of a video, a line per view, runs of them shortened."""
+    found = plan.indices(timeline)
+    if found is None:
+        if plan.fps is None:
+            return "Too short: a single frame, whose rate is unknown."
+        need, have = plan.within or plan.frames, timeline.count(plan.fps)
+        return f"Too short: {need} frames are needed at {plan.fps:g} fps, there are {have}."
+    n = len(timeline.times)
+    return "\n".join(
+        f"view {view} of {plan.views}: {len(numbers)} of {n} frames: {_compact(numbers)}"
+        for view, numbers in enumerate(found, start=1)
+    )
+
+
+def _compact(numbers: Sequence[int]) -> str:
+    """Numbers with runs of four or more equal steps as "first..last by step"."""
+    parts, at = [], 0
+    while at < len(numbers):
+        run, step = _run(numbers, at)
+        first, last = numbers[at], numbers[at + run - 1]
+        if run < 4:
+            run = 1
+            parts.append(str(first))
+        elif step:
+            parts.append(f"{first}..{last} by {step}")
+        else:
+            parts.append(f"{first} ({run} times)")
+        at += run
+    return ", ".join(parts)
+
+
+def _run(numbers: Sequence[int], at: int) -> tuple[int, int]:
+    """How many numbers from `at` on go in equal steps, and the step."""
+    step, run = 0, 1
+    for run, (a, b) in enumerate(itertools.pairwise(numbers[at:]), start=1):
+        step = b - a if run == 1 else step
+        if b - a != step:
+            return run, step
+    return min(run + 1, len(numbers) - at), step

@@ -1,0 +1,18 @@
+"""Training a clip net: seeded, with a checkpoint after every epoch, resumed where it stopped."""
+
+from .clips import Clips
+from .loop import reached, train
+from .recipes import RECIPES, Recipe, recipe_for
+from .splits import splits
+from .validation import validate
+
+__all__ = [
+    "RECIPES",
+    "Clips",
+    "Recipe",
+    "reached",
+    "recipe_for",
+    "splits",
+    "train",
+    "validate",
+]
