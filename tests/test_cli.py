@@ -58,15 +58,43 @@ def test_every_command_has_help(run, command):
     assert code == 0 and shown.startswith("Usage: co3d") and len(shown.splitlines()) > 3
 
 
-def test_alone_it_says_what_is_found(run, monkeypatch, tmp_path):
-    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))
+@pytest.fixture
+def places(monkeypatch, tmp_path):
+    for name, folder in (("CACHE", "cache"), ("LOGS", "runs"), ("DATASETS", "datasets")):
+        monkeypatch.setenv(f"{name}_PATH", str(tmp_path / folder))
+    return tmp_path
+
+
+def test_alone_it_says_what_is_found(run, places):
     code, shown, _ = run()
-    names = [line.split()[0] for line in shown.splitlines()]
+    names = [line[:10].strip() for line in shown.splitlines() if line[0] != " "]
     assert code == 0
-    assert names == ["co3d", "device", "runs", "cache", "datasets", "data", "weights", "next"]
-    assert f"{tmp_path / 'cache'}  (not there yet)" in shown and "0 of 2448" in shown
-    assert not list(tmp_path.iterdir())
+    assert names == [
+        *("co3d", "device", "runs", "cache", "datasets", "data", "weights", "notebooks", "next")
+    ]
+    assert f"{places / 'cache'}  (not there yet)" in shown
+    assert "synthetic-kinetics: 0 of 2448" in shown and "synthetic-charades: 0 of 720" in shown
+    assert "kinetics400: not found: co3d download kinetics400" in shown
+    assert "published: 0 of 10 fetched (co3d download weights)" in shown
+    assert "05: run on synthetic-kinetics (kinetics400 is not found)" in " ".join(shown.split())
+    assert not list(places.iterdir())
+
+
+def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
+    for path in (
+        *("kinetics400/annotations/val.csv", "kinetics400/val/a.mp4"),
+        *("kinetics400/annotations/train.csv", "charades/Charades_v1_test.csv"),
+    ):
+        (places / "datasets" / path).parent.mkdir(parents=True, exist_ok=True)
+        (places / "datasets" / path).touch()
+    fetched = downloads.place(*downloads.published(["x3d_s"])[0])
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    shown = run()[1]
+    assert "kinetics400: val (co3d verify kinetics400 counts videos)" in shown
+    assert "charades: not found" in shown  # no videos, and no frames
+    assert "published: 1 of 10 fetched (x3d_s kinetics400)" in shown
+    assert "run on synthetic-kinetics and kinetics400 (co3d reproduce --profile full)" in shown
 
 
 @pytest.mark.parametrize(
@@ -219,18 +247,33 @@ def test_weights_of_charades_give_scores_of_every_class_alone(run, clip, tmp_pat
     assert all(float(row["probability5"]) > 0.2 for row in rows)  # random logits are near 0
 
 
-def test_weights_without_training_data_are_of_kinetics_by_their_classes():
-    known = KINETICS400_LABELS
-    for classes, data, names in (
-        (400, "", known),
-        (400, "kinetics400", known),
-        (400, "mine", [f"c{n:03d}" for n in range(400)]),
-        (12, "synthetic-kinetics", SYNTHETIC_KINETICS_LABELS),
-        (2, "", ["c000", "c001"]),
-    ):
-        model = co3d.create("coslow_mini", num_classes=classes)
-        model.weights = checkpoints.Weights("a test", "", data, "")
-        assert list(live.class_names(model)) == list(names)
+@pytest.mark.parametrize(
+    ("classes", "data", "told", "names"),
+    [
+        (400, "", (), KINETICS400_LABELS),
+        (400, "kinetics400", (), KINETICS400_LABELS),
+        (2, "mine", ("a", "b"), ("a", "b")),
+        (2, "mine", (), ("c000", "c001")),
+        (12, "synthetic-kinetics", (), SYNTHETIC_KINETICS_LABELS),
+        (2, "synthetic-kinetics", (), ("c000", "c001")),
+    ],
+)
+def test_classes_are_named_by_the_weights_or_their_data(classes, data, told, names):
+    model = co3d.create("coslow_mini", num_classes=classes)
+    model.weights = checkpoints.Weights("a test", "", data, "", labels=told)
+    assert live.class_names(model) == names
+
+
+def test_the_names_of_charades_come_with_the_set(places):
+    model = co3d.create("coslow_mini", num_classes=157)
+    model.weights = checkpoints.Weights("a test", "", "charades", "")
+    codes = [f"c{n:03d}" for n in range(157)]
+    assert list(live.class_names(model)) == codes
+    (places / "datasets" / "charades").mkdir(parents=True)
+    assert list(live.class_names(model)) == codes
+    lines = "".join(f"{code} Doing {code}\n" for code in codes)
+    (places / "datasets" / "charades" / "Charades_v1_classes.txt").write_text(lines)
+    assert list(live.class_names(model)) == [f"Doing {code}" for code in codes]
 
 
 def test_another_rate_is_warned_of_and_shifts_the_warm_up(run, clip, weights):
