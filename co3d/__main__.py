@@ -15,6 +15,7 @@ from .commands import (
     status,
     stream,
     train,
+    verify,
 )
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -62,7 +63,7 @@ def cli(context: click.Context) -> None:
 for command in (
     *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick),
     *(stream.stream, models.models, evaluate.evaluate, train.train, convert.convert),
-    *(bench.bench, download.download),
+    *(bench.bench, download.download, verify.verify),
 ):
     cli.add_command(command)
 

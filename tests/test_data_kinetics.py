@@ -366,3 +366,22 @@ def test_links_in_circles_end(tmp_path):
     (tmp_path / "val" / "a_000000_000010.mp4").write_bytes(b"")
     (video,) = kinetics.load(tmp_path, "val", kinetics.KINETICS400_LABELS, "k").videos
     assert video.path is not None
+
+
+DAMAGE = st.tuples(st.integers(0, 2000), st.integers(0, 9), st.binary(max_size=9))
+
+
+@given(st.lists(DAMAGE, min_size=1, max_size=4), st.sampled_from(["csv", "json", "list"]))
+def test_a_damaged_annotation_ends_in_a_data_set_or_a_sentence(tmp_path_factory, damages, form):
+    root = make_kinetics(tmp_path_factory.mktemp("set"), "flat", form, count=6, missing=range(6))
+    table = kinetics.annotation(root, "val")
+    data = bytearray(table.read_bytes())
+    for at, length, new in damages:
+        data[at % len(data) : at % len(data) + length] = new
+    table.write_bytes(data)
+    try:
+        found = load(root)
+    except ValueError as error:
+        assert str(error).startswith(str(table)) and len(str(error)) < 1000
+    else:
+        assert all(video.class_id is not None for video in found.videos)

@@ -47,10 +47,17 @@ def open_set(
 
 
 def set_root(name: str, root: Path | None = None) -> Path:
-    """The folder of a real set: the given one, or that of its name under DATASETS_PATH.
+    """The folder of a set: the given one, or that of its name under DATASETS_PATH.
 
-    Raises FileNotFoundError with what to do where there is none.
+    Generated sets lie in the cache, made or not. Raises FileNotFoundError with what to do where a
+    real set is not there.
     """
+    if name == "synthetic-kinetics":
+        return Path(root or synthetic.folder())
+    if name == "synthetic-charades":
+        from . import synthetic_charades
+
+        return Path(root or synthetic_charades.folder())
     if root is None:
         base = paths.datasets_path()
         if base is None:
