@@ -3,6 +3,7 @@
 Plain http is for loopback addresses only. It knows nothing of models.
 """
 
+import fcntl
 import hashlib
 import ipaddress
 import json
@@ -32,7 +33,7 @@ from tqdm import tqdm
 TIMEOUT_S = 30  # of silence
 HEADERS_S = 60  # until all headers of an answer are there, however they drip
 RATE, RATE_S = 1000, 60  # bytes per second, over so many of them: less is given up as cut off
-CAP = 2**30  # bytes of a file; the largest published one has a quarter of that
+CAP = 2**30  # bytes of a file, unless told; the largest published weights have a quarter of that
 BLOCK = 2**20
 AGENT = "co3d (companion of arXiv:2106.00050)"
 
@@ -61,7 +62,7 @@ class _Answer(NamedTuple):
     total: int | None
 
 
-def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
+def receive(url: str, part: Path, mebibytes: float | None = None, cap: int | None = None) -> str:
     """Brings a file, or what is missing of it, into `part`; returns the sha256 of the whole.
 
     Beside `part` lies `part`.json with the validator and the size of what it holds; the caller
@@ -69,6 +70,7 @@ def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
 
     Args:
         mebibytes: the size that is known of the file.
+        cap: bytes that it may have at most, by default CAP.
 
     Raises:
         UnreachableError: if nobody answers.
@@ -76,10 +78,11 @@ def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
         ValueError: if the address, a redirection or the size is not acceptable.
         OSError: if the disk is too full.
     """
+    cap = CAP if cap is None else cap
     response, have, end, total = _ask(url, part)
     with response:
         validator = _validator(response)
-        _check_size(url, total, mebibytes)
+        _check_size(url, total, mebibytes, cap)
         _check_room(part, 0 if total is None else total - have, anew=not have)
         if not have:
             part.write_bytes(b"")
@@ -87,7 +90,7 @@ def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
         _note(part).write_text(json.dumps(note), "utf-8")
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        limit, reason = CAP if end is None else end, ""
+        limit, reason = cap if end is None else end, ""
         with part.open("ab") as file, _bar(part.stem, have, total) as shown:
             try:
                 for block in _blocks(response, None if end is None else end - have):
@@ -109,11 +112,12 @@ def receive(url: str, part: Path, mebibytes: float | None = None) -> str:
     return digest.hexdigest()
 
 
-def size(url: str, mebibytes: float | None = None) -> int | None:
+def size(url: str, mebibytes: float | None = None, cap: int | None = None) -> int | None:
     """Bytes behind an address, None if it does not say; by HEAD, else by a GET of one byte.
 
     Args:
         mebibytes: the size that is known of the file.
+        cap: bytes that it may have at most, by default CAP.
 
     Raises:
         ConnectionError, ValueError: as `receive`.
@@ -127,7 +131,7 @@ def size(url: str, mebibytes: float | None = None) -> int | None:
             whole = response.headers.get("Content-Range", "").rpartition("/")[2]
             length = whole or response.headers.get("Content-Length", "")
     total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
-    _check_size(url, total, mebibytes)
+    _check_size(url, total, mebibytes, CAP if cap is None else cap)
     return total
 
 
@@ -135,6 +139,14 @@ def forget(part: Path) -> None:
     """Removes what is left of a download."""
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One process at a time brings `path`; others wait."""
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _ask(url: str, part: Path) -> _Answer:
@@ -201,9 +213,9 @@ def _bar(name: str, have: int, total: int | None) -> tqdm:
     return tqdm(desc=name, total=total, initial=have, disable=None, **scale)
 
 
-def _check_size(url: str, total: int | None, mebibytes: float | None) -> None:
-    if (total or 0) > CAP:
-        raise ValueError(f"{url} has {total:,} bytes, more than {CAP:,}: refused")
+def _check_size(url: str, total: int | None, mebibytes: float | None, cap: int) -> None:
+    if (total or 0) > cap:
+        raise ValueError(f"{url} has {total:,} bytes, more than {cap:,}: refused")
     if total and mebibytes and abs(total / 2**20 - mebibytes) > 0.01:
         raise ValueError(f"{url} has {total / 2**20:.3f} MiB instead of {mebibytes}: refused")
 

@@ -1,5 +1,8 @@
 """co3d download: what is published elsewhere."""
 
+import sys
+from collections.abc import Iterable
+
 import click
 
 
@@ -44,4 +47,67 @@ def weights(names: tuple[str, ...], data: str | None, sha256: str | None, check:
         except (ValueError, OSError) as error:
             failed = 1
             click.echo(f"co3d: {record.name} {one.training_data}: {error}", err=True)
+    return failed
+
+
+@download.command()
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="val",
+              show_default=True)  # fmt: skip
+@click.option("--parts", type=click.IntRange(min=1), help="Only the first so many archives "
+              "of 1.5 GB (default: all; val has 20).")  # fmt: skip
+@click.option("--check", is_flag=True, help="Only ask every address whether it answers.")
+def kinetics400(split: str, parts: int | None, check: bool) -> int:
+    """Fetch videos and annotations of Kinetics-400 into DATASETS_PATH/kinetics400, or resume.
+
+    Each archive is unpacked and deleted before the next one. Some videos are in no archive:
+    co3d verify kinetics400 lists them.
+    """
+    from ..data import downloads
+
+    if check:
+        return _check(downloads.kinetics_sizes(split, parts))
+    click.echo(f"in {downloads.fetch_kinetics(split, parts, tell=click.echo)}")
+    return 0
+
+
+@download.command()
+@click.option("--annotations-only", is_flag=True, help="No videos (3 MB).")
+@click.option("--form", type=click.Choice(["videos", "frames"]), default="videos",
+              show_default=True, help="Videos at 480p (13 GB), or JPEG frames at 24 per second "
+              "(76 GB, and as much for the archive meanwhile).")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Accept the licence: non-commercial use only.")
+@click.option("--check", is_flag=True, help="Only ask every address whether it answers.")
+def charades(annotations_only: bool, form: str, yes: bool, check: bool) -> int:
+    """Fetch annotations and videos of Charades into DATASETS_PATH/charades, or resume.
+
+    Its licence allows non-commercial use only.
+    """
+    from ..data import downloads
+
+    def agree(notice: str) -> None:
+        click.echo(notice)
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise ValueError("expected --yes, which accepts the licence, where nobody can answer")
+        click.confirm("Do you accept this?", abort=True)
+
+    form = "annotations" if annotations_only else form
+    if check:
+        return _check(downloads.charades_sizes(form))
+    click.echo(f"in {downloads.fetch_charades(form, agree=agree, tell=click.echo)}")
+    return 0
+
+
+def _check(answers: Iterable[tuple[str, int | None | Exception]]) -> int:
+    """Prints what each address says; 1 if one of them does not answer."""
+    failed, total = 0, 0
+    for url, size in answers:
+        if isinstance(size, Exception):
+            failed = 1
+            click.echo(f"co3d: {size}", err=True)
+        else:
+            total += size or 0
+            click.echo(f"{'answers' if size is None else f'{size:,} bytes':>22}  {url}")
+    click.echo(f"{f'{total:,} bytes':>22}  in all")
     return failed

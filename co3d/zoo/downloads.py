@@ -4,14 +4,12 @@ The first file of a name that fits the model pins its sha256 in weights.lock.jso
 the hashes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -70,7 +68,7 @@ def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
     path = place(record, weights)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with web.alone(path):
             if not path.is_file():  # else another process has brought it meanwhile
                 _download(record, weights, sha256, path)
                 return path
@@ -121,7 +119,7 @@ def _pin(file: Path, name: str, digest: str, record: Spec, weights: Checkpoint) 
     lock = file.with_name(LOCK)
     if name not in _pins(lock):
         _check(file, name, record, weights)
-        with _alone(lock):
+        with web.alone(lock):
             pin = {"url": weights.url, "sha256": digest, "bytes": file.stat().st_size}
             pin["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
             new = lock.with_name(lock.name + ".part")
@@ -160,11 +158,3 @@ def _pins(lock: Path) -> dict[str, dict]:
                 f"{lock} has no sha256 of 64 lower-case digits for {name!r}: remove that entry"
             )
     return pins
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time; others wait."""
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,396 @@
+"""Downloads of data sets, made small, from a server on this machine."""
+
+import io
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import servers
+from servers import says, serve
+from test_archives import found, tar, zipped
+
+from co3d import __main__ as command_line
+from co3d import web
+from co3d.data import archives, downloads
+from co3d.data.downloads import fetch_charades, fetch_kinetics
+
+CSV = b"""label,youtube_id,time_start,time_end,split,is_cc
+abseiling,-3B32lodo2M,59,69,val,0
+"air drumming",_dbcJuKJQNs,40,50,val,0
+"""
+VIDEOS = {f"{name}_000000_000010.mp4": os.urandom(9000) for name in ("a", "b", "c", "d")}
+A, B, C, D = VIDEOS
+PARTS = [{f"./{A}": VIDEOS[A], f"./._{A}": b"x", f"./{B}": VIDEOS[B]}, {f"val/{C}": VIDEOS[C]}]
+CHARADES = {
+    "/Charades.zip": zipped({"Charades/Charades_v1_test.csv": b"id\n" * 500, "license.txt": b"1"}),
+    "/Charades_v1_480.zip": zipped({f"Charades_v1_480/{n}.mp4": VIDEOS[A] for n in "XYZ"}),
+    "/Charades_v1_rgb.tar": tar(
+        {f"Charades_v1_rgb/{n}/{n}-00000{i}.jpg": b"%d" % i for n in "XY" for i in (1, 2, 3)}, "w"
+    ),
+}
+
+
+class Site(dict):
+    """What the server has: path -> bytes or an answer."""
+
+    def __call__(self, handler):
+        one = self.get(handler.path, says(404))
+        (serve(one) if isinstance(one, bytes) else one)(handler)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATASETS_PATH", str(tmp_path / "data"))
+    monkeypatch.setattr(web, "TIMEOUT_S", 5)
+    monkeypatch.setattr(web, "BLOCK", 4096)
+    monkeypatch.setattr(archives, "SPARE", 0)
+    with servers.running() as server:
+        monkeypatch.setattr(downloads, "BASES", dict.fromkeys(downloads.BASES, server.url))
+        urls = [f"{server.url}/val/part_{n}.tar.gz" for n in range(len(PARTS))]
+        server.answer = Site(CHARADES)
+        for split in ("val", "train"):
+            listed = "\n".join(urls).replace("/val/", f"/{split}/") + "\n"
+            server.answer[f"/{split}/k400_{split}_path.txt"] = listed.encode()
+            server.answer[f"/annotations/{split}.csv"] = CSV
+            for number, members in enumerate(PARTS):
+                server.answer[f"/{split}/part_{number}.tar.gz"] = tar(members)
+        yield server
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data" / "kinetics400"
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main(["download", *arguments])
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+def gets(server):
+    """What was fetched since the last time."""
+    paths = [path for method, path, _ in server.asked if method == "GET"]
+    server.asked.clear()
+    return paths
+
+
+LIST, ANNOTATION = "/val/k400_val_path.txt", "/annotations/val.csv"
+PART0, PART1 = "/val/part_0.tar.gz", "/val/part_1.tar.gz"
+
+
+def test_a_split_is_fetched_once(server, root, capsys):
+    assert fetch_kinetics() == root
+    shown = capsys.readouterr().out.splitlines()
+    assert gets(server) == [LIST, ANNOTATION, PART0, PART1]
+    assert found(root / "val") == {name: VIDEOS[name] for name in (A, B, C)}
+    assert (root / "annotations" / "val.csv").read_bytes() == CSV
+    assert "CC BY 4.0" in shown[0] and "val.csv has sha256" in shown[1]
+    assert shown[2:] == [
+        f"part_0.tar.gz: 2 files in {root / 'val'}",
+        f"part_1.tar.gz: 1 files in {root / 'val'}",
+    ]
+    left = sorted(path.name for path in (root / ".download").rglob("*") if path.is_file())
+    assert left == [
+        ".download.lock",
+        "k400_val_path.txt",
+        *("part_0.tar.gz.json", "part_1.tar.gz.json"),
+    ]
+    server.shutdown()
+    assert fetch_kinetics() == root and gets(server) == [] and capsys.readouterr().out == ""
+
+
+def test_parts_are_the_first_ones(server, root, run):
+    assert fetch_kinetics("val", 1) == root
+    assert set(found(root / "val")) == {A, B} and gets(server) == [LIST, ANNOTATION, PART0]
+    assert run("kinetics400", "--parts", "2")[0] == 0
+    assert set(found(root / "val")) == {A, B, C} and gets(server) == [PART1]
+    with pytest.raises(ValueError, match="expected 1 to 2 parts of val, given 3"):
+        fetch_kinetics("val", 3)
+    with pytest.raises(ValueError, match="expected a split of train, val, test, given 'dev'"):
+        fetch_kinetics("dev")
+
+
+def test_what_was_deleted_is_fetched_again_and_what_was_sorted_is_found(server, root, capsys):
+    fetch_kinetics()
+    (root / "val" / "air drumming").mkdir()
+    (root / "val" / B).rename(root / "val" / "air drumming" / B)
+    gets(server)
+    fetch_kinetics()
+    assert gets(server) == []
+    (root / "val" / C).unlink()
+    capsys.readouterr()
+    fetch_kinetics()
+    assert gets(server) == [PART1] and set(found(root / "val")) == {A, f"air drumming/{B}", C}
+    assert "1 files of part_1.tar.gz are gone: it is fetched again" in capsys.readouterr().out
+    (root / ".download" / "val" / "part_0.tar.gz.json").write_text("{")
+    fetch_kinetics()
+    assert gets(server) == [PART0]
+
+
+def test_replacements_come_before_the_parts_of_train(server, root, capsys):
+    good = os.urandom(7000)
+    server.answer["/replacement_for_corrupted_k400.tgz"] = says(404)
+    with pytest.raises(ConnectionError, match="replacement_for_corrupted_k400.tgz answers 404"):
+        fetch_kinetics("train", 1)
+    assert not (root / "train").exists()
+    server.answer["/replacement_for_corrupted_k400.tgz"] = tar({f"replacement/{A}": good})
+    gets(server)
+    fetch_kinetics("train", 1)
+    assert gets(server) == ["/replacement_for_corrupted_k400.tgz", "/train/part_0.tar.gz"]
+    assert found(root / "train") == {A: good, B: VIDEOS[B]}
+    assert f"1 of them were there with another size and were kept, such as {A}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_cut_connection_goes_on_by_itself(server, root):
+    whole, cuts = server.answer[PART0], [4000, 9000, None]
+
+    def answer(handler):
+        serve(whole, cut=cuts.pop(0) if handler.command == "GET" else None)(handler)
+
+    server.answer[PART0] = answer
+    fetch_kinetics("val", 1)
+    ranges = [headers.get("Range") for method, path, headers in server.asked if path == PART0]
+    assert ranges == [None, None, "bytes=4000-", "bytes=9000-"]  # the first is a HEAD
+    assert set(found(root / "val")) == {A, B}
+
+
+def test_a_connection_that_brings_nothing_more_is_told_and_resumed_later(server, root):
+    server.answer[PART0], whole = serve(server.answer[PART0], cut=4000), server.answer[PART0]
+    with pytest.raises(ConnectionError, match=r"cut off at 4,000 of .* run the command again, it "):
+        fetch_kinetics("val", 1)
+    assert (root / ".download" / "val" / "part_0.tar.gz.part").stat().st_size == 4000
+    server.answer[PART0] = whole
+    server.asked.clear()
+    fetch_kinetics("val", 1)
+    assert server.asked[-1][2]["Range"] == "bytes=4000-"
+    assert set(found(root / "val")) == {A, B}
+
+
+HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
+CUT = tar({A: VIDEOS[A], B: VIDEOS[B]})[:-5000]
+WRONG = {
+    "HTML": (says(200, HTML, Content_Length=len(HTML)), "is an HTML or XML page, not an archive"),
+    "404": (says(404), "answers 404 Not Found"),
+    "longer than said": (says(200, CUT, Content_Length=9), "sends more than 9 bytes"),
+    "too large": (says(200, CUT, Content_Length=2**40), "bytes, more than 17,179,869,184: refused"),
+    "escape": (tar({"../evil.mp4": b"1"}), "which could lead elsewhere: refused"),
+    "link": (zipped({}), "holds no file .mp4"),
+    "bomb": (tar({"a.mp4": bytes(10**7)}), "unpacks to more than"),
+    "cut as published": (CUT, "part_0.tar.gz is cut off behind 1 whole files"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_answer_is_one_sentence_and_the_other_parts_come(server, root, run, case):
+    whole, (server.answer[PART0], sentence) = server.answer[PART0], WRONG[case]
+    code, shown, error = run("kinetics400")
+    told = [line for line in shown.splitlines() if sentence in line]
+    assert code == 2 and len(told) == 1 and f"{server.url}{PART0}" in told[0]
+    assert error == (
+        "co3d: 1 of 2 archives failed (part_0.tar.gz): run `co3d download kinetics400 --split val` "
+        "again\n"
+    )
+    assert set(found(root / "val")) == {C} | ({A} if case == "cut as published" else set())
+    assert not list((root / ".download").rglob("*.tar.gz"))
+    server.answer[PART0] = whole
+    assert run("kinetics400")[0] == 0 and set(found(root / "val")) == {A, B, C}
+
+
+@pytest.mark.parametrize(
+    "listed", [HTML, b"", b"\n", b"https://a/b.zip", b"https://a/part.tar.gz " * 2]
+)
+def test_a_wrong_list_is_refused(server, root, listed):
+    server.answer[LIST] = listed
+    with pytest.raises(ValueError, match="k400_val_path.txt is no list of addresses of archives"):
+        fetch_kinetics()
+    server.answer[LIST] = b"http://192.0.2.1/part_0.tar.gz"
+    with pytest.raises(ValueError, match="only https is fetched"):
+        fetch_kinetics()
+
+
+def test_a_wrong_annotation_is_refused(server, root):
+    server.answer[ANNOTATION] = HTML
+    with pytest.raises(ValueError, match="annotations/val.csv is no annotation of Kinetics"):
+        fetch_kinetics()
+    assert found(root / "annotations") == {} and not (root / "val").exists()
+
+
+def test_no_network_is_a_sentence_with_the_command(server, root, run, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr(downloads, "BASES", dict.fromkeys(downloads.BASES, url))
+        code, _, error = run("kinetics400", "--parts", "1")
+        assert code == 2 and error == (
+            f"co3d: cannot reach {url[7:]} (Connection refused): run `co3d download kinetics400 "
+            "--split val --parts 1` where there is a network\n"
+        )
+        code, _, error = run("charades", "--annotations-only", "--yes")
+        assert "run `co3d download charades --annotations-only --yes` where there is" in error
+
+
+def test_without_a_folder_for_data_sets_it_says_how_to_set_it(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads, "datasets_path", lambda: None)
+    for arguments in (["kinetics400"], ["charades", "--yes"]):
+        code, _, error = run(*arguments)
+        assert code == 2 and error.startswith("co3d: expected DATASETS_PATH, the folder of")
+
+
+def test_a_full_disk_is_said_before_the_first_archive(server, root, monkeypatch):
+    usage = type("Usage", (), {"free": 60_000})
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
+    total = sum(len(server.answer[path]) for path in (PART0, PART1)) + len(server.answer[PART0])
+    monkeypatch.setattr(archives, "SPARE", 60_001 - total)
+    sentence = rf"2 archives need {total:,} bytes with their files, .* has 60,000 free, of which"
+    with pytest.raises(OSError, match=sentence):
+        fetch_kinetics()
+    assert gets(server) == [LIST, ANNOTATION]
+    monkeypatch.setattr(archives, "SPARE", 60_000 - total)
+    fetch_kinetics()
+    assert gets(server) == [PART0, PART1]
+
+
+@pytest.mark.parametrize("step", ["extraction", "record", "deletion"])
+def test_killed_at_any_step_it_goes_on_without_fetching_again(server, root, monkeypatch, step):
+    def die(*_, **__):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        if step == "extraction":
+            patch.setattr(archives.shutil, "copyfileobj", die)
+        elif step == "record":
+            patch.setattr(json, "dumps", lambda *_, **options: die() if options else "{}")
+        else:
+            patch.setattr(
+                downloads.Path, "unlink", lambda path, **_: path.suffix == ".gz" and die()
+            )
+        with pytest.raises(SystemExit):
+            fetch_kinetics("val", 1)
+    (archive,) = (root / ".download").rglob("*.tar.gz")
+    gets(server)
+    fetch_kinetics("val", 1)
+    assert gets(server) == [] and not archive.exists()
+    assert found(root / "val") == {A: VIDEOS[A], B: VIDEOS[B]}
+    assert json.loads(archive.with_name("part_0.tar.gz.json").read_text())["files"] == {A: 1, B: 1}
+
+
+def test_an_interrupted_download_is_kept(server, root, run, monkeypatch):
+    whole = web._blocks
+
+    def some(response, left):
+        yield next(whole(response, left))
+        if (left or 0) > 10_000:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(web, "_blocks", some)
+        code, _, error = run("kinetics400", "--parts", "1")
+    assert code == 130 and "part_0.tar.gz.part keeps what came: run the command again" in error
+    server.asked.clear()
+    assert run("kinetics400", "--parts", "1")[0] == 0
+    assert server.asked[-1][2]["Range"].startswith("bytes=")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "paths", "names"),
+    [
+        (["--annotations-only"], ["/Charades.zip"], set()),
+        (
+            [],
+            ["/Charades.zip", "/Charades_v1_480.zip"],
+            {f"Charades_v1_480/{n}.mp4" for n in "XYZ"},
+        ),
+        (
+            ["--form", "frames"],
+            ["/Charades.zip", "/Charades_v1_rgb.tar"],
+            {f"Charades_v1_rgb/{n}/{n}-00000{i}.jpg" for n in "XY" for i in (1, 2, 3)},
+        ),
+    ],
+)
+def test_charades_in_each_form(server, run, tmp_path, arguments, paths, names):
+    root = tmp_path / "data" / "charades"
+    code, shown, error = run("charades", "--yes", *arguments)
+    assert (code, error) == (0, "") and gets(server) == paths
+    assert shown.startswith("Charades is for non-commercial use only")
+    names = names | {"Charades/Charades_v1_test.csv", "Charades/license.txt"}
+    assert {name for name in found(root) if not name.startswith(".")} == names
+    code, shown, error = run("charades", *arguments)  # nothing to accept any more
+    assert (code, shown, gets(server)) == (0, f"in {root}\n", [])
+
+
+def test_frames_that_are_gone_are_fetched_again(server, tmp_path, capsys):
+    root = fetch_charades("frames", agree=print)
+    (root / "Charades_v1_rgb" / "X" / "X-000002.jpg").unlink()
+    gets(server)
+    fetch_charades("frames", agree=print)
+    assert gets(server) == ["/Charades_v1_rgb.tar"] and "1 files of Charades" in (
+        capsys.readouterr().out
+    )
+    assert (root / "Charades_v1_rgb" / "X" / "X-000002.jpg").read_bytes() == b"2"
+    with pytest.raises(ValueError, match="expected a form of annotations, videos, frames, given"):
+        fetch_charades("flow", agree=print)
+
+
+def test_charades_needs_the_licence_accepted(server, run, monkeypatch, tmp_path):
+    code, shown, error = run("charades")
+    assert code == 2 and "non-commercial" in shown and gets(server) == []
+    assert error == "co3d: expected --yes, which accepts the licence, where nobody can answer\n"
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run("charades")[0] == 130 and gets(server) == []
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert run("charades", "--annotations-only")[0] == 0 and gets(server) == ["/Charades.zip"]
+
+
+def test_check_asks_every_address_and_writes_nothing(server, run, tmp_path):
+    del server.answer[PART1]
+    code, shown, error = run("kinetics400", "--check")
+    part = len(server.answer[PART0])
+    assert code == 1 and error == f"co3d: {server.url}{PART1} answers 404 Not Found\n"
+    assert [line.split()[0] for line in shown.splitlines()] == [
+        f"{size:,}" for size in (len(CSV), part, len(CSV) + part)
+    ]
+    assert gets(server) == [LIST, PART1]
+    assert run("charades", "--check")[0] == 0 and gets(server) == []
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_published_addresses():
+    files = [
+        *downloads.KINETICS_PARTS.values(),
+        *downloads.KINETICS_ANNOTATIONS.values(),
+        downloads.KINETICS_REPLACEMENT,
+    ]
+    assert [file.url for file in files] == [
+        *(f"{split}/k400_{split}_path.txt" for split in ("train", "val", "test")),
+        *(f"annotations/{split}.csv" for split in ("train", "val", "test")),
+        "replacement_for_corrupted_k400.tgz",
+    ]
+    assert downloads.BASES["kinetics400"] == "https://s3.amazonaws.com/kinetics/400"
+    assert [file.url for file in downloads.CHARADES.values()] == [
+        "Charades.zip",
+        "Charades_v1_480.zip",
+        "Charades_v1_rgb.tar",
+    ]
+    assert all(base.startswith("https://") for base in downloads.BASES.values())
+
+
+def test_the_limits_leave_room_for_what_is_published():
+    frames, videos = downloads.CHARADES["frames"], downloads.CHARADES["videos"]
+    assert frames.largest > 76 * 2**30 and videos.largest > 13 * 2**30
+    assert frames.members > 9848 * 31 * 24 and videos.members > 9848  # frames: 31 s at 24 per s
+    assert frames.place(("a", "Charades_v1_rgb", "X", "X-1.jpg")) == ("X", "X-1.jpg")
+    assert frames.place(("X", "._X-1.jpg")) is None and frames.place(("readme",)) is None
