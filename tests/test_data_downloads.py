@@ -4,7 +4,6 @@ import io
 import json
 import os
 import socket
-from pathlib import Path
 
 import pytest
 import servers
