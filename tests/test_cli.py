@@ -112,7 +112,7 @@ def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
         (["stream", "CLIP", "--fps", "0"], "fps must be above 0"),
         (["stream", "CLIP", "--device", "nope"], "device 'nope' cannot be used"),
         (["stream", "CLIP", "--csv", "CLIP"], "would replace the video"),
-        (["evaluate", "synthetic-kinetics", "--split", "nope"], "'nope' is not one of"),
+        (["evaluate", "synthetic-kinetics", "--split", "nope"], "given 'nope'"),
         (["evaluate", "synthetic-kinetics", "--limit", "-1"], "-1 is not in the range"),
         (["evaluate", "synthetic-kinetics", "--csv", "no/such/folder.csv"], "existing folder"),
         (["train", "x3d_mini", "--epochs", "0"], "0 is not in the range"),

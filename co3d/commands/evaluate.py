@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from .options import check_device, check_file
+
 SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fill", "n_expected",
          "n_found", "n_scored", "top1", "map_common", "ci_low", "ci_high"]  # fmt: skip
 
@@ -78,8 +80,8 @@ def evaluate(
     from ..data.sets import open_set
     from ..measure import accuracy, readings, runs
 
-    if table and (table.is_dir() or not table.parent.is_dir()):
-        raise ValueError(f"cannot write {table}: name a file in an existing folder")
+    check_device(device)
+    check_file(table)
     data = open_set(dataset, split, root=root, limit=limit or None)
     synthetic = data.name.startswith("synthetic")
     chosen = readings.readings(

@@ -259,7 +259,7 @@ def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, Cli
         weights: training data of shipped or published weights, or a file.
 
     Raises:
-        ValueError: as `co3d.load`, or for a device that cannot be used.
+        ValueError: as `co3d.load`.
     """
     from .. import load  # which composes zoo and data
 
@@ -270,12 +270,7 @@ def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, Cli
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}
     for twin_name in dict.fromkeys(spec(name).weights for name in chosen):
-        net, _ = load(twin_name, weights)
-        try:
-            nets[twin_name] = net.to(device)
-        except (RuntimeError, AssertionError) as error:
-            what = str(error).splitlines()[0]
-            raise ValueError(f"device {device!r} cannot be used: {what}") from None
+        nets[twin_name] = load(twin_name, weights)[0].to(device)
     return [(name, nets[spec(name).weights]) for name in chosen]
 
 
