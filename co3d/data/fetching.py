@@ -30,7 +30,7 @@ class Published:
     into: str  # folder of the set
     largest: int  # bytes
     ratio: float = 2  # of an archive: unpacked bytes for each packed one
-    members: int = 20_000  # of an archive
+    members: int = 100_000  # of an archive
     suffixes: tuple[str, ...] = ()  # of the wanted members
     depth: int = 1  # how many components of a member's path are kept
     sha256: str = ""  # as others report; another one is told, not refused
