@@ -1,0 +1,192 @@
+"""Timelines without decoding, frames by number, and folders of JPEG frames."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_data_video import CLIPS, RATES, REAL, coded, film, number, spoiled, timed_film
+
+from co3d.data import sampling
+from co3d.data.sampling import Timeline, decoded_timeline, frames_at, timeline
+from co3d.data.video import VideoError
+
+
+def jpegs(folder, numbers, name="{:06d}.jpg"):
+    """Frame k of the film as picture k of a folder."""
+    folder.mkdir()
+    context = av.CodecContext.create("mjpeg", "w")
+    context.width, context.height, context.pix_fmt = 64, 48, "yuvj420p"
+    context.time_base = Fraction(1, 24)
+    for k in numbers:
+        frame = av.VideoFrame.from_ndarray(coded(k), format="rgb24").reformat(format="yuvj420p")
+        (packet,) = context.encode(frame)
+        (folder / f"X-{name.format(k)}").write_bytes(bytes(packet))
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("fps", RATES, ids=lambda fps: f"{float(fps):.3f}")
+def test_the_timeline_is_that_of_decoding(tmp_path, fps, suffix):
+    path = film(tmp_path / f"a{suffix}", 40, fps)
+    assert timeline(path) == decoded_timeline(path)
+    assert timeline(path).fps == pytest.approx(fps)
+    assert timeline(path).note == ""
+
+
+def test_variable_rates_and_late_starts(tmp_path):
+    ticks = [5000 + at for at in (0, 20, 50, 400, 410, 1000)]
+    for suffix in ("mp4", "mkv"):
+        line = timeline(timed_film(tmp_path / f"a.{suffix}", ticks, Fraction(1, 1000)))
+        assert line.times == pytest.approx([0, 0.02, 0.05, 0.4, 0.41, 1.0])
+        assert (line.origin, line.fps) == pytest.approx((5, 5))
+    broken = timed_film(tmp_path / "b.mkv", [0, 33, 67, 9_000_000], Fraction(1, 1000))
+    assert timeline(broken) == decoded_timeline(broken)
+
+
+def test_no_pixel_is_decoded_where_the_packets_tell(tmp_path, monkeypatch):
+    path = film(tmp_path / "a.mp4", 40)
+    monkeypatch.setattr(sampling.Reader, "_decoded", lambda *_: pytest.fail("decoded"))
+    assert len(timeline(path).times) == 40
+
+
+def test_a_missing_end_is_said(tmp_path):
+    path = film(tmp_path / "a.mkv", 200, crf=1)
+    assert timeline(path).note == ""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert "the file claims 6.7 s but ends after" in timeline(path).note.lower()
+
+
+def shortened(source, target, seconds):
+    """A copy that begins so much earlier: players and FFmpeg drop what is before time 0."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                ticks = round(seconds / packet.time_base)
+                packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+                new.mux(packet)
+    return target
+
+
+def test_packets_that_are_not_shown_do_not_count(tmp_path):
+    path = shortened(film(tmp_path / "a.mp4", 60), tmp_path / "b.mp4", 0.4)
+    line = timeline(path)
+    assert line == decoded_timeline(path)
+    assert len(line.times) == 48
+    assert number(frames_at(path, [0]).frames[0]) == 12
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real clips not found in ../shared/videos")
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_timeline(name):
+    promised, decoded = timeline(REAL / name), decoded_timeline(REAL / name)
+    if name == "corrupted.mp4":  # one of its 50 packets cannot be decoded
+        assert (len(promised.times), len(decoded.times)) == (50, 49)
+        assert decoded.note
+    else:
+        assert promised == decoded
+
+
+@given(
+    st.lists(st.integers(1, 400), min_size=0, max_size=30),
+    st.one_of(st.sampled_from([5.0, 15.0, 24000 / 1001, 30.0]), st.floats(0.5, 60)),
+)
+def test_count_and_at_are_those_of_resample(steps, fps):
+    times = (0.0, *(step / 1000 for step in itertools.accumulate(steps)))
+    line = Timeline(times, 30.0)
+    expected = [k for _, k in sampling.resample(((t, k) for k, t in enumerate(times)), fps)]
+    assert line.count(fps) == len(expected)
+    assert line.at(fps, range(len(expected))) == expected
+
+
+def test_frames_by_number(tmp_path):
+    path = film(tmp_path / "a.mp4", 60)
+    clip = frames_at(path, [0, 7, 7, 30])
+    assert [number(picture) for picture in clip.frames] == [0, 7, 7, 30]
+    assert clip.times == pytest.approx((0, 7 / 30, 7 / 30, 1))
+    assert (clip.status, clip.note) == ("ok", "")
+    clip = frames_at(path, [58, 59, 60, 60])
+    assert (clip.status, len(clip.frames)) == ("too_short", 2)
+    assert clip.note == "The video ends after 60 frames, 2 of 4 are missing."
+    with pytest.raises(VideoError, match="ends after 60 frames, before 60"):
+        frames_at(path, [60])
+    for indices in ([], [-1], [3, 2]):
+        with pytest.raises(ValueError, match="frame numbers from 0 up, in order"):
+            frames_at(path, indices)
+
+
+def test_frames_by_number_stop_at_the_last_wanted(tmp_path):
+    path = spoiled(
+        film(tmp_path / "a.mp4", 60),
+        tmp_path / "b.mp4",
+        lambda k, data: data if k < 40 else b"\0" * len(data),
+    )
+    assert frames_at(path, [0, 15]).status == "ok"
+    assert frames_at(path, [0, 50]).status == "partial"
+
+
+def test_a_folder_of_frames(tmp_path):
+    folder = jpegs(tmp_path / "a", range(1, 31))
+    (folder / "._X-000001.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("no frame")
+    line = timeline(folder, 24.0)
+    assert line == decoded_timeline(folder, 24.0)
+    assert (len(line.times), line.fps, line.times[29]) == (30, 24, 29 / 24)
+    clip = frames_at(folder, [0, 9, 9, 29], 24.0)
+    assert [number(picture) for picture in clip.frames] == [1, 10, 10, 30]
+    assert clip.status == "ok"
+
+
+def test_numbers_sort_as_numbers(tmp_path):
+    folder = jpegs(tmp_path / "a", [1, 2, 10, 9, 3, 4, 5, 6, 7, 8], "{}.jpeg")
+    assert number(frames_at(folder, [8], 24.0).frames[0]) == 9
+
+
+def test_frames_that_are_left_out_are_lost(tmp_path):
+    folder = jpegs(tmp_path / "a", [1, 2, 3, 6, 7])
+    assert timeline(folder, 1.0).times == (0, 1, 2, 5, 6)
+    assert frames_at(folder, [0, 2], 1.0).status == "ok"
+    clip = frames_at(folder, [0, 3], 1.0)
+    assert (clip.status, clip.note) == ("partial", "JPEG frames missing or damaged: 2.")
+    late = jpegs(tmp_path / "b", [3, 4])
+    assert frames_at(late, [0], 1.0).status == "partial"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fps", "reason"),
+    [
+        ([], 24.0, "there are no numbered JPEG frames"),
+        ([1], None, "needs a rate above 0, given None"),
+        ([1], math.nan, "needs a rate above 0"),
+    ],
+)
+def test_folders_that_cannot_be_read(tmp_path, numbers, fps, reason):
+    with pytest.raises(VideoError, match=reason):
+        timeline(jpegs(tmp_path / "a", numbers), fps)
+
+
+def test_pictures_that_are_none(tmp_path, monkeypatch):
+    folder = jpegs(tmp_path / "a", [1, 2, 3, 4])
+    (folder / "X-000002.jpg").write_bytes(b"")
+    (folder / "X-000003.jpg").write_text("#EXTM3U\nhttp://localhost/a.ts\n")
+    huge = (folder / "X-000004.jpg").read_bytes()
+    at = huge.index(b"\xff\xc0") + 5  # height and width in the frame header
+    huge = huge[:at] + b"\x75\x30\x75\x30" + huge[at + 4 :]
+    (folder / "X-000004.jpg").write_bytes(huge)
+    for index in (1, 2, 3):
+        with pytest.raises(VideoError, match="is damaged or no JPEG"):
+            frames_at(folder, [index], 24.0)
+    monkeypatch.setattr("co3d.data.jpegs.MAX_BYTES", 10)
+    with pytest.raises(VideoError, match="larger than the 10 bytes"):
+        frames_at(folder, [0], 24.0)
+    jpegs(tmp_path / "b", [1])
+    (tmp_path / "b" / "Y-1.jpg").write_bytes(np.zeros(3, np.uint8))
+    with pytest.raises(VideoError, match="two JPEG frames have the same number"):
+        timeline(tmp_path / "b", 24.0)

@@ -1,0 +1,226 @@
+"""Metrics by hand, with ties, gaps and nonsense; and what the check of the labels lets pass."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from co3d.measure.metrics import (
+    map_common,
+    map_official,
+    paired_bootstrap,
+    per_class,
+    permuted_labels,
+    ranks,
+    top_k,
+    wilson,
+)
+
+NONE = [-np.inf] * 2  # no prediction
+
+
+def test_ties_go_to_the_lower_class():
+    scores = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0]])
+    assert ranks(scores, [0, 1, 2, 3]).tolist() == [0, 1, 2, 3]
+    assert [top_k(scores, [0, 1, 2, 3], k) for k in (1, 2, 3, 4, 5)] == [1, 2, 3, 4, 4]
+    assert top_k(torch.zeros(0, 4), [], 1) == 0
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ranks_equal_a_stable_sort(seed):
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.integers(0, 4, (9, 6)).astype(np.float32), rng.integers(0, 6, 9)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    assert ranks(scores, labels).tolist() == (order == labels[:, None]).argmax(axis=1).tolist()
+
+
+def test_nonsense_is_refused():
+    bad = np.array([[0.0, np.nan], [1, 0], [np.nan, np.nan]])
+    for use in (lambda: top_k(bad, [0, 1, 0], 1), lambda: map_official(bad, bad > 0)):
+        with pytest.raises(ValueError, match="without NaN, given 2 of 3 rows"):
+            use()
+    with pytest.raises(ValueError, match="without NaN"):
+        map_common(bad, bad > 0)
+    good = np.zeros((3, 2))
+    for labels in ([0, 1], [0, 1, 2], [0, -1, 1]):
+        with pytest.raises(ValueError, match="expected 3 labels from 0 to 1"):
+            top_k(good, labels, 1)
+    with pytest.raises(ValueError, match="the shape"):
+        top_k(good[0], [0], 1)
+    with pytest.raises(ValueError, match="expected targets"):
+        map_common(good, good[:2])
+    for odd in ([-np.inf, 0], [np.inf, 0]):
+        with pytest.raises(ValueError, match="for 1 videos"):
+            map_official(np.array([odd, [0.0, 0]]), np.ones((2, 2)))
+
+
+def test_per_class_by_hand():
+    counts = per_class([True, False, True, True], [0, 0, 2, 2], 4)
+    assert counts.tolist() == [[1, 2], [0, 0], [2, 2], [0, 0]]
+
+
+def test_wilson_holds_what_was_found():
+    for right, n in ((0, 3), (3, 3), (500, 1008)):
+        low, high = wilson(right, n)
+        assert 0 <= low <= 100 * right / n <= high <= 100
+
+
+def test_paired_bootstrap_against_the_formula():
+    base = np.arange(1000) < 500
+    right = (np.arange(1000) < 600) & (np.arange(1000) >= 20)  # 100 better, 20 worse
+    difference, low, high = paired_bootstrap(right, base)
+    assert difference == pytest.approx(8)
+    spread = 1.96 * 100 * np.sqrt((0.12 - 0.08**2) / 1000)
+    assert (low, high) == pytest.approx((8 - spread, 8 + spread), abs=0.15)
+    assert paired_bootstrap(right, base) == (difference, low, high)
+    assert paired_bootstrap(right, base, seed=1) != (difference, low, high)
+    back = paired_bootstrap(base, right)
+    assert back == pytest.approx((-8, -high, -low), abs=0.3)
+    assert paired_bootstrap(base, base) == (0, 0, 0)
+
+
+def test_paired_bootstrap_equals_drawing_videos():
+    rng = np.random.default_rng(0)
+    right, base = rng.random(200) < 0.6, rng.random(200) < 0.5
+    drawn = rng.integers(0, 200, (20_000, 200))
+    means = 100 * (right[drawn].mean(axis=1) - base[drawn].mean(axis=1))
+    expected = np.percentile(means, [2.5, 97.5])
+    assert paired_bootstrap(right, base)[1:] == pytest.approx(expected, abs=0.51)
+
+
+@pytest.mark.parametrize(("right", "base"), [([], []), ([True], [True, False])])
+def test_paired_bootstrap_needs_pairs(right, base):
+    with pytest.raises(ValueError, match="the same one or more videos"):
+        paired_bootstrap(right, base)
+
+
+# Rows of scores, rows of targets, official and common mAP in per cent, all by hand.
+CASES = {
+    # Class 0: positives at places 1 and 3, (1 + 2/3) / 2. Class 1: at places 1 and 4, 3/4.
+    "plain": (
+        [[0.9, 0.1], [0.8, 0.7], [0.7, 0.4], [0.1, 0.9]],
+        [[1, 1], [0, 0.0], [1, 0], [0, 1]],
+        # The second video has no class: officially it comes last, (1 + 1) / 2 and (1 + 2/3) / 2.
+        (100 + 100 * (1 + 2 / 3) / 2) / 2,
+        (100 * (1 + 2 / 3) / 2 + 75) / 2,
+    ),
+    "perfect": ([[1, 0], [0, 1]], [[1, 0], [0, 1]], 100, 100),
+    # Equal scores: officially in the order given, 1/2; together, 1/2.
+    "tie, positive second": ([[0, 1], [0, 0]], [[0, 1], [1, 0]], 75, 75),
+    # Officially first, 1; together, 1/2.
+    "tie, positive first": ([[0, 0], [0, 1]], [[1, 0], [0, 1]], 100, 75),
+    # The first has no prediction: officially its class 0 is at place 2 of 2; else it is left out,
+    # and class 0 has no positive any more.
+    "missing": ([NONE, [1, 1]], [[1, 0], [0, 1]], 75, 100),
+    "no prediction at all": ([NONE, NONE], [[1, 0], [0, 1]], 75, None),
+    # Class 1 has no positive and does not count.
+    "class without positives": ([[0, 1], [1, 0]], [[1, 0], [0, 0]], 100, 50),
+    "nothing labelled": ([[0, 1], [1, 0]], [[0, 0], [0, 0]], None, None),
+    "no videos": (np.zeros((0, 2)), np.zeros((0, 2)), None, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_average_precision_by_hand(name):
+    scores, targets, official, common = CASES[name]
+    assert map_official(np.array(scores), np.array(targets)) == pytest.approx(official)
+    assert map_common(np.array(scores), np.array(targets)) == pytest.approx(common)
+
+
+def test_common_equals_scikit_learn():
+    oracle = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(0)
+    scores, targets = rng.integers(0, 20, (300, 9)) / 20, rng.random((300, 9)) < 0.1
+    targets[:, 3] = False
+    with_some = [number for number in range(9) if number != 3]
+    parts = [oracle.average_precision_score(targets[:, n], scores[:, n]) for n in with_some]
+    assert map_common(scores, targets) == pytest.approx(100 * np.mean(parts))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_without_ties_and_gaps_both_definitions_agree(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.permuted(np.arange(24.0).reshape(12, 2), axis=0)
+    targets = rng.random((12, 2)) < 0.4
+    targets[:, 0] |= ~targets.any(axis=1)
+    assert map_official(scores, targets) == pytest.approx(map_common(scores, targets))
+
+
+def predictions(classes: int, each: int, accuracy: float, seed: int = 0, biased: bool = False):
+    """Labels, and predictions that are right so often; the others are any class, or class 1."""
+    rng = np.random.default_rng(seed)
+    labels = np.tile(np.arange(classes), each)
+    others = np.ones_like(labels) if biased else rng.integers(0, classes, labels.size)
+    return labels, np.where(rng.random(labels.size) < accuracy, labels, others)
+
+
+def shuffled(classes: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(classes)
+
+
+def swapped(classes: int) -> np.ndarray:
+    ids = np.arange(classes)
+    ids[[2, 5]] = 5, 2
+    return ids
+
+
+# Classes, videos of each, accuracy under the right map.
+ENOUGH = [(12, 84, 0.8), (12, 84, 0.3), (12, 6, 0.8), (400, 3, 0.7), (400, 50, 0.5)]
+
+
+@pytest.mark.parametrize(("classes", "each", "accuracy"), ENOUGH)
+def test_permuted_maps_are_caught(classes, each, accuracy):
+    labels, predicted = predictions(classes, each, accuracy)
+    assert permuted_labels(predicted, labels) == ""
+    for ids in (shuffled(classes), np.roll(np.arange(classes), 1)):
+        assert "permuted" in permuted_labels(predicted, ids[labels])
+
+
+@pytest.mark.parametrize(("classes", "each", "accuracy"), [(12, 20, 0.8), (400, 50, 0.75)])
+def test_two_swapped_classes_are_caught(classes, each, accuracy):
+    labels, predicted = predictions(classes, each, accuracy)
+    names = [f"class {number}" for number in range(classes)]
+    found = permuted_labels(predicted, swapped(classes)[labels], names)
+    assert found.startswith("Labels look exchanged (class 2, class 5): most videos")
+    circle = np.arange(classes)
+    circle[[1, 3, 7]] = 3, 7, 1
+    assert "exchanged (1, 7, 3):" in permuted_labels(predicted, circle[labels])
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("classes, each", [(12, 1), (12, 5), (12, 84), (400, 1), (400, 3), (2, 50)])
+@pytest.mark.parametrize("accuracy", [0.0, 0.05, 0.5, 1.0])
+def test_bad_models_and_few_videos_are_no_alarm(classes, each, accuracy, biased):
+    for seed in range(5):
+        labels, predicted = predictions(classes, each, accuracy, seed, biased)
+        assert permuted_labels(predicted, labels) == ""
+
+
+def test_confusion_one_way_is_no_alarm():
+    """A class that draws the videos of another is a weakness of the model, not of the map."""
+    labels, predicted = predictions(12, 84, 0.9)
+    predicted[labels == 4] = 9
+    assert permuted_labels(predicted, labels) == ""
+    half = labels % 2 == 1
+    predicted[half] = labels[half] - 1  # every second class is never predicted
+    assert permuted_labels(predicted, labels) == ""
+
+
+def test_a_collapsed_model_is_no_alarm():
+    """It knows something, in two wrong names, which is no permutation of twelve."""
+    labels = np.tile(np.arange(12), 84)
+    predicted = np.where(np.isin(labels, [3, 4, 5]), 8, 1)
+    assert permuted_labels(predicted, labels) == ""
+
+
+def test_a_few_classes_that_the_model_takes_for_others_are_no_alarm():
+    """The first videos of an annotation that is sorted by class."""
+    labels = np.repeat([0, 1, 2], 50)
+    assert permuted_labels(np.array([7, 9, 4])[labels], labels) == ""
+
+
+def test_permuted_labels_of_nothing():
+    assert permuted_labels([], []) == ""
+    with pytest.raises(ValueError, match="expected 2 predictions, given 1"):
+        permuted_labels([0], [0, 1])
