@@ -391,7 +391,7 @@ def test_bench_prints_a_line_per_model_and_writes_the_rows(run, tmp_path):
     head, *lines, last = shown.splitlines()
     assert code == 0 and error == ""
     assert [line.split()[:2] for line in lines] == [["x3d_mini", "clip"], ["coi3d_mini", "stream"]]
-    assert "1 threads, float32, 2 measurements each; GEMM" in last
+    assert "threads 1, float32, 2 measurements each; GEMM" in last
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert tuple(rows[0]) == schema.TABLES["benchmark"].columns
     assert [(row["window"], row["threads"]) for row in rows] == [("", "1"), ("16", "1")]
