@@ -4,6 +4,7 @@ import io
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import servers

@@ -170,7 +170,9 @@ def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(clips, "LARGEST", 1000)  # of a single video
     monkeypatch.setattr(clips, "HELD", 2**30)
     assert _clips(data).held is None
-    with pytest.raises(ValueError, match=r"expected train videos of 1.07 s or more in own, given 1"):
+    with pytest.raises(
+        ValueError, match=r"expected train videos of 1.07 s or more in own, given 1"
+    ):
         _clips(replace(data, videos=(rows[0],)))
 
 

@@ -83,8 +83,17 @@ def _legend(ax: Axes, modes: set[str]) -> None:
     """In a panel of its own."""
     ax.set_axis_off()
     handles = [
-        Line2D([], [], marker=marker, ls="", ms=8, mec=MUTED, mew=1.3, label=text,
-               mfc=MUTED if mode == "stream" else "white")  # fmt: skip
+        Line2D(
+            [],
+            [],
+            marker=marker,
+            ls="",
+            ms=8,
+            mec=MUTED,
+            mew=1.3,
+            label=text,
+            mfc=MUTED if mode == "stream" else "white",
+        )  # fmt: skip
         for mode, (marker, text) in MODES.items()
         if mode in modes
     ]

@@ -180,8 +180,7 @@ def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> Non
 
 
 def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
-    """Arrows regular -> continual at its native window -> wider windows; returns what they cover.
-    """
+    """Arrows regular -> continual, native -> wider windows; returns what they cover."""
     clip = points[points["mode"] == "clip"]
     pairs = []
     for model, stream in points[points["mode"] == "stream"].groupby("model"):
