@@ -115,6 +115,10 @@ class Job:
                 f"`{self.command}` again"
             )
 
+    def names(self, file: Published) -> list[str]:
+        """What lay in the top folder of an archive that was fetched."""
+        return list(json.loads(self._record(file).read_text("utf-8"))["files"])
+
     def _agreed(self) -> None:
         """Shows the licence once, before anything is fetched."""
         if self.agree:

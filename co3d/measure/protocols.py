@@ -113,6 +113,13 @@ PAPER = {
 }
 
 
+def usual(dataset: str) -> tuple[str, ...]:
+    """The protocols that say most about a data set, if none is chosen."""
+    if dataset.startswith("synthetic"):
+        return ("native", "steady")
+    return ("paper", "first-valid", "steady")
+
+
 def plan(
     model: ClipNet,
     dataset: str,

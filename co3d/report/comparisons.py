@@ -1,0 +1,141 @@
+"""Tables that compare the readings of a data set: by pairs, by class, with what is published."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..measure import metrics
+from ..measure.accuracy import Result, failures_as_wrong
+from .style import label
+
+
+def accuracies(results: Sequence[Result]) -> pd.DataFrame:
+    """Every reading with its denominators and the 95 % interval, in per cent."""
+    rows = []
+    for result in results:
+        row = result.row
+        shares = {"top-1": row["top1"], "top-5": row["top5"], "as wrong": failures_as_wrong(row)}
+        if row["map_common"] is not None:
+            shares = {"mAP official": row["map_official"], "mAP common": row["map_common"]}
+        keys = {"model": label(row["model"]), "seed": _seed(row), "protocol": row["protocol"]}
+        keys |= {"mode": row["mode"], "window": row["window"], "frames": row["frames"]}
+        counts = {"planned": row["n_expected"], "found": row["n_found"], "scored": row["n_scored"]}
+        interval = {"low": row["ci_low"], "high": row["ci_high"]}
+        rows.append({**keys, **counts, **shares, **interval})
+    table = pd.DataFrame(rows).astype({"window": "Int64"})
+    return table.drop(columns=["seed"] if table["seed"].nunique() == 1 else [])
+
+
+def differences(results: Sequence[Result], seed: int = 0) -> pd.DataFrame:
+    """Streams, their clip nets and controls over the same videos: points of accuracy.
+
+    Of single labels, with the 95 % interval of a paired bootstrap behind each; of several per
+    video, of the common mAP without one. Readings that scored other videos are compared over those
+    that both scored.
+    """
+    rows = []
+    for stream, clip, control in _trios(results):
+        row = {"model": label(stream.row["model"]), "window": stream.row["window"]}
+        for name, a, b in (
+            ("stream - clip", stream, clip),
+            ("control - clip", control, clip),
+            ("stream - control", stream, control),
+        ):
+            if a is not None and b is not None:
+                row[name], low, high = _difference(a, b, seed)
+                row |= {} if low is None else {f"{name}, 95 %": f"{low:+.1f} to {high:+.1f}"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def costs(results: Sequence[Result]) -> pd.DataFrame:
+    """MMACs of one prediction by clip, stream and control, and how often the stream fits in."""
+    rows = []
+    for stream, clip, control in _trios(results):
+        ours = stream.row["macs_per_prediction"] / 1e6
+        row = {"model": label(stream.row["model"]), "window": stream.row["window"], "stream": ours}
+        for name, other in (("clip", clip), ("control", control)):
+            if other is not None:
+                row[name] = other.row["macs_per_prediction"] / 1e6
+                row[f"{name} / stream"] = row[name] / ours
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
+    """Accuracy of each class, a row, by reading, a column: clips and streams, in per cent.
+
+    Top-1, or the average precision where a video has several classes; NaN without such videos.
+    """
+    columns = {}
+    for result in results:
+        row = result.row
+        if row["mode"] == "clips" or not row["n_scored"]:
+            continue
+        name = f"{label(row['model'])} {row['window'] or row['mode']}"
+        if row["map_common"] is not None:
+            columns[name] = metrics.average_precisions(result.scores, result.targets)
+        else:
+            ids = [video.class_id for video in result.videos]
+            right, every = metrics.per_class(result.right, ids, len(labels)).T
+            columns[name] = 100 * np.divide(
+                right, every, np.full(len(labels), np.nan), where=every > 0
+            )
+    return pd.DataFrame(columns, index=list(labels))
+
+
+def against_published(
+    rows: Sequence[Mapping], published: pd.DataFrame, dataset: str = "kinetics400"
+) -> pd.DataFrame:
+    """Top-1 measured under protocol `paper` less the published one, where there are both.
+
+    Only of whole splits of the data set itself.
+    """
+    found = []
+    for row in rows:
+        if (row["dataset"], row["protocol"], row["limit"]) != (dataset, "paper", 0):
+            continue
+        span = "frames" if row["mode"] == "clip" else "window"
+        same = published[(published["model"] == row["model"]) & (published[span] == row[span])]
+        if row["top1"] is None or same.empty:
+            continue
+        printed = same["top1_percent"].item()
+        keys = {"model": label(row["model"]), span: row[span], "split": row["split"]}
+        values = {"measured": row["top1"], "published": printed, "points": row["top1"] - printed}
+        found.append({**keys, "scored": row["n_scored"], **values})
+    return pd.DataFrame(found)
+
+
+def _trios(
+    results: Sequence[Result],
+) -> Iterator[tuple[Result, Result | None, Result | None]]:
+    """Each stream with the clip reading of its net and the control over the same frames."""
+    for stream in results:
+        if stream.row["mode"] != "stream":
+            continue
+        mine = {"model": stream.row["model"].removeprefix("co"), "weights": stream.row["weights"]}
+        clip = _first(results, mode="clip", **mine)
+        same = {"protocol": stream.row["protocol"], "frames": stream.row["frames"]}
+        yield stream, clip, _first(results, mode="clips", **mine, **same)
+
+
+def _first(results: Sequence[Result], **wanted) -> Result | None:
+    return next((r for r in results if wanted.items() <= r.row.items()), None)
+
+
+def _difference(a: Result, b: Result, seed: int) -> tuple[float, float | None, float | None]:
+    if a.row["map_common"] is not None:
+        return a.row["map_common"] - b.row["map_common"], None, None
+    right = {video.id: one for video, one in zip(b.videos, b.right, strict=True)}
+    both = [(one, right[v.id]) for v, one in zip(a.videos, a.right, strict=True) if v.id in right]
+    if not both:
+        return float("nan"), None, None
+    ours, theirs = zip(*both, strict=True)
+    return metrics.paired_bootstrap(ours, theirs, seed=seed)
+
+
+def _seed(row: Mapping) -> str:
+    """Of the training, as the source of weights that come with the package tells it."""
+    words = row["weights"].split()
+    return words[words.index("--seed") + 1] if "--seed" in words[:-1] else ""
