@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trees_data import CHARADES_FORMS, charades_rows, make_charades
 
 from co3d.data import charades
@@ -148,7 +150,7 @@ def test_actions_against_the_grammar_are_named(tmp_path, actions):
         ((HEADER + row(name="")).encode(), "line 2: expected an id of letters"),
         ((HEADER + row(name="A" * 65)).encode(), "line 2: expected an id of letters"),
         ((HEADER + row() + row("c000 0.00 1.00")).encode(), "line 3: 'AB12C' was there before"),
-        ((HEADER + row(script='He said "well', name="A") + row() * 9).encode(), "check the quotes"),
+        ((HEADER + row(script='one", "two') + row() * 9).encode(), "check the quotes"),
         ((HEADER + 'AB12C,"open\n' + row() * 9).encode(), "check the quotes"),
         ((HEADER + "AB12C,1,2\n").encode(), "line 2: expected 11 fields as in the first line"),
     ],
@@ -204,3 +206,22 @@ def test_without_annotation(tmp_path):
         charades.load(tmp_path, "train")
     with pytest.raises(ValueError, match="expected a split"):
         charades.load(tmp_path, "all")
+
+
+DAMAGE = st.tuples(st.integers(0, 2000), st.integers(0, 9), st.binary(max_size=9))
+
+
+@given(st.lists(DAMAGE, min_size=1, max_size=4), st.sampled_from(["videos", "frame-list"]))
+def test_a_damaged_annotation_ends_in_a_data_set_or_a_sentence(tmp_path_factory, damages, form):
+    root = make_charades(tmp_path_factory.mktemp("set"), form, missing=range(6), classes=False)
+    table = charades.annotation(root, "test")
+    data = bytearray(table.read_bytes())
+    for at, length, new in damages:
+        data[at % len(data) : at % len(data) + length] = new
+    table.write_bytes(data)
+    try:
+        found = charades.load(root, "test")
+    except ValueError as error:
+        assert str(error).startswith(str(table)) and len(str(error)) < 1000
+    else:
+        assert all(0 <= i < 157 for video in found.videos for i in video.class_ids)

@@ -107,7 +107,7 @@ def planned(table: Path, videos: Iterable[tuple[str, Video]]) -> tuple[Video, ..
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files in a folder, sorted; AppleDouble companions (`._name.mp4`) are no files.
+    """All files in a folder, sorted; hidden ones, AppleDouble's `._name.mp4` too, are none.
 
     Links are followed, but none back to where we were. Raises OSError for unreadable folders.
     """
@@ -118,8 +118,8 @@ def walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("._"))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
 def is_video(path: Path) -> bool:

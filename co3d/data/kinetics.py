@@ -22,6 +22,7 @@ COLUMNS = ("youtube_id", "time_start", "time_end")
 PLACES = ("annotations", "", "splits")
 NAMES = ("{}", "kinetics_{}", "kinetics400_{}", "{}_list", "kinetics400_{}_list_videos")
 CLASS_ID = re.compile(r"-1|\d{1,9}", re.ASCII)  # in a list
+MAX_PATH = 4096  # characters
 MAX_SECONDS = 10**6  # file names have six digits
 
 
@@ -193,7 +194,8 @@ def _from_list(
     table: Path, root: Path, split: str, labels: Sequence[str]
 ) -> Iterator[tuple[str, Video]]:
     """Clips of lines `path class-id`; -1 stands for no class in a test split."""
-    starts = [table.parent, root, *folders(root, split)]
+    home = os.path.abspath(root)
+    starts = list(map(os.path.abspath, (table.parent, root, *folders(root, split))))
     by_folder = {spelt: i for i, label in enumerate(labels) for spelt in _spellings(label)}
     lowest = -1 if split == "test" else 0
     with files.reading(table) as file:
@@ -202,12 +204,15 @@ def _from_list(
             if not line.strip():
                 continue
             name, class_id = _listing(line) or ("", len(labels))
-            if not lowest <= class_id < len(labels):
+            folder, _, file_name = name.rpartition("/")
+            stem, extension = os.path.splitext(file_name)
+            if not lowest <= class_id < len(labels) or extension.lower() not in files.EXTENSIONS:
                 raise ValueError(
-                    f"{where}: expected a path and a class id from {lowest} to {len(labels) - 1}, "
-                    f"given {files.shown(line.strip())}"
+                    f"{where}: expected the path of a video ({', '.join(files.EXTENSIONS)}) and a "
+                    f"class id from {lowest} to {len(labels) - 1}, given "
+                    f"{files.shown(line.strip())}"
                 )
-            told = by_folder.get(Path(name).parent.name, class_id)
+            told = by_folder.get(folder.rpartition("/")[2], class_id)
             if class_id not in (-1, told):
                 raise ValueError(
                     f"{where}: expected class id {told}, because the file lies in the folder of "
@@ -216,7 +221,7 @@ def _from_list(
                 )
             label = labels[class_id] if class_id >= 0 else ""
             known = class_id if class_id >= 0 else None
-            yield where, _video(Path(name).stem, label, known, _listed(where, name, root, starts))
+            yield where, _video(stem, label, known, _listed(where, name, home, starts))
 
 
 def _spellings(label: str) -> tuple[str, str, str]:
@@ -225,26 +230,19 @@ def _spellings(label: str) -> tuple[str, str, str]:
     return label, joined, re.sub("['()]", "", joined)
 
 
-def _listed(where: str, name: str, root: Path, starts: Sequence[Path]) -> Path | None:
+def _listed(where: str, name: str, root: str, starts: Sequence[str]) -> Path | None:
     """The file that a list names; None where it is missing.
 
     Relative paths start at the list's folder, at the root, or at a folder of the split, whichever
     has the file. They may climb (`..`) but not leave the root, because such lists travel between
     machines. An absolute path is taken at its word: who writes one means that file.
     """
-    places = [Path(os.path.abspath(start / name)) for start in starts]
-    if os.path.isabs(name):
-        places = places[:1]
-    else:
-        home = os.path.abspath(root)
-        places = [place for place in places if place.is_relative_to(home)]
-    try:
-        if not places or not name.isprintable():
-            raise ValueError("it leads elsewhere")
-        return next((place for place in places if place.is_file()), None)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    places = [os.path.normpath(os.path.join(start, name)) for start in starts]
+    if not os.path.isabs(name):
+        places = [place for place in places if place.startswith(os.path.join(root, ""))]
+    if not places or len(name) > MAX_PATH or not name.isprintable():
         raise ValueError(
-            f"{where}: expected a path within {root}, or an absolute one, given "
-            f"{files.shown(name)} ({reason})"
-        ) from None
+            f"{where}: expected a path within {root}, or an absolute one, of at most {MAX_PATH} "
+            f"printable characters, given {files.shown(name)}"
+        )
+    return next((Path(place) for place in places if os.path.isfile(place)), None)

@@ -21,8 +21,8 @@ def open_set(
     """The planned videos of a data set, or the first `limit` of them.
 
     Args:
-        name_or_folder: one of NAMES, or the path of a folder with one folder of videos per class
-            (see `folder.load`). A name wins over a folder of that name here: write `./charades`.
+        name_or_folder: one of NAMES, or a folder with one folder of videos per class (see
+            `folder.load`). A name wins over a folder of that name: write `./name` or give a Path.
         split: train, val or test in any spelling; None is DEFAULT_SPLITS.
         root: where the set lies; None is `set_root`. Generated sets are made on first use.
 
@@ -31,7 +31,7 @@ def open_set(
         ValueError: no such set, or an annotation that cannot be used.
     """
     name = str(name_or_folder)
-    if name not in NAMES:
+    if name not in NAMES or isinstance(name_or_folder, Path):
         if root is not None:
             raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
         return _own(name, split).first(limit)
@@ -47,10 +47,17 @@ def open_set(
 
 
 def set_root(name: str, root: Path | None = None) -> Path:
-    """The folder of a real set: the given one, or that of its name under DATASETS_PATH.
+    """The folder of a set: the given one, or that of its name under DATASETS_PATH.
 
-    Raises FileNotFoundError with what to do where there is none.
+    Generated sets lie in the cache, made or not. Raises FileNotFoundError with what to do where a
+    real set is not there.
     """
+    if name == "synthetic-kinetics":
+        return Path(root or synthetic.folder())
+    if name == "synthetic-charades":
+        from . import synthetic_charades
+
+        return Path(root or synthetic_charades.folder())
     if root is None:
         base = paths.datasets_path()
         if base is None:
