@@ -1,7 +1,9 @@
 """Every command answers, prints what it promises, and ends with the right exit code."""
 
 import csv
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -12,10 +14,12 @@ import torch
 import co3d
 from co3d import __main__ as command_line
 from co3d.data import video
+from co3d.data.kinetics import KINETICS400_LABELS
 from co3d.data.synthetic import SYNTHETIC_KINETICS_LABELS
-from co3d.measure import live
-from co3d.report import notebooks
-from co3d.zoo import checkpoints
+from co3d.measure import live, speed
+from co3d.report import notebooks, schema
+from co3d.zoo import checkpoints, downloads, specs
+from co3d.zoo.specs import Checkpoint
 
 
 @pytest.fixture
@@ -54,15 +58,43 @@ def test_every_command_has_help(run, command):
     assert code == 0 and shown.startswith("Usage: co3d") and len(shown.splitlines()) > 3
 
 
-def test_alone_it_says_what_is_found(run, monkeypatch, tmp_path):
-    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))
+@pytest.fixture
+def places(monkeypatch, tmp_path):
+    for name, folder in (("CACHE", "cache"), ("LOGS", "runs"), ("DATASETS", "datasets")):
+        monkeypatch.setenv(f"{name}_PATH", str(tmp_path / folder))
+    return tmp_path
+
+
+def test_alone_it_says_what_is_found(run, places):
     code, shown, _ = run()
-    names = [line.split()[0] for line in shown.splitlines()]
+    names = [line[:10].strip() for line in shown.splitlines() if line[0] != " "]
     assert code == 0
-    assert names == ["co3d", "device", "runs", "cache", "datasets", "data", "weights", "next"]
-    assert f"{tmp_path / 'cache'}  (not there yet)" in shown and "0 of 2448" in shown
-    assert not list(tmp_path.iterdir())
+    assert names == [
+        *("co3d", "device", "runs", "cache", "datasets", "data", "weights", "notebooks", "next")
+    ]
+    assert f"{places / 'cache'}  (not there yet)" in shown
+    assert "synthetic-kinetics: 0 of 2448" in shown and "synthetic-charades: 0 of 720" in shown
+    assert "kinetics400: not found: co3d download kinetics400" in shown
+    assert "published: 0 of 10 fetched (co3d download weights)" in shown
+    assert "05: run on synthetic-kinetics (kinetics400 is not found)" in " ".join(shown.split())
+    assert not list(places.iterdir())
+
+
+def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
+    for path in (
+        *("kinetics400/annotations/val.csv", "kinetics400/val/a.mp4"),
+        *("kinetics400/annotations/train.csv", "charades/Charades_v1_test.csv"),
+    ):
+        (places / "datasets" / path).parent.mkdir(parents=True, exist_ok=True)
+        (places / "datasets" / path).touch()
+    fetched = downloads.place(*downloads.published(["x3d_s"])[0])
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    shown = run()[1]
+    assert "kinetics400: val (co3d verify kinetics400 counts videos)" in shown
+    assert "charades: not found" in shown  # no videos, and no frames
+    assert "published: 1 of 10 fetched (x3d_s kinetics400)" in shown
+    assert "run on synthetic-kinetics and kinetics400 (co3d reproduce --profile full)" in shown
 
 
 @pytest.mark.parametrize(
@@ -91,6 +123,17 @@ def test_alone_it_says_what_is_found(run, monkeypatch, tmp_path):
         (["stream", "CLIP", "--limit-seconds", "1"], "first prediction of cox3d_mini comes with"),
         (["reproduce", "--profile", "huge"], "no profile is called 'huge'"),
         (["reproduce", "--only", "77"], "no notebook begins with '77'"),
+        (["stream", "CLIP", "--features", "CLIP"], "would replace the video"),
+        (["stream", "CLIP", "--csv", "a.npz", "--features", "a.npz"], "would both be a.npz"),
+        (["stream", "CLIP", "--features", "a.npy"], "expected a file that ends in .npz"),
+        (["stream", "CLIP", "--features", "no/such/folder.npz"], "existing folder"),
+        (["bench", "cox3d-m"], "expected a model such as cox3d_m"),
+        (["bench", "coi3d_mini", "--window", "9"], "coi3d_mini: "),
+        (["bench", "--repeats", "0"], "0 is not in the range"),
+        (["bench", "--threads", "0"], "0 is not in the range"),
+        (["bench", "--device", "nope"], "device 'nope' cannot be used"),
+        (["bench", "--device", "meta"], "device 'meta' cannot be used"),
+        (["bench", "--csv", "no/such/folder.csv"], "existing folder"),
         (["models", "cox3d-m"], "expected a model such as cox3d_m"),
         (["models", "coi3d_mini", "--window", "9"], "coi3d_mini: "),
     ],
@@ -129,6 +172,108 @@ def test_a_stream_prints_each_second_and_writes_each_prediction(run, clip, weigh
     ]
     shown_probabilities = [float(last[f"probability{n}"]) for n in range(1, 6)]
     assert shown_probabilities == pytest.approx(best.values.tolist(), rel=1e-4)
+
+
+def test_the_classifier_on_the_features_gives_the_predictions(run, clip, weights, tmp_path):
+    table, archive = tmp_path / "out.csv", tmp_path / "out.npz"
+    options = ("--weights", weights, "--window", "12", "--csv", table, "--features", archive)
+    assert run("stream", clip, *options)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.npz"]
+    model, transform = co3d.load("cox3d_mini", weights, window=12)
+    with np.load(archive) as held:  # without pickle
+        held = dict(held)
+    assert held["features"].dtype == np.float32
+    assert held["features"].shape == (45 - model.warmup, model.classifier.in_features)
+    facts = {name: str(held[name]) for name in ("model", "window", "fps", "weights_data")}
+    assert facts == {"model": "cox3d_mini", "window": "12", "fps": "15",
+                     "weights_data": "synthetic-kinetics"}  # fmt: skip
+    assert str(held["weights_sha256"]) == model.weights.sha256 and str(held["weights"]) == "random"
+
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert held["frame"].tolist() == [int(row["frame"]) for row in rows]
+    assert held["time_s"] == pytest.approx([float(row["time_s"]) for row in rows], abs=1e-6)
+    with torch.no_grad():
+        logits = model.classifier(torch.from_numpy(held["features"]))
+    for row, scores in zip(rows, co3d.scores(model, logits), strict=True):
+        said = [float(row[f"probability{n}"]) for n in range(1, 6)]
+        assert said == pytest.approx(scores.topk(5).values.tolist(), rel=1e-5)
+    with video.Reader(clip) as reader:
+        frames = np.stack([rgb for _, rgb in reader])
+    by_steps = model.steps(transform(frames)[None])[0][0].T
+    assert torch.allclose(logits, by_steps, rtol=0, atol=1e-4 * by_steps.abs().max())
+
+
+def test_a_run_that_fails_or_is_interrupted_leaves_whole_features_or_none(
+    run, clip, weights, tmp_path, monkeypatch
+):
+    archive = tmp_path / "out.npz"
+    options = ("--weights", weights, "--features", archive)
+    assert run("stream", clip, *options, "--limit-seconds", "1")[0] == 2
+    assert not list(tmp_path.iterdir())
+    whole = live.run
+
+    def until(last):
+        def some(*arguments):
+            for step in whole(*arguments):
+                if step.number == last:
+                    raise KeyboardInterrupt
+                yield step
+
+        return some
+
+    for last, count in ((40, 16), (2, 0)):  # the first prediction comes with frame 24
+        monkeypatch.setattr(live, "run", until(last))
+        assert run("stream", clip, *options)[0] == 130
+        assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
+        assert np.load(archive)["features"].shape == (count, 128)
+
+
+def test_weights_of_charades_give_scores_of_every_class_alone(run, clip, tmp_path, monkeypatch):
+    path, table = tmp_path / "charades.safetensors", tmp_path / "out.csv"
+    known = Checkpoint("charades", "https://example.org/c", 157, "bgr", "sigmoid")
+    for name in ("slow_mini", "coslow_mini"):
+        record = dataclasses.replace(co3d.spec(name), checkpoints=(known,))
+        monkeypatch.setitem(specs.SPECS, name, record)
+    monkeypatch.setattr(downloads, "fetch", lambda *_: path)
+    torch.manual_seed(0)
+    origin = {"training_data": "charades", "source": "random", "licence": "none"}
+    checkpoints.save(co3d.create("slow_mini", num_classes=157), path, **origin)
+    code, shown, error = run(
+        "stream", clip, "--model", "coslow_mini", "--weights", "charades", "--csv", table
+    )
+    assert code == 0 and "synthetic" not in error
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert all(re.fullmatch(r"c\d{3}", row["label1"]) for row in rows)
+    assert all(float(row["probability5"]) > 0.2 for row in rows)  # random logits are near 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "data", "told", "names"),
+    [
+        (400, "", (), KINETICS400_LABELS),
+        (400, "kinetics400", (), KINETICS400_LABELS),
+        (2, "mine", ("a", "b"), ("a", "b")),
+        (2, "mine", (), ("c000", "c001")),
+        (12, "synthetic-kinetics", (), SYNTHETIC_KINETICS_LABELS),
+        (2, "synthetic-kinetics", (), ("c000", "c001")),
+    ],
+)
+def test_classes_are_named_by_the_weights_or_their_data(classes, data, told, names):
+    model = co3d.create("coslow_mini", num_classes=classes)
+    model.weights = checkpoints.Weights("a test", "", data, "", labels=told)
+    assert live.class_names(model) == names
+
+
+def test_the_names_of_charades_come_with_the_set(places):
+    model = co3d.create("coslow_mini", num_classes=157)
+    model.weights = checkpoints.Weights("a test", "", "charades", "")
+    codes = [f"c{n:03d}" for n in range(157)]
+    assert list(live.class_names(model)) == codes
+    (places / "datasets" / "charades").mkdir(parents=True)
+    assert list(live.class_names(model)) == codes
+    lines = "".join(f"{code} Doing {code}\n" for code in codes)
+    (places / "datasets" / "charades" / "Charades_v1_classes.txt").write_text(lines)
+    assert list(live.class_names(model)) == [f"Doing {code}" for code in codes]
 
 
 def test_another_rate_is_warned_of_and_shifts_the_warm_up(run, clip, weights):
@@ -237,3 +382,31 @@ def test_models_alone_lists_all(run, monkeypatch):
     monkeypatch.setattr(co3d, "list_models", lambda: ["coi3d_mini", "x3d_mini"])
     _, shown, _ = run("models")
     assert [line.split()[0] for line in shown.splitlines()[2:]] == ["coi3d_mini", "x3d_mini"]
+
+
+def test_bench_prints_a_line_per_model_and_writes_the_rows(run, tmp_path):
+    table = tmp_path / "out.csv"
+    options = ("--repeats", "2", "--threads", "1", "--csv", table)
+    code, shown, error = run("bench", "x3d_mini", "coi3d_mini", *options)
+    head, *lines, last = shown.splitlines()
+    assert code == 0 and error == ""
+    assert [line.split()[:2] for line in lines] == [["x3d_mini", "clip"], ["coi3d_mini", "stream"]]
+    assert "threads 1, float32, 2 measurements each; GEMM" in last
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert tuple(rows[0]) == schema.TABLES["benchmark"].columns
+    assert [(row["window"], row["threads"]) for row in rows] == [("", "1"), ("16", "1")]
+    assert rows[0]["state_mb"] == "" and float(rows[1]["state_mb"]) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_bench_alone_takes_the_minis(run, monkeypatch):
+    asked = []
+
+    def measure(names, **_):
+        asked.extend(names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "measure", measure)
+    code, _, error = run("bench")
+    assert code == 130 and error.endswith("co3d: interrupted\n")
+    assert asked == [name for name in co3d.list_models() if name.endswith("_mini")]

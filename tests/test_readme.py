@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 
+import co3d
 from co3d import __main__ as command_line
 from co3d import report
 from co3d.paths import repo_root
@@ -40,13 +41,26 @@ def test_the_counts_are_those_of_the_ledger():
 
 def test_the_table_of_models_is_that_of_the_specs():
     assert readme.with_block(README, "models", readme.models()) == README, UPDATE
-    rows = [row for row in README.splitlines() if row.endswith("| not yet | not yet |")]
+    rows = [row for row in README.splitlines() if row.endswith("` |") and "`co3d bench " in row]
     assert len(rows) == len(downloads.published()) == 10
     for (record, weights), row in zip(downloads.published(), rows, strict=True):
         assert f"`{record.name}`, `co{record.name}`" in row and f"({weights.url})" in row
-        assert f"({record.paper})" in row and f"({record.source})" in row
+        assert f"({record.paper})" in row and f"({weights.source})" in row
+    slow = [row for row in rows if "`slow_8x8_r50`" in row]
+    assert len(slow) == 2 and all("facebookresearch/pytorchvideo" in row for row in slow)
+    assert "`co3d evaluate charades --models slow_8x8_r50,coslow_8x8_r50`" in slow[1]
+
+
+def test_the_benchmark_commands_of_the_table_are_understood():
+    commands = re.findall(r"`co3d bench ([^`]+)`", readme.models())
+    assert len(commands) == len(downloads.published())
+    command = command_line.cli.commands["bench"]
+    for arguments in map(str.split, commands):
+        given = command.make_context("bench", list(arguments)).params
+        regular, continual = given["names"]
+        assert co3d.spec(continual).continual and co3d.spec(continual).weights == regular
 
 
 def test_the_commands_in_the_readme_exist():
-    named = set(re.findall(r"`co3d ([a-z]\w+)", README)) - {"bench"}
+    named = set(re.findall(r"`co3d ([a-z]\w+)", README))
     assert named <= set(command_line.cli.commands) and {"download", "convert"} <= named

@@ -32,7 +32,6 @@ def stream(
 ) -> None:
     """Run a model over VIDEO frame by frame; a file, camera or stream address."""
     from .. import load, spec
-    from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
     from ..data.video import Reader
     from ..measure import live
     from ..zoo.checkpoints import shipped
@@ -55,7 +54,7 @@ def stream(
             click.echo(f"{name} was trained at {record.native_fps:g} frames per second; fed at "
                        f"{fps:g} it may be less accurate", err=True)  # fmt: skip
         made_here = paths.cache_path() in Path(video).absolute().parents
-        if labels is SYNTHETIC_KINETICS_LABELS and not made_here:
+        if model.weights.training_data.startswith("synthetic-") and not made_here:
             click.echo(
                 f"{name} knows only {len(labels)} synthetic motions; for real classes: "
                 "co3d stream VIDEO --model cox3d_m --weights kinetics400",

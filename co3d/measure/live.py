@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby, takewhile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data import charades, sets, synthetic_charades
 from ..data.kinetics import KINETICS400_LABELS
 from ..data.sampling import resample
 from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
@@ -22,17 +24,28 @@ from ..zoo.checkpoints import scores
 from .outputs import TOP, Features, Step, Table
 
 KEPT = 10_000  # frames of which the summary takes the latency
-LABELS = {"kinetics400": KINETICS400_LABELS, "synthetic-kinetics": SYNTHETIC_KINETICS_LABELS}
+LABELS = {
+    "kinetics400": KINETICS400_LABELS,
+    "synthetic-kinetics": SYNTHETIC_KINETICS_LABELS,
+    "synthetic-charades": synthetic_charades.LABELS,
+}
 
 
 def class_names(model: StreamNet) -> Sequence[str]:
-    """The classes of a model by name where the data set of its weights is known here, else by code.
+    """The classes of a model by name, as its weights or their data set tell them, else by code.
 
     Weights that do not say what they were trained on are of Kinetics-400 if they have 400 classes.
+    The names of Charades come with the data set alone.
+
+    Raises:
+        ValueError: if the file with the names of Charades cannot be used.
     """
     classes = model.classifier.out_features
     data = model.weights.training_data or ("kinetics400" if classes == 400 else "")
-    names = LABELS.get(data, ())
+    names = model.weights.labels or LABELS.get(data, ())
+    if data == "charades" and not names:
+        with suppress(FileNotFoundError):
+            names = charades.class_names(sets.set_root("charades"))
     return names if len(names) == classes else tuple(f"c{n:03d}" for n in range(classes))
 
 
