@@ -169,7 +169,12 @@ def plan(
         transform=_transform(model, native, crops, paper, channel_order),
         spread=native.spread,
     )
-    return replace(made, **_stream(model, kind, protocol, fill)) if mode == "stream" else made
+    if mode == "clip":
+        return made
+    made = replace(made, **_stream(model, kind, protocol, fill))
+    if made.whole and position is not None:
+        raise ValueError(f"expected no position of a stream of whole videos, given {position}")
+    return made
 
 
 def control(net: ClipNet, stream: Plan) -> Plan:
