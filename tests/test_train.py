@@ -10,13 +10,25 @@ from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
 import co3d
-from co3d.data import synthetic, video
+from co3d.data import sets, synthetic, video
 from co3d.data.dataset import Dataset, Video
-from co3d.train import RECIPES, Clips, Recipe, clips, loop, recipe_for, splits, train, validate
+from co3d.train import (
+    RECIPES,
+    Clips,
+    Recipe,
+    clips,
+    loop,
+    recipe_for,
+    run_folder,
+    splits,
+    train,
+    train_mini,
+    validate,
+)
 
 RECIPE = Recipe(epochs=2, batch=6, warmup_epochs=1)
 ONE = Recipe(epochs=1, batch=4, warmup_epochs=0)
-SPEC = co3d.spec("x3d_mini")
+SPEC = co3d.spec("slow_mini")
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +36,13 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
 
 
-def _train(folder, name="x3d_mini", data="synthetic-kinetics", **options):
+def _train(folder, name="slow_mini", data="synthetic-kinetics", **options):
     options = {"recipe": RECIPE, "limit": 12, "progress": False, **options}
     return train(name, data, folder, **options)
 
 
 def _clips(data, **options):
-    return Clips(data, SPEC, co3d.transform_for("x3d_mini"), progress=False, **options)
+    return Clips(data, SPEC, co3d.transform_for("slow_mini"), progress=False, **options)
 
 
 def _write(path, seconds=1.5, fps=15, label="expanding", shade=0):
@@ -75,7 +87,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="belongs to a run of other settings"):
         _train(tmp_path / "parts", seed=1)
-    model, _ = co3d.load("x3d_mini", tmp_path / "whole" / "weights.safetensors")
+    model, _ = co3d.load("slow_mini", tmp_path / "whole" / "weights.safetensors")
     assert model.weights.training_data == "synthetic-kinetics"
     assert model.weights.labels == synthetic.SYNTHETIC_KINETICS_LABELS
     assert (model.weights.licence, model.weights.notes) == ("Apache-2.0", ())
@@ -86,22 +98,22 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 def test_one_s_own_classes_with_the_body_frozen(tmp_path, own, monkeypatch):
     curve = _train(tmp_path / "run", data=own, start="synthetic-kinetics", freeze=True, recipe=ONE)
     assert curve[0]["top1"] in (0, 100 / 3, 200 / 3, 100)
-    model, _ = co3d.load("x3d_mini", tmp_path / "run/weights.safetensors", num_classes=3)
+    model, _ = co3d.load("slow_mini", tmp_path / "run/weights.safetensors", num_classes=3)
     assert model.weights.labels == ("d class", "e class", "r class")
     assert (model.weights.training_data, model.weights.licence) == ("own", "")
-    before, _ = co3d.load("x3d_mini", "synthetic-kinetics", num_classes=3, new_head=True)
+    before, _ = co3d.load("slow_mini", "synthetic-kinetics", num_classes=3, new_head=True)
     for key, value in before.body.state_dict().items():
         assert torch.equal(model.body.state_dict()[key], value), key
     torch.manual_seed(0)
-    fresh, _ = co3d.load("x3d_mini", "synthetic-kinetics", num_classes=3, new_head=True)
+    fresh, _ = co3d.load("slow_mini", "synthetic-kinetics", num_classes=3, new_head=True)
     assert not torch.equal(model.classifier.weight, fresh.classifier.weight)
 
     open_body = _train(tmp_path / "all", data=own, start="synthetic-kinetics", recipe=ONE)
     assert len(open_body) == 1
     changed = _weights(tmp_path / "all")
-    assert not torch.equal(changed["body.stem.conv_xy.weight"], model.body.stem.conv_xy.weight)
+    assert not torch.equal(changed["body.stem.conv.weight"], model.body.stem.conv.weight)
     with pytest.raises(ValueError, match="expected 3 classes|given 3"):
-        co3d.load("x3d_mini", tmp_path / "run/weights.safetensors")
+        co3d.load("slow_mini", tmp_path / "run/weights.safetensors")
 
 
 def test_several_classes_per_video(tmp_path):
@@ -109,9 +121,9 @@ def test_several_classes_per_video(tmp_path):
     curve = _train(tmp_path, data="synthetic-charades", start=start, recipe=RECIPE, limit=16)
     assert [row["top1"] for row in curve] == [None, None]
     assert all(0 < row["map_common"] <= 100 for row in curve)
-    model, transform = co3d.load("x3d_mini", tmp_path / "weights.safetensors")
+    model, transform = co3d.load("slow_mini", tmp_path / "weights.safetensors")
     assert (model.weights.scores, model.weights.training_data) == ("sigmoid", "synthetic-charades")
-    assert model.weights.source == "x3d_mini trained on synthetic-charades from synthetic-kinetics"
+    assert model.weights.source == "slow_mini trained on synthetic-charades from synthetic-kinetics"
     logits = torch.tensor([[0.0, 2.0]])
     assert torch.equal(co3d.scores(model, logits), logits.sigmoid())
 
@@ -247,3 +259,24 @@ def test_damaged_runs_and_numbers_below_one_are_refused(tmp_path):
             _train(tmp_path / "new", **options)
     with pytest.raises(ValueError, match="expected weights to begin from where the body is frozen"):
         _train(tmp_path / "new", freeze=True)
+
+
+def test_minis_begin_on_charades_from_their_own_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path))
+    for recipe in ("mini", "mini-charades"):
+        monkeypatch.setitem(RECIPES, recipe, replace(RECIPES[recipe], epochs=1))
+    for data in ("synthetic-kinetics", "synthetic-charades"):
+        curve = train_mini("slow_mini", data, seed=1, limit=8)
+        assert train_mini("slow_mini", data, seed=1, limit=8) == curve
+    folders = [run_folder("slow_mini", data, 1, 8) for data in sets.NAMES[2:]]
+    assert [path.name for path in folders] == [
+        "slow_mini-synthetic-kinetics-1-first-8",
+        "slow_mini-synthetic-charades-1-first-8",
+    ]
+    before, after = (
+        co3d.load("slow_mini", folder / "weights.safetensors")[0].weights for folder in folders
+    )
+    assert before.source == "co3d train slow_mini --seed 1"
+    assert after.source == (
+        "co3d train slow_mini synthetic-charades --from synthetic-kinetics:1 --seed 1"
+    )

@@ -10,7 +10,6 @@ from itertools import pairwise, product
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -116,28 +115,6 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
     )
     ax.axhline(0, color=INK, lw=0.8)
     ax.grid(axis="y")
-    fig.tight_layout()
-    return fig
-
-
-@mpl.rc_context(STYLE)
-def training_curve(curve: pd.DataFrame) -> Figure:
-    """Training loss and validation accuracy against epochs, from rows of results/training.csv."""
-    fig = Drawing(8.0, 2.9)
-    names = {"loss": "training loss", "top1": "validation top-1 (%)"}
-    for ax, (column, name) in zip(fig.subplots(1, 2), names.items(), strict=True):
-        sns.lineplot(curve, x="epoch", y=column, ax=ax, color=FAMILY_COLORS["x3d"], marker="o")
-        ax.set(ylabel="", title=name, ylim=(0, None if column == "loss" else 100))
-        last = curve.iloc[-1]
-        ax.annotate(
-            f"{last[column]:.3g}",
-            (last["epoch"], last[column]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-        )
-        ax.grid()
     fig.tight_layout()
     return fig
 

@@ -74,7 +74,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "peak_mem_mb": (float, "peak memory during inference, MB"),
     "state_mb": (float, "memory of one stream's state past its warm-up, MB of 10^6 bytes"),
     "gemm_peak_gmacs": (float, "measured peak of a matrix product, 10^9 MACs per second"),
-    "loss": (float, "mean cross entropy over the epoch's training clips"),
+    "loss": (float, "mean (binary) cross entropy over the epoch's training clips"),
     # where it came from
     "commit": (str, "git commit of the code; blank outside a clone"),
     "dirty": (int, "1 if co3d/, notebook sources or constraints.txt differed from that commit"),
@@ -159,9 +159,9 @@ TABLES = {
         "state_mb gemm_peak_gmacs",
     ),
     "training": _table(
-        "Training curves of the committed mini weights; top1 is of the validation split.",
+        "Training curves of the committed mini weights; accuracies are of validation clips.",
         key="model dataset seed epoch",
-        machine="loss top1",
+        machine="loss top1 map_common",
     ),
 }
 
