@@ -96,7 +96,7 @@ def evaluate(
         else open_set(dataset, split, root=root, limit=limit or None)
     )
     chosen = readings.readings(
-        readings.loaded(names, weights or dataset, device),
+        readings.loaded(names, weights or dataset, device, len(data.labels)),
         data.name,
         protocols or rules.usual(dataset),
         windows or (None,),

@@ -266,12 +266,15 @@ def _record(reading: Reading, logits: Tensor) -> dict:
     return {"status": "ok", "scores": numbers(values.cpu().numpy())}
 
 
-def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, ClipNet]]:
+def loaded(
+    names: str, weights: str, device: str = "cpu", classes: int | None = None
+) -> list[tuple[str, ClipNet]]:
     """Names of the zoo, each with the clip net that holds its weights, loaded once per twin.
 
     Args:
         names: separated by commas; "all" for those with weights of that name.
         weights: training data of shipped or published weights, or a file.
+        classes: that a file has; None is the models' own number.
 
     Raises:
         ValueError: as `co3d.load`.
@@ -285,7 +288,7 @@ def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, Cli
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}
     for twin_name in dict.fromkeys(spec(name).weights for name in chosen):
-        nets[twin_name] = load(twin_name, weights)[0].to(device)
+        nets[twin_name] = load(twin_name, weights, num_classes=classes)[0].to(device)
     return [(name, nets[spec(name).weights]) for name in chosen]
 
 
