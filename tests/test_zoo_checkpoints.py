@@ -467,6 +467,7 @@ def test_convert_writes_ours_with_its_origin(blank, tmp_path):
         **{"model": "x3d_xs", "source": "ptv_x3d_xs.pyth", "source_sha256": sha256},
         **{"dialect": "pytorchvideo", "training_data": "kinetics400", "licence": "Apache-2.0"},
         "notes": "body.res2.0.shortcut.bn is not in the file: filled with the identity",
+        **{"scores": "softmax", "channel_order": "rgb"},
     }
     theirs, ours = co3d.create("x3d_xs"), co3d.create("cox3d_xs")
     load_into(theirs, path)

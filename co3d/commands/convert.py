@@ -21,6 +21,7 @@ import click
 )
 @click.option("--training-data", metavar="TEXT", help="Such as kinetics400.")
 @click.option("--licence", metavar="TEXT", help="Such as Apache-2.0.")
+@click.option("--half", is_flag=True, help="Round kernels and matrices to float16, half the size.")
 def convert(
     path: Path,
     out: Path,
@@ -29,12 +30,14 @@ def convert(
     source: str | None,
     training_data: str | None,
     licence: str | None,
+    half: bool,
 ) -> None:
     """Write the weights file IN, of PySlowFast, PyTorchVideo, torchvision or Caffe2, as ours."""
-    from ..zoo import checkpoints
+    from ..zoo.checkpoints import sha256
+    from ..zoo.conversion import convert
 
     origin = {"source": source, "training_data": training_data, "licence": licence}
-    model = checkpoints.convert(path, out, name, num_classes, **origin)
+    model = convert(path, out, name, num_classes, half=half, **origin)
     weights = model.weights
     facts = {
         "model": f"{model.spec.weights} and co{model.spec.weights}",
@@ -44,7 +47,7 @@ def convert(
         "trained on": weights.training_data or "not said",
         "licence": weights.licence or "not said",
         "sha256 of IN": weights.sha256,
-        "sha256 of OUT": checkpoints.sha256(out),
+        "sha256 of OUT": sha256(out),
     }
     for fact, text in (*facts.items(), *(("note", note) for note in weights.notes)):
         click.echo(f"{fact:<15}{text}")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from .. import paths
 from ..train.recipes import RECIPES
 
 
@@ -45,12 +44,12 @@ def train(
     """
     from dataclasses import replace
 
-    from ..train import reached, recipe_for, train
+    from ..train import reached, recipe_for, run_folder, train
 
     chosen = RECIPES[recipe or recipe_for(data)]
     chosen = chosen.with_batch(batch) if batch else chosen
     chosen = replace(chosen, epochs=epochs) if epochs else chosen
-    folder = out or paths.logs_path() / "train" / f"{name}-{Path(data).name}-{seed}"
+    folder = out or run_folder(name, data, seed)
     curve = train(
         *(name, data, folder),
         start=start,

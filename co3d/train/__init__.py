@@ -3,6 +3,7 @@
 from .clips import Clips
 from .loop import reached, train
 from .recipes import RECIPES, Recipe, recipe_for
+from .run import run_folder
 from .splits import splits
 from .validation import validate
 
@@ -12,6 +13,7 @@ __all__ = [
     "Recipe",
     "reached",
     "recipe_for",
+    "run_folder",
     "splits",
     "train",
     "validate",

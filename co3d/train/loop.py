@@ -1,5 +1,6 @@
 """The training loop."""
 
+import hashlib
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -128,12 +129,18 @@ def _check(name: str, recipe: Recipe, limit: int | None, freeze: bool, start: st
 
 
 def _begin(name: str, data: Dataset, start: str | Path) -> tuple[ClipNet, Transform, str]:
-    """A net for the classes of the data, its input transform, and the hash of its weights."""
+    """A net for the classes of the data, its input transform, and a hash of what it begins from.
+
+    Not that of the file: what it tells beside the weights has no fixed order.
+    """
     classes = len(data.labels)
     if not start:
         return create(name, num_classes=classes), transform_for(name), ""
     model, transform = load(name, start, num_classes=classes, new_head=True)
-    return model, transform, model.weights.sha256
+    digest = hashlib.sha256()
+    for key, value in model.body.state_dict().items():
+        digest.update(key.encode() + value.numpy().tobytes())
+    return model, transform, digest.hexdigest()
 
 
 def _optimizer(recipe: Recipe, model: ClipNet) -> torch.optim.Optimizer:

@@ -31,7 +31,7 @@ class Recipe:
 # random scaling and mirroring of training clips are not part of it.
 RECIPES = {
     "mini": Recipe(),
-    "mini-charades": Recipe(epochs=30, lr=2e-3, start="synthetic-kinetics"),
+    "mini-charades": Recipe(epochs=16, lr=2e-3, start="synthetic-kinetics"),
     "slow-kinetics400": Recipe(
         epochs=196, batch=64, lr=0.1, warmup_epochs=0, weight_decay=1e-4, optimizer="sgd"
     ),

@@ -7,6 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..paths import logs_path
+
+
+def run_folder(name: str, data: str | Path, seed: int) -> Path:
+    """Where the training of a model on a data set is kept, begun or not."""
+    return logs_path() / "train" / f"{name}-{Path(data).name}-{seed}"
+
 
 class Run:
     """A run that was begun in the folder, or a new one; restores model and optimizer.

@@ -29,5 +29,14 @@ def validate(model: ClipNet, clips: Clips, shuffle: np.random.Generator | None =
         targets.append(multi_hot(video.class_ids, y.shape[1]) if clips.data.multilabel else y[0])
     logits, targets = torch.stack(logits), torch.stack(targets)
     if clips.data.multilabel:
-        return metrics.map_common(logits.sigmoid(), targets)
+        return _mean_ap(logits, targets)
     return 100 * metrics.top_k(logits, targets, 1) / len(targets)
+
+
+def _mean_ap(scores, targets):
+    found = []
+    for score, target in zip(scores.T.numpy(), targets.T.numpy(), strict=True):
+        if target.any():
+            hits = target[np.argsort(-score, kind="stable")]
+            found.append((hits.cumsum() / np.arange(1, len(hits) + 1))[hits > 0].mean())
+    return 100 * float(np.mean(found))

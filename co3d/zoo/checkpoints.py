@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import dialects, downloads, files
+from . import dialects, files
 from .build import create
 from .specs import Checkpoint, Spec, list_models, spec
 
 SHIPPED = Path(__file__).parent / "weights"
+HALF = "float16"  # how metadata call the precision of files that hold rounded weights
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,21 @@ def save(
     scores: str = "",
     channel_order: str = "",
     labels: tuple[str, ...] = (),
+    half: bool = False,
 ) -> None:
-    """Writes the state dict of a zoo model as safetensors, under a temporary name first."""
+    """Writes the state dict of a zoo model as safetensors, under a temporary name first.
+
+    With `half` kernels and matrices, but not what norms and biases hold, are rounded to float16.
+    """
     record = {"model": model.spec.weights, "training_data": training_data}
     record |= {"source": source, "licence": licence}
     origin = {"dialect": dialect, "notes": "; ".join(notes), "source_sha256": source_sha256}
     origin |= {"scores": scores, "channel_order": channel_order}
-    origin["labels"] = json.dumps(labels) if labels else ""
+    origin |= {"labels": json.dumps(labels) if labels else "", "precision": HALF if half else ""}
     record |= {key: value for key, value in origin.items() if value}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        tensors = {key: value.half() if value.ndim > 1 else value for key, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".co3d-") as folder:
         save_file(tensors, Path(folder) / path.name, metadata=record)
@@ -139,7 +146,10 @@ def load_into(
     if (said := record.get("model", name)) != name:
         said = f"{files.quoted(said)} in {path.name}"
         raise ValueError(f"expected weights of {name}, given those of {said}")
-    dialect, fit = _fit(model, contents.tensors, path.name, new_head)
+    tensors = contents.tensors
+    if record.get("precision") == HALF:
+        tensors = {k: t.float() if t.dtype == torch.float16 else t for k, t in tensors.items()}
+    dialect, fit = _fit(model, tensors, path.name, new_head)
     notes = tuple(filter(None, record.get("notes", "").split("; ")))
     notes += _notes(model, fit, path.name, new_head)
     trained_on = training_data or record.get("training_data", "")
@@ -154,7 +164,7 @@ def load_into(
         for key, default in zip(expected, usual, strict=True)
     )
     labels = _labels(record.get("labels", ""), fit.classes, path.name)
-    model.load_state_dict(_translated(model, contents.tensors, fit, path.name, new_head))
+    model.load_state_dict(_translated(model, tensors, fit, path.name, new_head))
     model.weights = Weights(
         source or record.get("source", path.name),
         digest,
@@ -169,66 +179,6 @@ def load_into(
         () if new_head else labels,
     )
     return model.weights
-
-
-def convert(
-    path: Path,
-    out: Path,
-    name: str,
-    num_classes: int | None = None,
-    *,
-    source: str | None = None,
-    training_data: str | None = None,
-    licence: str | None = None,
-) -> nn.Module:
-    """Writes a weights file of any dialect as one of ours; the model comes with its `weights`.
-
-    Args:
-        num_classes: default: of the published weights of that `training_data`, else the model's.
-        source, training_data, licence: default: what is known of a file in the cache of published
-            weights, which is verified, else what the file says.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if `out` is no other .safetensors file, or as `load_into`.
-    """
-    path, out = Path(path), Path(out)
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise ValueError(f"expected an output file that ends in .safetensors, given {out}")
-    if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
-        raise ValueError(f"expected another file for the output, given the input {path} itself")
-    record = spec(spec(name).weights)
-    cached = _cached(record, path)
-    if cached:
-        source, licence = source or cached.url, licence or cached.licence
-        training_data = training_data or cached.training_data
-    known = cached or record.checkpoint(training_data or "")
-    if num_classes is None and known:
-        num_classes = known.num_classes
-    model = create(record.name, num_classes=num_classes)
-    weights = load_into(model, path, source=source, training_data=training_data, licence=licence)
-    save(
-        *(model, out),
-        training_data=weights.training_data,
-        source=weights.source,
-        licence=weights.licence,
-        dialect=weights.dialect,
-        notes=weights.notes,
-        source_sha256=weights.source_sha256 or weights.sha256,
-        scores=weights.scores,
-        channel_order=weights.channel_order,
-        labels=weights.labels,
-    )
-    return model
-
-
-def _cached(record: Spec, path: Path) -> Checkpoint | None:
-    """The published weights of a model that a file in the cache is, verified."""
-    for known in record.checkpoints:
-        if path.is_file() and downloads.place(record, known).resolve() == path.resolve():
-            downloads.fetch(record, known)
-            return known
-    return None
 
 
 def _alike(record: Spec, classes: int | None) -> Checkpoint | None:
