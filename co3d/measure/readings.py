@@ -121,7 +121,8 @@ def readings(
         dataset: its name, by which protocols may differ.
         chosen: protocols.
         windows: of streams, in frames; None is the native one.
-        controls: whether to add, for each stream, the clip net on clips over the same frames.
+        controls: whether to add, for each stream that sees at least a clip, the clip net on clips
+            over the same frames.
         options: as of `protocols.plan`.
 
     Raises:
@@ -144,7 +145,7 @@ def readings(
                 net = twin(name, regular, window or spec(name).window)
                 plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
                 found[name, net.window, plan] = Reading(net, plan, trunk)
-                if controls:
+                if controls and plan.frames >= regular.spec.frames:
                     control = protocols.control(regular, plan)
                     found[regular.spec.name, control] = Reading(regular, control)
     if not found:
