@@ -63,6 +63,24 @@ def costs(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_seed(results: Sequence[Result]) -> pd.DataFrame:
+    """Accuracy of nets that were trained several times: a row per reading, a column per seed.
+
+    Top-1, or the common mAP where a video has several classes.
+    """
+    rows = []
+    for result in results:
+        row, metric = result.row, "top1" if result.row["map_common"] is None else "map_common"
+        keys = {"model": label(row["model"]), "mode": row["mode"], "window": row["window"]}
+        rows.append({**keys, "seed": f"seed {_seed(row)}", "value": row[metric]})
+    keys = ["model", "mode", "window"]
+    table = pd.DataFrame(rows).astype({"window": "Int64"}).drop_duplicates([*keys, "seed"])
+    table = table.pivot_table("value", keys, "seed", dropna=False, sort=False).dropna()
+    return (
+        table.assign(range=table.max(axis=1) - table.min(axis=1)).reset_index().set_index("model")
+    )
+
+
 def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
     """Accuracy of each class, a row, by reading, a column: clips and streams, in per cent.
 
