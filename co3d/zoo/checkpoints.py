@@ -195,7 +195,7 @@ def _taken_for(known: Checkpoint) -> str:
 
 def _one_of(expected: tuple[str, ...], given: str, what: str) -> str:
     if given not in expected:
-        raise ValueError(f"expected {' or '.join(expected)} for {what}, given {given!r}")
+        raise ValueError(f"expected {' or '.join(expected)} for {what}, given {given[:80]!r}")
     return given
 
 
