@@ -103,7 +103,7 @@ def test_rows_are_complete_and_say_how_to_compute_them(rows):
 
 
 def test_commands_of_the_committed_ledger_are_real():
-    table = claims.ledger(report.read("models"))
+    table = claims.ledger(report.read("models"), report.read("accuracy"))
     done = table[table["command"] != ""]
     for command, notebook in set(done[["command", "notebook"]].itertuples(index=False, name=None)):
         program, subcommand, *arguments = command.split()
@@ -176,7 +176,7 @@ def test_what_has_no_row_is_not_yet(models):
 
 
 def test_the_committed_ledger_follows_from_the_committed_results(tmp_path):
-    path = claims.save(claims.ledger(report.read("models")), tmp_path)
+    path = claims.save(claims.ledger(report.read("models"), report.read("accuracy")), tmp_path)
     committed = (PAPER / "claims.csv").read_text("utf-8")
     assert path.read_text("utf-8") == committed, "run `co3d update`"
 
