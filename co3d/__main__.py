@@ -5,7 +5,6 @@ import sys
 
 import click
 
-from . import paths
 from .commands import (
     bench,
     convert,
@@ -13,6 +12,7 @@ from .commands import (
     evaluate,
     models,
     notebooks,
+    status,
     stream,
     train,
     verify,

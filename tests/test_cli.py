@@ -112,11 +112,15 @@ def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
         (["stream", "CLIP", "--fps", "0"], "fps must be above 0"),
         (["stream", "CLIP", "--device", "nope"], "device 'nope' cannot be used"),
         (["stream", "CLIP", "--csv", "CLIP"], "would replace the video"),
-        (["evaluate", "synthetic-kinetics", "--split", "nope"], "'nope' is not one of"),
+        (["evaluate", "synthetic-kinetics", "--split", "nope"], "given 'nope'"),
         (["evaluate", "synthetic-kinetics", "--limit", "-1"], "-1 is not in the range"),
         (["evaluate", "synthetic-kinetics", "--csv", "no/such/folder.csv"], "existing folder"),
         (["train", "x3d_mini", "--epochs", "0"], "0 is not in the range"),
         (["train", "x3d_mini", "--limit", "0"], "0 is not in the range"),
+        (["train", "x3d_mini", "--recipe", "none"], "'none' is not one of"),
+        (["train", "x3d_mini", "--freeze"], "expected weights to begin from where the body is"),
+        (["train", "x3d_mini", "nowhere"], "or a folder of videos, given nowhere"),
+        (["train", "cox3d_mini"], "expected a regular net, given cox3d_mini: train x3d_mini"),
         (["reproduce", "-p", "seed", "[1"], "expected -p NAME VALUE"),
         (["stream", "CLIP", "--window", "0"], "window of 1 or more"),
         (["stream", "CLIP", "--csv", "no/such/folder.csv"], "existing folder"),
@@ -391,7 +395,7 @@ def test_bench_prints_a_line_per_model_and_writes_the_rows(run, tmp_path):
     head, *lines, last = shown.splitlines()
     assert code == 0 and error == ""
     assert [line.split()[:2] for line in lines] == [["x3d_mini", "clip"], ["coi3d_mini", "stream"]]
-    assert "1 threads, float32, 2 measurements each; GEMM" in last
+    assert "threads 1, float32, 2 measurements each; GEMM" in last
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert tuple(rows[0]) == schema.TABLES["benchmark"].columns
     assert [(row["window"], row["threads"]) for row in rows] == [("", "1"), ("16", "1")]

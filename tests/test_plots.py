@@ -135,10 +135,9 @@ def test_the_axes_say_what_is_counted(figure):
     assert "approximate (~)" in legend and len(legend) == 3
 
 
-@pytest.mark.parametrize("which", ["published", "counted", "synthetic"])
-def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, counted, accuracy):
-    fig = {"published": figure, "counted": counted}.get(which)
-    fig = fig or plots.synthetic_accuracy_vs_macs(accuracy)
+@pytest.mark.parametrize("which", ["published", "counted"])
+def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, counted):
+    fig = {"published": figure, "counted": counted}[which]
     fig.canvas.draw()
     ax = fig.axes[0]
     around = [ax._left_title, ax.xaxis.label, ax.yaxis.label]
@@ -160,29 +159,6 @@ def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, counted, a
         box = text.get_window_extent()
         assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1, text.get_text()
         assert fig.bbox.y0 <= box.y0 and box.y1 <= fig.bbox.y1, text.get_text()
-
-
-def test_measured_figure_draws_rows_and_intervals(accuracy):
-    fig = plots.synthetic_accuracy_vs_macs(accuracy)
-    drawn = markers(fig)
-    assert drawn["x3d_mini", "clip", "16"] == pytest.approx((21, 80))
-    assert drawn["x3d_mini", "clips", "64"] == pytest.approx((84, 92))
-    assert drawn["cox3d_mini", "stream", "64"] == pytest.approx((1.5, 93))
-    intervals = [bars for bars in fig.axes[0].collections if not bars.get_gid()]
-    ends = sorted(tuple(bar.get_segments()[0][:, 1]) for bar in intervals)
-    assert ends == sorted(zip(accuracy["ci_low"], accuracy["ci_high"], strict=True))
-    assert len(arrows(fig)) == 4  # clip to 16, 32, 64, and clip to its control
-    for text in (fig.axes[0].get_title("left"), fig.axes[0].get_ylabel()):
-        assert "synthetic-kinetics" in text
-
-
-def test_measured_figure_refuses_other_data(accuracy):
-    with pytest.raises(ValueError, match=r"expected rows of synthetic-kinetics alone, given \['k"):
-        plots.synthetic_accuracy_vs_macs(accuracy.assign(dataset="kinetics400"))
-    with pytest.raises(ValueError, match="no rows"):
-        plots.synthetic_accuracy_vs_macs(accuracy[:0])
-    with pytest.raises(ValueError, match="choose one protocol"):
-        plots.synthetic_accuracy_vs_macs(pd.concat([accuracy, accuracy]))
 
 
 def test_one_colour_per_family_and_one_label_per_model(published):

@@ -31,7 +31,8 @@ LATER = {**ORIGIN, "date": "2021-02-02", "commit": "ba9876543210"}
 
 
 def transient(**changes):
-    row = {"model": "cox3d_mini", "dataset": "synthetic-kinetics", "window": 16, "fill": "zeros",
+    row = {"model": "cox3d_mini", "weights": "some", "dataset": "synthetic-kinetics",
+           "split": "val", "window": 16, "fill": "zeros", "fps": 15.0,
            "limit": 0, "frames_seen": 1, "n_scored": 1000, "top1": 50.0}  # fmt: skip
     return {**row, **changes}
 
@@ -136,7 +137,7 @@ def test_an_unknown_table_names_the_known_ones(tmp_path):
         (lambda t: t.replace("top1", "top_1", 1), r"header of transient.csv .* top1, top_1"),
         (lambda t: t.replace("50.0", "fifty"), "transient.csv, row 2: top1 is 'fifty'"),
         (lambda t: t.replace("50.0", "nan"), "row 2: top1 is 'nan', expected a finite number"),
-        (lambda t: t.replace(",zeros,", ","), "row 2: expected 21 cells, found 20"),
+        (lambda t: t.replace(",zeros,", ","), "row 2: expected 24 cells, found 23"),
         (lambda t: t + t.splitlines()[1] + "\n", "two rows with the same key"),
         (lambda t: t.replace("zeros", '"zeros'), "not a CSV file"),
         (lambda t: "", "header of transient.csv"),

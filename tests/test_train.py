@@ -1,16 +1,34 @@
 """Training is seeded, and a stopped run goes on to the same weights."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import logsigmoid
 
 import co3d
-from co3d.data import synthetic
-from co3d.train import Clips, Recipe, _rate, top1, train
+from co3d.data import sets, synthetic, video
+from co3d.data.dataset import Dataset, Video
+from co3d.train import (
+    RECIPES,
+    Clips,
+    Recipe,
+    clips,
+    loop,
+    recipe_for,
+    run_folder,
+    splits,
+    train,
+    train_mini,
+    validate,
+)
 
 RECIPE = Recipe(epochs=2, batch=6, warmup_epochs=1)
+ONE = Recipe(epochs=1, batch=4, warmup_epochs=0)
+SPEC = co3d.spec("slow_mini")
 
 
 @pytest.fixture(autouse=True)
@@ -18,63 +36,247 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
 
 
-def _train(folder, **options):
+def _train(folder, name="slow_mini", data="synthetic-kinetics", **options):
     options = {"recipe": RECIPE, "limit": 12, "progress": False, **options}
-    return train("x3d_mini", folder, **options)
+    return train(name, data, folder, **options)
+
+
+def _clips(data, **options):
+    return Clips(data, SPEC, co3d.transform_for("slow_mini"), progress=False, **options)
+
+
+def _write(path, seconds=1.5, fps=15, label="expanding", shade=0):
+    recipe = replace(synthetic.RECIPE, frames=int(seconds * fps), visible=6.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video.write(path, synthetic.render(recipe, label, [shade]), fps)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Three classes that no weights know, 9 videos of 1.5 s each."""
+    for shade, label in enumerate(("expanding", "drifting left", "rotating clockwise")):
+        for n in range(3):
+            _write(tmp_path / f"own/{label[0]} class/{n}.mp4", label=label, shade=[shade, n])
+    return tmp_path / "own"
+
+
+def _weights(folder):
+    return load_file(folder / "weights.safetensors")
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     curve = _train(tmp_path / "whole")
     assert [row["epoch"] for row in curve] == [1, 2]
-    checked = []
+    assert all(row["map_common"] is None for row in curve)
 
     def stop(*args):
-        checked.append(args)
-        raise KeyboardInterrupt
+        if (tmp_path / "parts/last.pt").exists():
+            raise KeyboardInterrupt
+        return validate(*args)
 
-    monkeypatch.setattr("co3d.train.top1", lambda *args: stop() if checked else top1(*args))
-    import co3d.train as module
-
-    once = module._checkpoint
-    monkeypatch.setattr(module, "_checkpoint", lambda *args: (once(*args), checked.append(1)))
-    with pytest.raises(KeyboardInterrupt):
-        _train(tmp_path / "parts")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "validate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tmp_path / "parts")
     assert len(json.loads((tmp_path / "parts/curve.json").read_text())["curve"]) == 1
     assert not (tmp_path / "parts/weights.safetensors").exists()
-    monkeypatch.undo()
-    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
     assert _train(tmp_path / "parts") == curve
-    whole, parts = (load_file(tmp_path / f / "weights.safetensors") for f in ("whole", "parts"))
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    whole, parts = (tmp_path / part / "weights.safetensors" for part in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
     assert not list(tmp_path.glob("*/*.part"))
 
     with pytest.raises(ValueError, match="belongs to a run of other settings"):
         _train(tmp_path / "parts", seed=1)
-    model, _ = co3d.load("x3d_mini", tmp_path / "whole" / "weights.safetensors")
+    model, _ = co3d.load("slow_mini", tmp_path / "whole" / "weights.safetensors")
     assert model.weights.training_data == "synthetic-kinetics"
-    clips = Clips(synthetic.dataset("val", limit=12, progress=False), "x3d_mini", progress=False)
-    assert top1(model, clips) == curve[-1]["top1"]
+    assert model.weights.labels == synthetic.SYNTHETIC_KINETICS_LABELS
+    assert (model.weights.licence, model.weights.notes) == ("Apache-2.0", ())
+    data = _clips(synthetic.dataset("val", limit=12, progress=False))
+    assert validate(model, data) == curve[-1]["top1"]
+
+
+def test_one_s_own_classes_with_the_body_frozen(tmp_path, own, monkeypatch):
+    curve = _train(tmp_path / "run", data=own, start="synthetic-kinetics", freeze=True, recipe=ONE)
+    assert curve[0]["top1"] in (0, 100 / 3, 200 / 3, 100)
+    model, _ = co3d.load("slow_mini", tmp_path / "run/weights.safetensors", num_classes=3)
+    assert model.weights.labels == ("d class", "e class", "r class")
+    assert (model.weights.training_data, model.weights.licence) == ("own", "")
+    before, _ = co3d.load("slow_mini", "synthetic-kinetics", num_classes=3, new_head=True)
+    for key, value in before.body.state_dict().items():
+        assert torch.equal(model.body.state_dict()[key], value), key
+    torch.manual_seed(0)
+    fresh, _ = co3d.load("slow_mini", "synthetic-kinetics", num_classes=3, new_head=True)
+    assert not torch.equal(model.classifier.weight, fresh.classifier.weight)
+
+    open_body = _train(tmp_path / "all", data=own, start="synthetic-kinetics", recipe=ONE)
+    assert len(open_body) == 1
+    changed = _weights(tmp_path / "all")
+    assert not torch.equal(changed["body.stem.conv.weight"], model.body.stem.conv.weight)
+    with pytest.raises(ValueError, match="expected 3 classes|given 3"):
+        co3d.load("slow_mini", tmp_path / "run/weights.safetensors")
+
+
+def test_several_classes_per_video(tmp_path):
+    start = "synthetic-kinetics"
+    curve = _train(tmp_path, data="synthetic-charades", start=start, recipe=RECIPE, limit=16)
+    assert [row["top1"] for row in curve] == [None, None]
+    assert all(0 < row["map_common"] <= 100 for row in curve)
+    model, transform = co3d.load("slow_mini", tmp_path / "weights.safetensors")
+    assert (model.weights.scores, model.weights.training_data) == ("sigmoid", "synthetic-charades")
+    assert model.weights.source == "slow_mini trained on synthetic-charades from synthetic-kinetics"
+    logits = torch.tensor([[0.0, 2.0]])
+    assert torch.equal(co3d.scores(model, logits), logits.sigmoid())
+
+
+def test_the_loss_of_several_classes_by_hand():
+    logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1.0, 0.0, 1.0]])
+    right = torch.tensor([2.0, 1.0, 0.5])
+    assert torch.isclose(loop.loss_of(logits, targets), -logsigmoid(right).mean())
+    chance = torch.tensor(np.log(3.0), dtype=torch.float32)
+    assert torch.isclose(loop.loss_of(torch.zeros(2, 3), torch.tensor([0, 2])), chance)
+
+
+def test_a_clip_shows_the_actions_that_overlap_it():
+    actions = ((3, 0.0, 4.0), (1, 3.5, 9.0), (1, 8.0, 9.0), (2, 9.0, 3.0))
+    row = Video("V", "", None, None, (1, 2, 3), actions=actions)
+    assert clips.shown(row, 0.0, 1.0) == (3,)
+    assert clips.shown(row, 3.0, 4.0) == (1, 3)
+    assert clips.shown(row, 4.0, 5.0) == (1,)  # what ends as the clip begins is not shown
+    assert clips.shown(row, 20.0, 21.0) == ()
+    assert clips.shown(Video("V", "", None, None), 0.0, 1.0) == ()
+    untimed = Video("V", "", None, None, (1, 2))  # a list of frames gives no times
+    assert clips.shown(untimed, 0.0, 1.0) == (1, 2)
+    assert clips.multi_hot((0, 2), 4).tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("fps", [12.5, 15, 24000 / 1001, 30])
+def test_clips_held_and_clips_from_files_are_the_same(tmp_path, monkeypatch, fps):
+    for n, seconds in enumerate((1.5, 2.2)):
+        _write(tmp_path / f"{n}.mp4", seconds, fps)
+    rows = tuple(Video(str(n), "a", 0, tmp_path / f"{n}.mp4", (0,)) for n in range(2))
+    data = Dataset("own", "train", ("a",), rows)
+    held = _clips(data)
+    monkeypatch.setattr(clips, "HELD", 1000)
+    read = _clips(data)
+    assert held.held is not None and read.held is None
+    assert held.lengths == read.lengths
+    ends = [length - held.frames for length in held.lengths]
+    for starts in ([0, 0], [held.middle(0), held.middle(1)], ends):
+        assert torch.equal(held.batch([0, 1], starts)[0], read.batch([0, 1], starts)[0])
+
+
+def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
+    _write(tmp_path / "good.mp4")
+    _write(tmp_path / "short.mp4", 0.8)
+    half = (tmp_path / "good.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(half[: len(half) // 2])
+    paths = [tmp_path / f"{name}.mp4" for name in ("short", "good", "cut", "none")]
+    rows = [Video(p.stem, "a", 0, p if p.exists() else None, (0,)) for p in paths]
+    rows.append(Video("unlabelled", "", None, paths[1]))
+    data = Dataset("own", "train", ("a",), tuple(rows))
+    for limit in (clips.HELD, 1000):
+        monkeypatch.setattr(clips, "HELD", limit)
+        usable = _clips(data)
+        assert [row.id for row in usable.videos] == ["good"]
+        assert usable.notes == ("4 of 5 training videos left out",)
+    monkeypatch.setattr(clips, "LARGEST", 1000)  # of a single video
+    monkeypatch.setattr(clips, "HELD", 2**30)
+    assert _clips(data).held is None
+    with pytest.raises(
+        ValueError, match=r"expected train videos of 1.07 s or more in own, given 1"
+    ):
+        _clips(replace(data, videos=(rows[0],)))
+
+
+def test_a_video_that_is_damaged_later_is_left_out_of_its_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "HELD", 1000)
+    rows = []
+    for name in "ab":
+        _write(tmp_path / f"{name}.mp4")
+        rows.append(Video(name, name, "ab".index(name), tmp_path / f"{name}.mp4"))
+    data = _clips(Dataset("own", "train", ("a", "b"), tuple(rows)))
+    rows[0].path.write_bytes(b"gone")
+    x, y = data.batch([0, 1], [0, 0])
+    assert len(x) == 1 and y.tolist() == [1]
+    with pytest.raises(ValueError, match="expected undamaged videos, given none among .*a.mp4"):
+        data.batch([0], [0])
+
+
+def test_what_validates_was_not_trained_on(own, tmp_path):
+    for data, sizes in (("synthetic-kinetics", (12, 12)), ("synthetic-charades", (21, 3))):
+        parts = splits(data, limit=sum(sizes) if data == "synthetic-charades" else 12)
+        assert tuple(len(part.videos) for part in parts) == sizes
+        assert not {v.path for v in parts[0].videos} & {v.path for v in parts[1].videos}
+    training, validation = splits(own)
+    assert [v.id for v in validation.videos] == [f"{c} class/2.mp4" for c in "der"]
+    assert len(training.videos) == 6
+
+    split = tmp_path / "split"
+    for part in ("train", "val"):
+        _write(split / part / "a" / f"{part}.mp4")
+    training, validation = splits(split)
+    assert [v.id for v in (*training.videos, *validation.videos)] == ["a/train.mp4", "a/val.mp4"]
+    lone = tmp_path / "lone"
+    _write(lone / "a" / "one.mp4")
+    with pytest.raises(ValueError, match="expected held-out videos in .*lone, given none"):
+        splits(lone)
 
 
 def test_continual_nets_are_trained_as_their_twins(tmp_path):
     with pytest.raises(
         ValueError, match="expected a regular net, given cox3d_mini: train x3d_mini"
     ):
-        train("cox3d_mini", tmp_path)
+        _train(tmp_path, "cox3d_mini")
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
     recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=2)
-    rates = [_rate(recipe, epoch / 4) for epoch in range(40)]
+    rates = [loop._rate(recipe, epoch / 4) for epoch in range(40)]
     peak = rates.index(max(rates))
     assert 0 < rates[0] < 0.02 and 4 <= peak <= 8 and rates[-1] < 0.01
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_the_published_recipes():
+    kinetics, charades = RECIPES["slow-kinetics400"], RECIPES["slow-charades"]
+    assert (kinetics.lr, kinetics.weight_decay, kinetics.epochs) == (0.1, 1e-4, 196)
+    assert (charades.lr, charades.epochs, charades.start) == (0.25, 60, "kinetics400")
+    assert {kinetics.batch, charades.batch} == {64}
+    assert kinetics.with_batch(16) == replace(kinetics, batch=16, lr=0.025)
+    assert recipe_for("kinetics400") == "mini" and RECIPES["mini"] == Recipe()
+    model = co3d.create("slow_mini")
+    optimizer = loop._optimizer(kinetics, model)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
 
 
 def test_damaged_runs_and_numbers_below_one_are_refused(tmp_path):
     (tmp_path / "last.pt").write_text("junk")
     with pytest.raises(ValueError, match="last.pt is not a whole checkpoint"):
         _train(tmp_path)
-    for options in ({"recipe": Recipe(epochs=0)}, {"limit": 0}):
-        with pytest.raises(ValueError, match="epochs and limit of 1 or more"):
+    for options in ({"recipe": Recipe(epochs=0)}, {"limit": 0}, {"recipe": Recipe(batch=0)}):
+        with pytest.raises(ValueError, match="epochs, batch and limit of 1 or more"):
             _train(tmp_path / "new", **options)
+    with pytest.raises(ValueError, match="expected weights to begin from where the body is frozen"):
+        _train(tmp_path / "new", freeze=True)
+
+
+def test_minis_begin_on_charades_from_their_own_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path))
+    for recipe in ("mini", "mini-charades"):
+        monkeypatch.setitem(RECIPES, recipe, replace(RECIPES[recipe], epochs=1))
+    for data in ("synthetic-kinetics", "synthetic-charades"):
+        curve = train_mini("slow_mini", data, seed=1, limit=8)
+        assert train_mini("slow_mini", data, seed=1, limit=8) == curve
+    folders = [run_folder("slow_mini", data, 1, 8) for data in sets.NAMES[2:]]
+    assert [path.name for path in folders] == [
+        "slow_mini-synthetic-kinetics-1-first-8",
+        "slow_mini-synthetic-charades-1-first-8",
+    ]
+    before, after = (
+        co3d.load("slow_mini", folder / "weights.safetensors")[0].weights for folder in folders
+    )
+    assert before.source == "co3d train slow_mini --seed 1"
+    assert after.source == (
+        "co3d train slow_mini synthetic-charades --from synthetic-kinetics:1 --seed 1"
+    )

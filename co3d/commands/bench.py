@@ -58,7 +58,7 @@ def bench(
     )
     click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep=""))
     where = provenance(notebook="", seed=0, device=device)
-    click.echo(f"{where['device']}, {speeds[0].threads} threads, float32, {repeats} measurements "
+    click.echo(f"{where['device']}, threads {speeds[0].threads}, float32, {repeats} measurements "
                f"each; GEMM {speeds[0].peak / 1e9:.0f} GMACs per second")  # fmt: skip
     if table:
         part = table.with_name(f"{table.name}.part")

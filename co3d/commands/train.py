@@ -49,7 +49,7 @@ def train(
     chosen = RECIPES[recipe or recipe_for(data)]
     chosen = chosen.with_batch(batch) if batch else chosen
     chosen = replace(chosen, epochs=epochs) if epochs else chosen
-    folder = out or run_folder(name, data, seed)
+    folder = out or run_folder(name, data, seed, limit)
     curve = train(
         *(name, data, folder),
         start=start,

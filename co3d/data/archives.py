@@ -118,6 +118,7 @@ class _Unpacking:
         self.folder, self.place, self.each = folder, place, each
         self.done = Extracted()
         self.seen: set[int] = set()  # hashes: a tar file of frames has millions of names
+        self.made: Path | None = None  # the last folder, as files mostly come folder by folder
         self.revocable = False
         self.written: list[Path] = []
 
@@ -145,11 +146,7 @@ class _Unpacking:
 
     def _write(self, member: _Member, target: Path) -> None:
         part = target.parent / PART
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            place = target.parent.relative_to(self.folder)
-            raise RefusedError(f"names a folder '{place}', but that is a file here") from None
+        self._make(target.parent)
         free = shutil.disk_usage(part.parent).free
         if member.size > free - SPARE:
             needs = f"needs {member.size:,} bytes, the disk has {free:,} free"
@@ -161,9 +158,20 @@ class _Unpacking:
             if size != member.size:
                 raise RefusedError(f"has {size:,} of the {member.size:,} bytes of {target.name}")
             os.replace(part, target)
-        finally:
+        except BaseException:
             part.unlink(missing_ok=True)
+            raise
         self.written += [target] if self.revocable else []
+
+    def _make(self, folder: Path) -> None:
+        if folder == self.made:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            place = folder.relative_to(self.folder)
+            raise RefusedError(f"names a folder '{place}', but that is a file here") from None
+        self.made = folder
 
     def undo(self) -> None:
         """Removes what was written, if that is revocable."""

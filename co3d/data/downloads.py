@@ -82,6 +82,16 @@ def fetch_kinetics(
     return job.root
 
 
+def fetch_kinetics_parts(
+    split: str, parts: int, *, root: Path | None = None, tell: Callable[[str], None] = print
+) -> tuple[Path, set[str]]:
+    """As `fetch_kinetics`; returns the root of the set, and the names of the files of the parts."""
+    root = fetch_kinetics(split, parts, root=root, tell=tell)
+    job = _quiet("kinetics400", root, _kinetics_command(split, parts))
+    archives = _kinetics_archives(job, split, parts)
+    return root, {name for archive in archives for name in job.names(archive)}
+
+
 def fetch_charades(
     form: str = "videos",
     *,

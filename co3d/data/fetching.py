@@ -30,7 +30,7 @@ class Published:
     into: str  # folder of the set
     largest: int  # bytes
     ratio: float = 2  # of an archive: unpacked bytes for each packed one
-    members: int = 20_000  # of an archive
+    members: int = 100_000  # of an archive
     suffixes: tuple[str, ...] = ()  # of the wanted members
     depth: int = 1  # how many components of a member's path are kept
     sha256: str = ""  # as others report; another one is told, not refused
@@ -114,6 +114,10 @@ class Job:
                 f"{len(failed)} of {len(left)} archives failed ({', '.join(failed[:5])}): run "
                 f"`{self.command}` again"
             )
+
+    def names(self, file: Published) -> list[str]:
+        """What lay in the top folder of an archive that was fetched."""
+        return list(json.loads(self._record(file).read_text("utf-8"))["files"])
 
     def _agreed(self) -> None:
         """Shows the licence once, before anything is fetched."""

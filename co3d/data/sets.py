@@ -1,10 +1,12 @@
 """All data sets by name, or a folder of one's own."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from .. import paths
-from . import charades, files, folder, kinetics, synthetic
+from . import charades, downloads, files, folder, kinetics, synthetic
 from .dataset import Dataset
 
 NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
@@ -44,6 +46,27 @@ def open_set(
         return synthetic_charades.dataset(charades.split_name(split), root, limit=limit)
     load = kinetics.load if name == "kinetics400" else charades.load
     return load(set_root(name, root), split).first(limit)
+
+
+def open_parts(
+    parts: int,
+    split: str | None = None,
+    *,
+    root: Path | None = None,
+    limit: int | None = None,
+    tell: Callable[[str], None] = print,
+) -> Dataset:
+    """The videos of Kinetics-400 that its first archives hold, which are fetched if need be.
+
+    The set has a name of its own, so that what is measured on it is not taken for more. `tell` is
+    given the licence and what is fetched. Raises as `downloads.fetch_kinetics` and `open_set`.
+    """
+    name = "kinetics400"
+    split = files.split_name(split or DEFAULT_SPLITS[name])
+    root, names = downloads.fetch_kinetics_parts(split, parts, root=root, tell=tell)
+    whole = open_set(name, split, root=root)
+    held = tuple(video for video in whole.videos if video.path and video.path.name in names)
+    return replace(whole, name=f"{name}-parts-{parts}", videos=held).first(limit)
 
 
 def set_root(name: str, root: Path | None = None) -> Path:

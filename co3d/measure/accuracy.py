@@ -35,6 +35,11 @@ class Result:
         """Whether the first guess is right, per scored video."""
         return metrics.ranks(self.scores, [video.class_id for video in self.videos]) == 0
 
+    @property
+    def targets(self) -> np.ndarray:
+        """Whether a scored video has a class, (n_scored, classes)."""
+        return targets_of(self.videos, self.scores.shape[1])
+
 
 def evaluate(
     readings: Sequence[Reading], data: Dataset, *, limit: int = 0, **options

@@ -108,8 +108,17 @@ def map_official(scores: Scores, targets: Scores) -> float | None:
 def map_common(scores: Scores, targets: Scores) -> float | None:
     """Mean average precision as most evaluators compute it, in per cent; arguments as above.
 
-    Videos without a prediction are left out, those without any class are negatives. Videos of
-    equal score are counted together: each positive has the precision at the last of them.
+    Videos without a prediction are left out, those without any class are negatives.
+    """
+    precisions = average_precisions(scores, targets)
+    there = np.isfinite(precisions)
+    return float(precisions[there].mean()) if there.any() else None
+
+
+def average_precisions(scores: Scores, targets: Scores) -> np.ndarray:
+    """Average precision of each class as in `map_common`, (classes,); NaN without a positive.
+
+    Videos of equal score are counted together: each positive has the precision at the last one.
     """
     scores, targets = _multilabel(scores, targets)
     scored = np.isfinite(scores).all(axis=1)
@@ -119,7 +128,8 @@ def map_common(scores: Scores, targets: Scores) -> float | None:
         values, group, sizes = np.unique(-column, return_inverse=True, return_counts=True)
         hits = np.bincount(group, weights=wanted, minlength=len(values))
         sums[number] = (hits * hits.cumsum() / sizes.cumsum()).sum()
-    return _mean(sums, targets)
+    positives = targets.sum(axis=0)
+    return 100 * np.divide(sums, positives, np.full(len(sums), np.nan), where=positives > 0)
 
 
 def bootstrap(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..nn import ClipNet, StreamNet, continual
 from ..nn.windows import CHUNK, steps_of_windows
-from ..zoo import create, list_models, spec
+from ..zoo import create, spec
 from ..zoo.checkpoints import scores, shipped
+from ..zoo.specs import SPECS
 from . import protocols
 from .complexity import macs_clip, macs_frame
 from .decoding import Decoded, Part
@@ -256,27 +257,23 @@ def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, Cli
     """Names of the zoo, each with the clip net that holds its weights, loaded once per twin.
 
     Args:
-        names: separated by commas; "all" for those with weights of that name.
+        names: separated by commas; "all" for those with weights of that name, twin by twin.
         weights: training data of shipped or published weights, or a file.
 
     Raises:
-        ValueError: as `co3d.load`, or for a device that cannot be used.
+        ValueError: as `co3d.load`.
     """
     from .. import load  # which composes zoo and data
 
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if names == "all":
-        chosen = [name for name in list_models() if _has(name, weights)]
+        chosen = [name for name in SPECS if not spec(name).continual and _has(name, weights)]
+        chosen = [one for name in chosen for one in (name, f"co{name}")]
         if not chosen:
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}
     for twin_name in dict.fromkeys(spec(name).weights for name in chosen):
-        net, _ = load(twin_name, weights)
-        try:
-            nets[twin_name] = net.to(device)
-        except (RuntimeError, AssertionError) as error:
-            what = str(error).splitlines()[0]
-            raise ValueError(f"device {device!r} cannot be used: {what}") from None
+        nets[twin_name] = load(twin_name, weights)[0].to(device)
     return [(name, nets[spec(name).weights]) for name in chosen]
 
 

@@ -1,4 +1,4 @@
-"""Figures of curves: when a stream has forgotten its beginning, and when it pays."""
+"""Figures of curves: training, when a stream has forgotten its beginning, and when it pays."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,14 @@ from collections.abc import Mapping
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..zoo import spec
 from .style import INK, MUTED, STYLE, Drawing, color, label
+
+_METRICS = {"top1": "top-1", "map_common": "mAP"}
 
 
 @mpl.rc_context(STYLE)
@@ -92,6 +95,37 @@ def break_even(table: pd.DataFrame) -> Figure:
         ax.axis("off")
     fig.supxlabel("predictions per second", fontsize=9.5)
     fig.supylabel("GMACs per second, counted here", fontsize=9.5)
+    fig.tight_layout()
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def training_curve(curve: pd.DataFrame) -> Figure:
+    """Training loss and validation accuracy against epochs, from rows of results/training.csv.
+
+    A row of panels for each data set; a curve for each model and seed.
+    """
+    datasets = sorted(curve["dataset"].unique(), reverse=True)
+    fig = Drawing(9.0, 0.4 + 2.7 * len(datasets))
+    panels = fig.subplots(len(datasets), 2, squeeze=False)
+    shades = {label(model): color(model) for model in curve["model"].unique()}
+    for line, dataset in zip(panels, datasets, strict=True):
+        part = curve[curve["dataset"] == dataset]
+        several = part["top1"].isna().all()
+        metric = "map_common" if several else "top1"
+        names = {"loss": "training loss", metric: f"validation {_METRICS[metric]} (%)"}
+        for ax, (column, name) in zip(line, names.items(), strict=True):
+            sns.lineplot(
+                part.assign(model=part["model"].map(label)),
+                **{"x": "epoch", "y": column, "hue": "model", "units": "seed", "ax": ax},
+                **{"palette": shades, "estimator": None, "lw": 1.2, "legend": ax is panels[0][1]},
+            )
+            ax.set_title(f"{dataset}: {name}", fontsize=9.5)
+            ax.set(xlabel="", ylabel="", xlim=(0, None))
+            ax.set_ylim(0, None if column == "loss" else 100)
+            ax.grid(True)
+    panels[0][1].legend(loc="lower right", ncols=2, title=None)
+    fig.supxlabel("epochs", fontsize=9.5)
     fig.tight_layout()
     return fig
 

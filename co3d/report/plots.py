@@ -10,7 +10,6 @@ from itertools import pairwise, product
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,7 +25,7 @@ _PUBLISHED_SPOTS = {
     "slow_8x8_r50": (-6, -17, "left"),
     "slowfast_4x16_r50": (11, -17, "right"),
 }
-_MARKERS = {"clip": "s", "stream": "o", "clips": "D"}
+_MARKERS = {"clip": "s", "stream": "o"}
 
 
 @mpl.rc_context(STYLE)
@@ -84,44 +83,6 @@ def _accuracy_axes(cost: tuple[float, float], top1: tuple[float, float]) -> tupl
 
 
 @mpl.rc_context(STYLE)
-def synthetic_accuracy_vs_macs(accuracy: pd.DataFrame) -> Figure:
-    """Measured top-1 on synthetic-kinetics against MMACs per prediction, with 95 % intervals.
-
-    Takes rows of the accuracy table, one for each model, mode and window. Raises ValueError for
-    another data set, for no rows and for two of a kind.
-    """
-    found = sorted(set(accuracy["dataset"]))
-    if found != ["synthetic-kinetics"]:
-        raise ValueError(f"expected rows of synthetic-kinetics alone, given {found or 'no rows'}")
-    if accuracy.duplicated(["model", "mode", "window", "frames", "views"]).any():
-        raise ValueError("two rows share model, mode, window and views: choose one protocol")
-    points = pd.DataFrame(
-        {
-            "model": accuracy["model"],
-            "mode": accuracy["mode"],
-            "number": accuracy["window"].fillna(accuracy["frames"]).astype(int),
-            "x": accuracy["macs_per_prediction"] / 1e6,
-            "y": accuracy["top1"],
-            "low": accuracy["ci_low"],
-            "high": accuracy["ci_high"],
-            "views": accuracy["views"],
-            "approximate": False,
-        }
-    )
-    fig = Drawing(9, 4.8)
-    ax = fig.add_axes((0.075, 0.125, 0.91, 0.795))
-    ax.set_xscale("log")
-    span = points["high"].max() - points["low"].min()
-    ax.set_xlim(points["x"].min() / 2, points["x"].max() * 2)
-    ax.set_ylim(points["low"].min() - 0.12 * span, points["high"].max() + 0.12 * span)
-    ax.set_xlabel("MMACs per prediction (10⁶ multiply-accumulates, counted here)")
-    ax.set_ylabel("Top-1 accuracy on synthetic-kinetics (%)")
-    ax.set_title("Measured here on synthetic-kinetics (moving shapes, not Kinetics)")
-    _draw_points(ax, points, {})
-    return fig
-
-
-@mpl.rc_context(STYLE)
 def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: str) -> Figure:
     """Probabilities, one per prediction, against seconds; each curve ends at frame `frames`.
 
@@ -158,43 +119,18 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
     return fig
 
 
-@mpl.rc_context(STYLE)
-def training_curve(curve: pd.DataFrame) -> Figure:
-    """Training loss and validation accuracy against epochs, from rows of results/training.csv."""
-    fig = Drawing(8.0, 2.9)
-    names = {"loss": "training loss", "top1": "validation top-1 (%)"}
-    for ax, (column, name) in zip(fig.subplots(1, 2), names.items(), strict=True):
-        sns.lineplot(curve, x="epoch", y=column, ax=ax, color=FAMILY_COLORS["x3d"], marker="o")
-        ax.set(ylabel="", title=name, ylim=(0, None if column == "loss" else 100))
-        last = curve.iloc[-1]
-        ax.annotate(
-            f"{last[column]:.3g}",
-            (last["epoch"], last[column]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-        )
-        ax.grid()
-    fig.tight_layout()
-    return fig
-
-
 def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> None:
-    """Markers with their window inside, intervals, arrows, legend and names."""
+    """Markers with their window inside, arrows, legend and names."""
     points = points.sort_values(["mode", "model", "number"], ignore_index=True)
     ax.grid(True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for point in points.itertuples():
         shade = color(point.model)
         filled = point.mode == "stream" and not point.approximate
-        if "low" in points:
-            reach = [[point.y - point.low], [point.high - point.y]]
-            ax.errorbar(point.x, point.y, reach, color=shade, lw=1.3, capsize=5, zorder=2)
         ax.scatter(
             [point.x],
             [point.y],
-            s=340 if point.mode == "clips" else 250,
+            s=250,
             marker=_MARKERS[point.mode],
             facecolor=shade if filled else "white",
             edgecolor=shade,
@@ -221,18 +157,12 @@ def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> Non
 
 
 def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
-    """Arrows regular -> continual at its native window -> wider windows; returns what they cover.
-
-    Controls (clip predictions averaged) are reached from their own clip net, one after another.
-    """
+    """Arrows regular -> continual, native -> wider windows; returns what they cover."""
     clip = points[points["mode"] == "clip"]
     pairs = []
     for model, stream in points[points["mode"] == "stream"].groupby("model"):
         regular = clip[("co" + clip["model"]) == model].head(1)
         pairs += pairwise([*regular.itertuples(), *stream.sort_values("number").itertuples()])
-    for model, control in points[points["mode"] == "clips"].groupby("model"):
-        own = clip[clip["model"] == model].head(1)
-        pairs += pairwise([*own.itertuples(), *control.sort_values("number").itertuples()])
     covered = []
     for a, b in pairs:
         ends = [(a.x, a.y), (b.x, b.y)]
@@ -262,20 +192,15 @@ def _place_names(ax: Axes, points: pd.DataFrame, taken: list[Bbox], spots: dict)
     """Write each model's name beside its marker: at its spot, else at the first free place.
 
     A continual net is named once, at its widest window. `spots` maps a model to (right, up, ha)
-    in points; other names avoid `taken`, the markers, the intervals and the names before them.
+    in points; other names avoid `taken`, the markers and the names before them.
     """
     per_point = ax.figure.dpi / 72
     for point in points.itertuples():
         centre = ax.transData.transform((point.x, point.y))
-        taken.append(_square(centre, (12 if point.mode == "clips" else 9) * per_point))
-        if "low" in points:
-            ends = ax.transData.transform([(point.x, point.low), (point.x, point.high)])
-            taken.append(Bbox(ends + [(-5, 0), (5, 0)]))
+        taken.append(_square(centre, 9 * per_point))
     widest = points.groupby(["model", "mode"])["number"].transform("max")
     for point in points[(points["mode"] != "stream") | (points["number"] == widest)].itertuples():
         name = ("~ " if point.approximate else "") + label(point.model)
-        if point.mode == "clips":
-            name += f", mean of {point.views:.0f} clips"
         text = ax.annotate(
             name,
             (point.x, point.y),
@@ -319,7 +244,6 @@ def _draw_legend(ax: Axes, points: pd.DataFrame) -> Bbox:
     marks = {
         "clip": "one clip per prediction, its frames inside",
         "stream": "one frame per prediction, the window inside",
-        "clips": "clip predictions averaged over the frames inside",
     }
     handles = [
         Line2D(
@@ -338,8 +262,6 @@ def _draw_legend(ax: Axes, points: pd.DataFrame) -> Bbox:
     ]
     if points["approximate"].any():
         handles.append(Line2D([], [], color=MUTED, ls="--", label="approximate (~)"))
-    if "low" in points:
-        handles.append(Line2D([], [], color=MUTED, lw=1.3, label="95 % interval"))
     legend = ax.legend(handles=handles, loc="best")
     box = legend.get_window_extent()
     legend.set_loc(tuple(ax.transAxes.inverted().transform(box.p0)))

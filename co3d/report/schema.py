@@ -67,14 +67,14 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "max_abs_diff": (float, "largest difference of the logits"),
     "max_rel_diff": (float, "the same divided by the largest logit"),
     "tolerance": (float, "largest max_rel_diff that counts as equal"),
-    "latency_ms_median": (float, "time of one prediction, median, ms"),
-    "latency_ms_p95": (float, "time of one prediction, 95th percentile, ms"),
-    "latency_ms_std": (float, "time of one prediction, standard deviation, ms"),
-    "throughput_per_s": (float, "predictions per second"),
+    "latency_ms_median": (float, "from clip or last frame to prediction, median, ms"),
+    "latency_ms_p95": (float, "the same, 95th percentile, ms"),
+    "latency_ms_std": (float, "the same, standard deviation, ms"),
+    "throughput_per_s": (float, "1 / median time of all work between two predictions, per second"),
     "peak_mem_mb": (float, "peak memory during inference, MB"),
     "state_mb": (float, "memory of one stream's state past its warm-up, MB of 10^6 bytes"),
     "gemm_peak_gmacs": (float, "measured peak of a matrix product, 10^9 MACs per second"),
-    "loss": (float, "mean cross entropy over the epoch's training clips"),
+    "loss": (float, "mean (binary) cross entropy over the epoch's training clips"),
     # where it came from
     "commit": (str, "git commit of the code; blank outside a clone"),
     "dirty": (int, "1 if co3d/, notebook sources or constraints.txt differed from that commit"),
@@ -159,9 +159,9 @@ TABLES = {
         "state_mb gemm_peak_gmacs",
     ),
     "training": _table(
-        "Training curves of the committed mini weights; top1 is of the validation split.",
+        "Training curves of the committed mini weights; accuracies are of validation clips.",
         key="model dataset seed epoch",
-        machine="loss top1",
+        machine="loss top1 map_common",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from .clips import Clips
 from .loop import reached, train
+from .minis import train_mini
 from .recipes import RECIPES, Recipe, recipe_for
 from .run import run_folder
 from .splits import splits
@@ -16,5 +17,6 @@ __all__ = [
     "run_folder",
     "splits",
     "train",
+    "train_mini",
     "validate",
 ]

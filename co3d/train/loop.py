@@ -107,10 +107,10 @@ def train(
 
 def reached(curve: list[dict]) -> str:
     """The last validation result, for a reader."""
-    top1, precision = curve[-1]["top1"], curve[-1]["map_common"]
-    if precision is None:
-        return f"validation top-1 {top1:.1f} %"
-    return f"validation mAP {precision:.1f} %"
+    names = {"top1": "top-1", "map_common": "mAP"}
+    found = {name: curve[-1][key] for key, name in names.items() if curve[-1][key] is not None}
+    shown = [f"{name} {value:.1f} %" for name, value in found.items()]
+    return f"validation {''.join(shown) or 'videos have no classes'}"
 
 
 def _check(name: str, recipe: Recipe, limit: int | None, freeze: bool, start: str | Path) -> None:

@@ -10,9 +10,10 @@ from torch import nn
 from ..paths import logs_path
 
 
-def run_folder(name: str, data: str | Path, seed: int) -> Path:
-    """Where the training of a model on a data set is kept, begun or not."""
-    return logs_path() / "train" / f"{name}-{Path(data).name}-{seed}"
+def run_folder(name: str, data: str | Path, seed: int, limit: int | None = None) -> Path:
+    """Where the training of a model on a data set is kept, begun or not; a trial's elsewhere."""
+    trial = f"-first-{limit}" if limit else ""
+    return logs_path() / "train" / f"{name}-{Path(data).name}-{seed}{trial}"
 
 
 class Run:

@@ -9,9 +9,12 @@ from .clips import Clips, multi_hot
 
 
 @torch.inference_mode()
-def validate(model: ClipNet, clips: Clips, shuffle: np.random.Generator | None = None) -> float:
+def validate(
+    model: ClipNet, clips: Clips, shuffle: np.random.Generator | None = None
+) -> float | None:
     """Per cent of videos whose centred clip is classified rightly; where videos have several
-    classes, mean average precision (per cent) of the centred clips for the classes of the video.
+    classes, mean average precision (per cent) of the centred clips for the classes of the video,
+    None where no video has any.
 
     With `shuffle` the frames of each clip come in random order: what a net can tell from frames
     without their motion. Damaged clips are left out.
@@ -29,14 +32,5 @@ def validate(model: ClipNet, clips: Clips, shuffle: np.random.Generator | None =
         targets.append(multi_hot(video.class_ids, y.shape[1]) if clips.data.multilabel else y[0])
     logits, targets = torch.stack(logits), torch.stack(targets)
     if clips.data.multilabel:
-        return _mean_ap(logits, targets)
+        return metrics.map_common(logits, targets)
     return 100 * metrics.top_k(logits, targets, 1) / len(targets)
-
-
-def _mean_ap(scores, targets):
-    found = []
-    for score, target in zip(scores.T.numpy(), targets.T.numpy(), strict=True):
-        if target.any():
-            hits = target[np.argsort(-score, kind="stable")]
-            found.append((hits.cumsum() / np.arange(1, len(hits) + 1))[hits > 0].mean())
-    return 100 * float(np.mean(found))

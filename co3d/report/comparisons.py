@@ -1,0 +1,170 @@
+"""Tables that compare the readings of a data set: by pairs, by class, with what is published."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..measure import metrics
+from ..measure.accuracy import Result, failures_as_wrong
+from .style import label
+
+
+def accuracies(results: Sequence[Result]) -> pd.DataFrame:
+    """Every reading with its denominators and the 95 % interval, in per cent."""
+    rows = []
+    for result in results:
+        row = result.row
+        shares = {"top-1": row["top1"], "top-5": row["top5"], "as wrong": failures_as_wrong(row)}
+        if row["map_common"] is not None:
+            shares = {"mAP official": row["map_official"], "mAP common": row["map_common"]}
+        keys = {"model": label(row["model"]), "seed": _seed(row), "protocol": row["protocol"]}
+        keys |= {"mode": row["mode"], "window": row["window"], "frames": row["frames"]}
+        counts = {"planned": row["n_expected"], "found": row["n_found"], "scored": row["n_scored"]}
+        interval = {"low": row["ci_low"], "high": row["ci_high"]}
+        rows.append({**keys, **counts, **shares, **interval})
+    table = pd.DataFrame(rows).astype({"window": "Int64"})
+    return table.drop(columns=["seed"] if table["seed"].nunique() == 1 else [])
+
+
+def differences(results: Sequence[Result], seed: int = 0) -> pd.DataFrame:
+    """Streams, their clip nets and controls over the same videos: points of accuracy.
+
+    Of single labels, with the 95 % interval of a paired bootstrap behind each; of several per
+    video, of the common mAP without one. Readings that scored other videos are compared over those
+    that both scored.
+    """
+    rows = []
+    for stream, clip, control in _trios(results):
+        row = {"model": label(stream.row["model"]), "window": stream.row["window"]}
+        for name, a, b in (
+            ("stream - clip", stream, clip),
+            ("control - clip", control, clip),
+            ("stream - control", stream, control),
+        ):
+            if a is not None and b is not None:
+                row[name], low, high = _difference(a, b, seed)
+                row |= {} if low is None else {f"{name}, 95 %": f"{low:+.1f} to {high:+.1f}"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def costs(results: Sequence[Result]) -> pd.DataFrame:
+    """MMACs of one prediction by clip, stream and control, and how often the stream fits in."""
+    rows = []
+    for stream, clip, control in _trios(results):
+        ours = stream.row["macs_per_prediction"] / 1e6
+        row = {"model": label(stream.row["model"]), "window": stream.row["window"], "stream": ours}
+        for name, other in (("clip", clip), ("control", control)):
+            if other is not None:
+                row[name] = other.row["macs_per_prediction"] / 1e6
+                row[f"{name} / stream"] = row[name] / ours
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_seed(results: Sequence[Result]) -> pd.DataFrame:
+    """Accuracy of nets that were trained several times: a row per reading, a column per seed.
+
+    Top-1, or the common mAP where a video has several classes.
+    """
+    rows = []
+    for result in results:
+        row, metric = result.row, "top1" if result.row["map_common"] is None else "map_common"
+        keys = {"model": label(row["model"]), "mode": row["mode"], "window": row["window"]}
+        rows.append({**keys, "seed": f"seed {_seed(row)}", "value": row[metric]})
+    keys = ["model", "mode", "window"]
+    table = pd.DataFrame(rows).astype({"window": "Int64"}).drop_duplicates([*keys, "seed"])
+    table = table.pivot_table("value", keys, "seed", dropna=False, sort=False).dropna()
+    return (
+        table.assign(range=table.max(axis=1) - table.min(axis=1)).reset_index().set_index("model")
+    )
+
+
+def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
+    """Accuracy of each class, a row, by reading, a column: clips and streams, in per cent.
+
+    Top-1, or the average precision where a video has several classes; NaN without such videos.
+    """
+    columns = {}
+    for result in results:
+        row = result.row
+        if row["mode"] == "clips" or not row["n_scored"]:
+            continue
+        name = f"{label(row['model'])} {row['window'] or row['mode']}"
+        if row["map_common"] is not None:
+            columns[name] = metrics.average_precisions(result.scores, result.targets)
+        else:
+            ids = [video.class_id for video in result.videos]
+            right, every = metrics.per_class(result.right, ids, len(labels)).T
+            columns[name] = 100 * np.divide(
+                right, every, np.full(len(labels), np.nan), where=every > 0
+            )
+    return pd.DataFrame(columns, index=list(labels))
+
+
+def against_published(
+    rows: Sequence[Mapping], published: pd.DataFrame, dataset: str = "kinetics400"
+) -> pd.DataFrame:
+    """Accuracy on a whole split less the published one, where there are both, with the protocol.
+
+    On Kinetics-400 only protocol `paper` is compared. On Charades no stream protocol is the
+    paper's, so all are shown; the published column may be blank.
+    """
+    ours, theirs = ("map_common", "map_percent") if dataset == "charades" else _TOP1
+    found = []
+    for row in rows:
+        if row["dataset"] != dataset or row["limit"] or row[ours] is None:
+            continue
+        span = "frames" if row["mode"] == "clip" else "window"
+        same = published[(published["model"] == row["model"]) & (published[span] == row[span])]
+        if (
+            row["mode"] == "clips"
+            or same.empty
+            or theirs == _TOP1[1]
+            and row["protocol"] != "paper"
+        ):
+            continue
+        printed = same[theirs].item()
+        keys = {"model": label(row["model"]), span: row[span]}
+        keys |= {"protocol": row["protocol"], "split": row["split"], "scored": row["n_scored"]}
+        found.append({**keys, "measured": row[ours], "published": printed})
+    table = pd.DataFrame(found)
+    return table.assign(points=table["measured"] - table["published"]) if found else table
+
+
+_TOP1 = "top1", "top1_percent"
+
+
+def _trios(
+    results: Sequence[Result],
+) -> Iterator[tuple[Result, Result | None, Result | None]]:
+    """Each stream with the clip reading of its net and the control over the same frames."""
+    for stream in results:
+        if stream.row["mode"] != "stream":
+            continue
+        mine = {"model": stream.row["model"].removeprefix("co"), "weights": stream.row["weights"]}
+        clip = _first(results, mode="clip", **mine)
+        same = {"protocol": stream.row["protocol"], "frames": stream.row["frames"]}
+        yield stream, clip, _first(results, mode="clips", **mine, **same)
+
+
+def _first(results: Sequence[Result], **wanted) -> Result | None:
+    return next((r for r in results if wanted.items() <= r.row.items()), None)
+
+
+def _difference(a: Result, b: Result, seed: int) -> tuple[float, float | None, float | None]:
+    if a.row["map_common"] is not None:
+        return a.row["map_common"] - b.row["map_common"], None, None
+    right = {video.id: one for video, one in zip(b.videos, b.right, strict=True)}
+    both = [(one, right[v.id]) for v, one in zip(a.videos, a.right, strict=True) if v.id in right]
+    if not both:
+        return float("nan"), None, None
+    ours, theirs = zip(*both, strict=True)
+    return metrics.paired_bootstrap(ours, theirs, seed=seed)
+
+
+def _seed(row: Mapping) -> str:
+    """Of the training, as the source of weights that come with the package tells it."""
+    words = row["weights"].split()
+    return words[words.index("--seed") + 1] if "--seed" in words[:-1] else ""
