@@ -72,3 +72,32 @@ def test_tables_of_counts_and_of_tiny_numbers():
     }
     shown = tables.tiny(pd.DataFrame({"n": [3], "e": [1.234e-16], "f": [0.123]}), {"f": "{:.2f}"})
     assert shown.to_dict("list") == {"n": ["3"], "e": ["1e-16"], "f": ["0.12"]}
+
+
+def test_training_curves_of_two_sets_and_three_seeds():
+    rows = [
+        {"model": model, "dataset": dataset, "seed": seed, "epoch": epoch, "loss": 2.0 / epoch}
+        | {"top1": 10.0 * epoch if kinetics else None}
+        | {"map_common": None if kinetics else 20.0 * epoch}
+        for model in ("x3d_mini", "slow_mini")
+        for dataset, kinetics in (("synthetic-kinetics", True), ("synthetic-charades", False))
+        for seed in range(3 if model == "x3d_mini" else 1)
+        for epoch in (1, 2, 3)
+    ]
+    table = pd.DataFrame(rows).astype({"top1": float, "map_common": float})
+    fig = curves.training_curve(table)
+    titles = [ax.get_title(loc) for ax in fig.axes for loc in ("left", "center")]
+    assert [title for title in titles if title] == [
+        "synthetic-kinetics: training loss",
+        "synthetic-kinetics: validation top-1 (%)",
+        "synthetic-charades: training loss",
+        "synthetic-charades: validation mAP (%)",
+    ]
+    lines = [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes]
+    assert [sum(map(bool, drawn)) for drawn in lines] == [4, 4, 4, 4]
+    assert all(drawn == [10, 20, 30] for drawn in lines[1] if drawn)
+    assert all(drawn == [20, 40, 60] for drawn in lines[3] if drawn)
+    legend = [text.get_text() for text in fig.axes[1].get_legend().get_texts()]
+    assert sorted(legend) == ["Slow-mini", "X3D-mini"]
+    alone = curves.training_curve(table[table["dataset"] == "synthetic-kinetics"])
+    assert len(alone.axes) == 2

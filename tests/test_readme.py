@@ -35,7 +35,7 @@ def test_links_lead_somewhere():
 
 
 def test_the_counts_are_those_of_the_ledger():
-    ledger = claims.ledger(report.read("models"))
+    ledger = claims.ledger(report.read("models"), report.read("accuracy"))
     assert readme.with_block(README, "claims", claims.summary(ledger)) == README, UPDATE
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..nn import ClipNet, StreamNet, continual
 from ..nn.windows import CHUNK, steps_of_windows
-from ..zoo import create, list_models, spec
+from ..zoo import create, spec
 from ..zoo.checkpoints import scores, shipped
+from ..zoo.specs import SPECS
 from . import protocols
 from .complexity import macs_clip, macs_frame
 from .decoding import Decoded, Part
@@ -129,7 +130,8 @@ def readings(
         dataset: its name, by which protocols may differ.
         chosen: protocols.
         windows: of streams, in frames; None is the native one.
-        controls: whether to add, for each stream, the clip net on clips over the same frames.
+        controls: whether to add, for each stream that sees at least a clip, the clip net on clips
+            over the same frames.
         options: as of `protocols.plan`.
 
     Raises:
@@ -154,7 +156,7 @@ def readings(
                 net = twin(name, regular, window or spec(name).window)
                 plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
                 found[name, id(regular), net.window, plan] = Reading(net, plan, trunk)
-                if controls:
+                if controls and plan.frames >= regular.spec.frames:
                     control = protocols.control(regular, plan)
                     found[regular.spec.name, id(regular), control] = Reading(regular, control)
     if not found:
@@ -272,7 +274,7 @@ def loaded(
     """Names of the zoo, each with the clip net that holds its weights, loaded once per twin.
 
     Args:
-        names: separated by commas; "all" for those with weights of that name.
+        names: separated by commas; "all" for those with weights of that name, twin by twin.
         weights: training data of shipped or published weights, or a file.
         classes: that a file has; None is the models' own number.
 
@@ -283,7 +285,8 @@ def loaded(
 
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if names == "all":
-        chosen = [name for name in list_models() if _has(name, weights)]
+        chosen = [name for name in SPECS if not spec(name).continual and _has(name, weights)]
+        chosen = [one for name in chosen for one in (name, f"co{name}")]
         if not chosen:
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}

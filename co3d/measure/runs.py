@@ -198,4 +198,5 @@ def plan_lines(readings: Sequence[Planned], videos: Iterable[Video]) -> Iterator
         yield f"{video.id}: {len(line.times)} frames, {line.fps:g} per second"
         for plan in dict.fromkeys(reading.plan for reading in readings):
             names = {r.model.spec.name: None for r in readings if r.plan == plan}
-            yield f"  {', '.join(names)}, {plan.protocol}, {plan.mode}: {describe(plan, line)}"
+            frames = describe(plan, line).replace("\n", "\n    ")
+            yield f"  {', '.join(names)}, {plan.protocol}, {plan.mode}: {frames}"

@@ -41,20 +41,21 @@ def start_ups(
     frames: int,
     fills: Sequence[str] = ("zeros", "replicate"),
     windows: Sequence[int | None] = (None,),
+    fps: float | None = None,
 ) -> list[StartUp]:
     """Readings of continual nets by name, with the clip nets that hold their weights.
 
     Args:
-        frames: of each video that are fed, sampled at the models' native rate.
+        frames: of each video that are fed.
         windows: in frames; None is the native one.
+        fps: rate of sampling by time; None: that of streams on the data set, see `protocols.plan`.
     """
     found = []
     for name, regular in models:
         for window in windows if spec(name).continual else ():
             net = twin(name, regular, window or spec(name).window)
-            rate = spec(name).native_fps
             for fill in fills:
-                plan = protocols.plan(net, dataset, "first-valid", fps=rate, fill=fill)
+                plan = protocols.plan(net, dataset, "first-valid", fps=fps, fill=fill)
                 plan = replace(plan, protocol=PROTOCOL, frames=frames)
                 found.append(StartUp(net, plan, twin(name, regular)))
     return found

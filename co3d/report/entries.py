@@ -23,14 +23,18 @@ COLUMNS += ("source",)  # the file in results/paper that holds the published val
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Value = int | float | Decimal | None
 Rows = Iterator[dict[str, str]]
+ACCURACY = ("dataset", "protocol", "limit", "model", "mode", "window", "frames", "top1")
 _NO_ROW = "results/models.csv has no row for it yet"
 
 
 class Sources:
-    """What the ledger is made from: the published tables, and our rows of the models table."""
+    """What the ledger is made from: the published tables, and our rows of the result tables."""
 
-    def __init__(self, models: pd.DataFrame, paper: Path) -> None:
+    def __init__(
+        self, models: pd.DataFrame, paper: Path, accuracy: pd.DataFrame | None = None
+    ) -> None:
         self.models, self.paper = models, paper
+        self.accuracy = pd.DataFrame(columns=ACCURACY) if accuracy is None else accuracy
 
     def printed(self, stem: str) -> pd.DataFrame:
         """A published table, every cell as it is printed."""
@@ -49,6 +53,15 @@ class Sources:
         """Multiply-accumulates of a clip, or of the step of a stream that predicts."""
         return self.own("macs_step" if SPECS[model].continual else "macs_clip", model, number)
 
+    def top1(self, model: str, number: str | int) -> Value:
+        """Measured on all of Kinetics-400 under protocol paper; None where there is no such row."""
+        rows = self.accuracy
+        span = rows["window"] if SPECS[model].continual else rows["frames"]
+        wanted = (rows["dataset"] == "kinetics400") & (rows["protocol"] == "paper")
+        wanted &= (rows["limit"] == 0) & (rows["model"] == model) & (span == int(number))
+        found = rows.loc[wanted, "top1"].dropna()
+        return float(found.iloc[0]) if len(found) else None
+
     def flops(self, model: str, number: str | int = "", once: bool = False) -> Value:
         """The same in the paper's counting, or with every operation counted `once`."""
         step = "flops_once_step" if once else "flops_paper_step"
@@ -66,6 +79,7 @@ def entry(
     shown: str = "",
     note: str = "",
     notebook: str = "03_complexity",
+    command: str = "",
     source: str = "",
 ) -> dict[str, str]:
     """A row of the ledger, COLUMNS of text.
@@ -73,12 +87,14 @@ def entry(
     Args:
         ours: one value for each number in `published`; they make the status, and are `shown`, if
             these are not given. Without any, and where one is None, the row is "not yet".
-        notebook: which computes ours.
+        notebook: which computes ours, or can.
+        command: that does; default: the one that runs the notebook.
         source: stem of the file in results/paper.
     """
     missing = None in ours
     status = status or (verdict(NUMBER.findall(published), ours) if ours else "not yet")
-    done = status not in ("not yet", "not available")
+    done = status not in ("not yet", "not available", "needs data")
+    known = done or status == "needs data"
     return {
         "id": id,
         "where": where,
@@ -87,10 +103,18 @@ def entry(
         "ours": (shown or _shown(published, ours)) if done else "",
         "status": status,
         "note": _NO_ROW if missing else note,
-        "notebook": notebook if done else "",
-        "command": f"co3d reproduce --only {notebook[:2]}" if done else "",
+        "notebook": notebook if known else "",
+        "command": (command or f"co3d reproduce --only {notebook[:2]}") if known else "",
         "source": source and f"{source}.csv",
     }
+
+
+def needs_data(
+    id: str, where: str, claim: str, published: str = "", *, command: str, **more: str
+) -> dict[str, str]:
+    """A row whose command is there, but not the data set or the published weights."""
+    more = {"notebook": "05_kinetics400", **more}
+    return entry(id, where, claim, published, status="needs data", command=command, **more)
 
 
 def tally(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from . import dialects, files
@@ -104,8 +104,16 @@ def save(
         tensors = {key: value.half() if value.ndim > 1 else value for key, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".co3d-") as folder:
-        save_file(tensors, Path(folder) / path.name, metadata=record)
+        (Path(folder) / path.name).write_bytes(_in_order(serialised(tensors, metadata=record)))
         os.replace(Path(folder) / path.name, path)
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with a sorted header, so that the same weights are the same bytes."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
 
 
 def load_into(
@@ -195,7 +203,7 @@ def _taken_for(known: Checkpoint) -> str:
 
 def _one_of(expected: tuple[str, ...], given: str, what: str) -> str:
     if given not in expected:
-        raise ValueError(f"expected {' or '.join(expected)} for {what}, given {given!r}")
+        raise ValueError(f"expected {' or '.join(expected)} for {what}, given {given[:80]!r}")
     return given
 
 
