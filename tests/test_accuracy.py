@@ -210,7 +210,8 @@ def test_thirty_kills_end_in_the_bytes_of_one_run(tmp_path):
     last = start("cut")
     again, _ = last.communicate()
     assert last.returncode == 0
-    assert again.splitlines()[:4] == shown.splitlines()[:4]
+    tables = [text.partition(b"a part of")[0] for text in (shown, again)]  # times come later
+    assert tables[0] == tables[1] and tables[0].count(b"\n") == 4
     expected, found = files("whole"), files("cut")
     assert found.keys() == expected.keys() and len(found) == 3
     for name, path in expected.items():
