@@ -13,7 +13,7 @@ from ..data.dataset import Dataset
 from ..nn import ClipNet
 from ..nn.windows import steps_of_windows
 from ..zoo import spec
-from . import protocols, runs
+from . import accuracy, protocols, runs
 from .decoding import Decoded
 from .readings import Reading, twin
 from .runs import Times
@@ -41,20 +41,21 @@ def start_ups(
     frames: int,
     fills: Sequence[str] = ("zeros", "replicate"),
     windows: Sequence[int | None] = (None,),
+    fps: float | None = None,
 ) -> list[StartUp]:
     """Readings of continual nets by name, with the clip nets that hold their weights.
 
     Args:
-        frames: of each video that are fed, sampled at the models' native rate.
+        frames: of each video that are fed.
         windows: in frames; None is the native one.
+        fps: rate of sampling by time; None: that of streams on the data set, see `protocols.plan`.
     """
     found = []
     for name, regular in models:
         for window in windows if spec(name).continual else ():
             net = twin(name, regular, window or spec(name).window)
-            rate = spec(name).native_fps
             for fill in fills:
-                plan = protocols.plan(net, dataset, "first-valid", fps=rate, fill=fill)
+                plan = protocols.plan(net, dataset, "first-valid", fps=fps, fill=fill)
                 plan = replace(plan, protocol=PROTOCOL, frames=frames)
                 found.append(StartUp(net, plan, twin(name, regular)))
     return found
@@ -82,7 +83,14 @@ def predict(readings: Sequence[StartUp], video: Decoded) -> list[dict]:
 def evaluate(
     readings: Sequence[StartUp], data: Dataset, *, limit: int = 0, **options
 ) -> tuple[list[dict], Times]:
-    """Rows of results/transient.csv; arguments and errors are those of `runs.run`."""
+    """Rows of results/transient.csv; arguments and errors are those of `accuracy.evaluate`.
+
+    Raises:
+        ValueError: also for videos with several classes each.
+    """
+    if data.multilabel:
+        raise ValueError(f"expected one class per video, {data.name} has several")
+    accuracy.check(readings, data)
     done, times = runs.run(readings, data, predict, limit=limit, **options)
     rows = []
     for reading, run in zip(readings, done, strict=True):
