@@ -86,6 +86,15 @@ def test_readings_read_what_they_say(regular, data, tmp_path, inline):
     assert macs["stream", 16, 1] == macs["stream", 40, 1] < macs["clip", None, 1] / 10
 
 
+def test_a_stream_that_sees_less_than_a_clip_has_no_control(regular):
+    streams = chosen(regular, windows=(1,))[1:]
+    assert [(r.plan.mode, r.plan.frames) for r in streams] == [("stream", 17), ("clips", 16)]
+    short = dataclasses.replace(regular.spec, frames=18)
+    longer = clip_net()
+    longer.spec = short
+    assert [r.plan.mode for r in chosen(longer, windows=(1,))] == ["clip", "stream"]
+
+
 def test_videos_that_cannot_be_scored_are_counted_and_never_replaced(regular, data, tmp_path):
     videos = list(data.videos)
     videos[1].path.write_bytes(videos[1].path.read_bytes()[:700])
