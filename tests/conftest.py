@@ -12,3 +12,11 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Videos are decoded in this process, which saves the start of others."""
+    from co3d.measure import runs
+
+    monkeypatch.setattr(runs, "in_processes", lambda f, jobs, **_: map(f, jobs))

@@ -1,7 +1,21 @@
-"""What tests of networks share: chunks, and streams run to their end."""
+"""What tests of networks share: chunks, streams run to their end, nets with made weights."""
 
 import torch
 from torch import Tensor
+
+import co3d
+from co3d.measure.equivalence import calibrate
+from co3d.nn import ClipNet
+from co3d.zoo.checkpoints import Weights
+
+
+def clip_net(seed: int = 0, classes: int | None = None, **weights) -> ClipNet:
+    """An x3d_mini with random, calibrated weights."""
+    torch.manual_seed(seed)
+    net = co3d.create("x3d_mini", num_classes=classes)
+    calibrate(net, torch.randn(4, 3, 16, 48, 48))
+    net.weights = Weights("a test", f"{seed}" * 64, "nothing", "none", **weights)
+    return net
 
 
 def chunks(x: Tensor, lengths: list[int]) -> list[Tensor]:

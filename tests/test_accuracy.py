@@ -15,25 +15,15 @@ import av
 import numpy as np
 import pytest
 import torch
+from nets import clip_net
 
 import co3d
 from co3d.data import synthetic
-from co3d.measure import accuracy, readings, runs
-from co3d.measure.equivalence import calibrate
+from co3d.measure import accuracy, readings
 from co3d.zoo import checkpoints
-from co3d.zoo.checkpoints import Weights
 
 N = 6
 CELLS = ("n_expected", "n_found", "n_scored")
-
-
-def clip_net(seed=0):
-    """A net with random, calibrated weights."""
-    torch.manual_seed(seed)
-    net = co3d.create("x3d_mini")
-    calibrate(net, torch.randn(4, 3, 16, 48, 48))
-    net.weights = Weights("a test", f"{seed}" * 64, "nothing", "none")
-    return net
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +46,6 @@ def data(made, tmp_path):
         path = shutil.copy(video.path, tmp_path / video.path.name)
         videos.append(dataclasses.replace(video, path=path))
     return dataclasses.replace(made, videos=tuple(videos))
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """Decodes in this process, which saves the start of others."""
-    monkeypatch.setattr(runs, "in_processes", lambda f, jobs, **_: map(f, jobs))
 
 
 def chosen(regular, **options):

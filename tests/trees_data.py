@@ -173,6 +173,7 @@ def make_charades(
     split: str = "test",
     spelling: str = "",
     clip: Clip = tiny,
+    pictures: Clip | None = None,
 ) -> Path:
     """A split of `count` planned videos under `root`; returns `root`.
 
@@ -182,6 +183,7 @@ def make_charades(
         missing: numbers of rows without a video.
         classes: whether there is a file with (made-up) names of the classes.
         spelling: of the split's name; the default is test in official files, val in lists.
+        pictures: writes the folder of frames of a video instead of `make_frames`.
     """
     rows = charades_rows(count, split)
     folder = {"videos": "Charades_v1_480", "videos-full": "Charades_v1"}.get(form, "")
@@ -192,6 +194,8 @@ def make_charades(
             continue
         if folder:
             clip(home / f"{name}.mp4", i)
+        elif pictures:
+            pictures(home / name, i)
         else:
             make_frames(home / name, frames, shade=i)
     place = root / "splits" if form == "original" else root

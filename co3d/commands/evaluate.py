@@ -7,7 +7,8 @@ import click
 from .options import check_device, check_file
 
 SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fill", "n_expected",
-         "n_found", "n_scored", "top1", "map_common", "ci_low", "ci_high"]  # fmt: skip
+         "n_found", "n_scored", "top1", "as_wrong", "map_official", "map_common", "ci_low",
+         "ci_high"]  # fmt: skip
 
 
 @click.command()
@@ -26,7 +27,7 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
     multiple=True,
     metavar="NAME",
     help="paper, native, first-valid or steady; may be repeated.  "
-    "[default: paper and steady; on synthetic sets native and steady]",
+    "[default: paper, first-valid and steady; on synthetic sets native and steady]",
 )
 @click.option(
     "--window",
@@ -77,6 +78,7 @@ def evaluate(
     synthetic-charades, or a folder of one folder of videos per class.
 
     A run that was stopped goes on where it was. Predictions are kept per video among the runs.
+    top1 is of the scored videos; as_wrong counts planned ones without a prediction as wrong.
     """
     import pandas as pd
 
@@ -94,7 +96,7 @@ def evaluate(
         else open_set(dataset, split, root=root, limit=limit or None)
     )
     chosen = readings.readings(
-        readings.loaded(names, weights or dataset, device),
+        readings.loaded(names, weights or dataset, device, len(data.labels)),
         data.name,
         protocols or rules.usual(dataset),
         windows or (None,),
@@ -107,11 +109,13 @@ def evaluate(
         return
     results, times = accuracy.evaluate(chosen, data, limit=limit, workers=workers)
     rows = pd.DataFrame([result.row for result in results])
-    shown = rows[SHOWN].dropna(axis=1, how="all")
+    wrong = [accuracy.failures_as_wrong(result.row) for result in results]
+    shown = rows.assign(as_wrong=wrong)[SHOWN].dropna(axis=1, how="all")
     click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
     if parts or limit:
         click.echo(f"a part of {dataset}: not its accuracy, and in none of its figures")
-    for line in runs.account([result.run for result in results], times):
+    account = runs.account([result.run for result in results], times)
+    for line in (*accuracy.warnings(results), *account):
         click.echo(line)
     if table:
         part = table.with_name(f"{table.name}.part")

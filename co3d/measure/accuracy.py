@@ -40,6 +40,28 @@ class Result:
         """Whether a scored video has a class, (n_scored, classes)."""
         return targets_of(self.videos, self.scores.shape[1])
 
+    @property
+    def warning(self) -> str:
+        """A sentence if predictions say that labels are permuted, else ""; of single labels."""
+        if self.row["top1"] is None:
+            return ""
+        names = [str(number) for number in range(self.scores.shape[1])]
+        for video in self.videos:
+            names[video.class_id] = video.label
+        labels = [video.class_id for video in self.videos]
+        return metrics.permuted_labels(self.scores.argmax(1), labels, names)
+
+
+def warnings(results: Sequence[Result]) -> list[str]:
+    """What to look into before any number is believed, a line per reading that shows it."""
+    lines = []
+    for result in results:
+        if sentence := result.warning:
+            row = result.row
+            window = f", window {row['window']}" if row["window"] else ""
+            lines.append(f"{row['model']}, {row['protocol']}, {row['mode']}{window}: {sentence}")
+    return lines
+
 
 def evaluate(
     readings: Sequence[Reading], data: Dataset, *, limit: int = 0, **options
@@ -50,20 +72,36 @@ def evaluate(
         A result per reading, in their order, and where the time went.
 
     Raises:
-        ValueError: for videos without a label.
+        ValueError: for videos without a label, or a model of other classes.
     """
-    if not data.multilabel and any(video.class_id is None for video in data.videos):
-        raise ValueError(
-            f"expected labelled videos, the {data.split} split of {data.name} has none"
-        )
+    check(readings, data)
     done, times = runs.run(readings, data, predict, limit=limit, **options)
     pairs = zip(readings, done, strict=True)
     return [_result(reading, data, limit, run) for reading, run in pairs], times
 
 
+def check(readings: Sequence[Reading], data: Dataset) -> None:
+    """Refuses, before any work is done, what could not be scored.
+
+    Raises:
+        ValueError: for videos without a label, or a model of other classes.
+    """
+    if not data.multilabel and any(video.class_id is None for video in data.videos):
+        raise ValueError(
+            f"expected labelled videos, the {data.split} split of {data.name} has none"
+        )
+    for reading in readings:
+        if reading.classes != len(data.labels):
+            raise ValueError(
+                f"expected a model of the {len(data.labels)} classes of {data.name}, given "
+                f"{reading.model.spec.name} with {reading.classes}"
+            )
+
+
 def _result(reading: Reading, data: Dataset, limit: int, run: Run) -> Result:
     scored = [video for video in data.videos if run.records[video.id]["status"] == "ok"]
     scores = np.array([run.records[video.id]["scores"] for video in scored], np.float32)
+    scores = scores.reshape(len(scored), reading.classes)  # also of none
     plan = {"dataset": data.name, "split": data.split, "limit": limit}
     plan |= {
         "n_expected": len(data.videos),
@@ -90,11 +128,15 @@ def _single(scores: np.ndarray, videos: Sequence[Video]) -> dict:
 
 
 def _several(scores: np.ndarray, scored: Sequence[Video], data: Dataset) -> dict:
-    """Of videos with several classes; those without a prediction rank last, or are left out."""
-    every = np.full((len(data.videos), len(data.labels)), -np.inf)
-    rows = {video.id: row for row, video in enumerate(data.videos)}
+    """Of videos with several classes; those without a prediction rank last, or are left out.
+
+    Sorted by id, so that ties and drawings do not depend on the order in which videos are listed.
+    """
+    videos = sorted(data.videos, key=lambda video: video.id)
+    every = np.full((len(videos), len(data.labels)), -np.inf)
+    rows = {video.id: row for row, video in enumerate(videos)}
     every[[rows[video.id] for video in scored]] = scores
-    targets = targets_of(data.videos, len(data.labels))
+    targets = targets_of(videos, len(data.labels))
     low, high = metrics.bootstrap(metrics.map_common, every, targets)
     return {
         "map_official": metrics.map_official(every, targets),

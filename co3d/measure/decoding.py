@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.dataset import Video
 from ..data.transforms import Transform
-from .feeding import feed
+from .feeding import Fed, feed
 from .plans import Plan
 
 
@@ -65,7 +65,7 @@ def decode(job: tuple[Video, Sequence[Plan]]) -> Decoded:
     """One decoding pass for all plans of a video. Runs in a process of its own."""
     video, plans = job
     started = time.perf_counter()
-    found = dict(zip(plans, feed(video, plans), strict=True))
+    found = dict(zip(plans, _fed(video, plans), strict=True))
     pictures: dict[Transform, dict[int, np.ndarray]] = {}
     for plan, fed in found.items():
         columns = iter(fed.clips.columns)
@@ -80,3 +80,13 @@ def decode(job: tuple[Video, Sequence[Plan]]) -> Decoded:
         {t: np.stack(list(held.values()), axis=1) for t, held in pictures.items()},
         time.perf_counter() - started,
     )
+
+
+def _fed(video: Video, plans: Sequence[Plan]) -> list[Fed]:
+    """Raises MemoryError also where it is torch that finds no memory."""
+    try:
+        return feed(video, plans)
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise MemoryError from error
+        raise

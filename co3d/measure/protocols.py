@@ -154,7 +154,8 @@ def plan(
     """
     record, kind = model.spec, KINDS.get(dataset, Kind())
     mode = "stream" if isinstance(model, StreamNet) else "clip"
-    _check(record, kind, protocol, mode)
+    if sentence := misfit(record, dataset, protocol):
+        raise ValueError(sentence)
     _check_numbers(protocol, fps, crops, position)
     _check_mode(mode, fill, views, frames)
     paper = protocol == "paper"
@@ -211,27 +212,30 @@ def control(net: ClipNet, stream: Plan) -> Plan:
     )
 
 
-def _check(record: Spec, kind: Kind, protocol: str, mode: str) -> None:
-    """ValueError unless the protocol exists and is one of this model's on such data."""
+def misfit(record: Spec, dataset: str, protocol: str) -> str:
+    """Why a protocol is none for this model on such data, in a sentence; "" if it is one."""
+    kind, mode = KINDS.get(dataset, Kind()), "stream" if record.continual else "clip"
     if protocol not in PROTOCOLS:
-        raise ValueError(f"expected a protocol in {', '.join(PROTOCOLS)}, given {protocol!r}")
+        return f"expected a protocol in {', '.join(PROTOCOLS)}, given {protocol!r}"
     if mode not in PROTOCOLS[protocol].modes:
         fitting = [name for name, rules in PROTOCOLS.items() if mode in rules.modes]
-        raise ValueError(
+        return (
             f"expected protocol {' or '.join(fitting)} for the {mode} net {record.name}, "
             f"given {protocol}"
         )
-    if protocol == "paper" and kind is CHARADES and mode == "stream":
-        raise ValueError(
+    if protocol != "paper" or kind is not CHARADES:
+        return ""
+    if mode == "stream":
+        return (
             "expected protocol first-valid or steady for a stream on Charades, given paper: the "
             "released script feeds one frame per video there, which may give no prediction"
         )
-    known = _is_mini(record) or record.name == "slow_8x8_r50"
-    if protocol == "paper" and kind is CHARADES and not known:
-        raise ValueError(
+    if not _is_mini(record) and record.name != "slow_8x8_r50":
+        return (
             "expected another protocol: on Charades the paper's is that of slow_8x8_r50 only, "
             f"given paper for {record.name}"
         )
+    return ""
 
 
 def _check_numbers(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,9 +29,10 @@ from .store import numbers
 
 FORMAT = 1  # of a record
 CODE = (
-    *("nn/*.py", "zoo/build.py"),
-    *("data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
+    *("nn/*.py", "zoo/build.py", "zoo/checkpoints.py", "zoo/conversion.py", "zoo/dialects.py"),
+    *("zoo/specs.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
     *("measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py"),
+    "measure/transient.py",
 )
 
 
@@ -72,12 +74,17 @@ class Reading:
         }
 
     @property
+    def classes(self) -> int:
+        """That the network tells apart."""
+        return self.model.classifier.out_features
+
+    @property
     def macs(self) -> float:
         """Multiply-accumulates for one prediction."""
         plan = self.plan
         size, frames = plan.transform.image_size, None if self.trunk else plan.frames
-        classes = self.model.classifier.out_features
-        return plan.views * plan.crops * _macs(self.model.spec.name, classes, size, frames)
+        one = _macs(self.model.spec.name, self.classes, size, frames)
+        return plan.views * plan.crops * one
 
     def batch(self, clip: np.ndarray) -> Tensor:
         """Of one clip, where the model is, in the layout in which a CPU is fastest."""
@@ -100,6 +107,7 @@ class Reading:
                 "threads": torch.get_num_threads(),
                 "chunk": CHUNK,
                 "torch": torch.__version__,
+                "av": av.__version__,
             },
             "code": code_hash(),
         }
@@ -114,7 +122,7 @@ def readings(
     controls: bool = False,
     **options,
 ) -> list[Reading]:
-    """The readings of models under protocols, those left out that make no sense.
+    """The readings of models under protocols, those left out that do not fit.
 
     Args:
         models: a name of the zoo each, with the clip net that holds the weights; a continual name
@@ -127,30 +135,37 @@ def readings(
         options: as of `protocols.plan`.
 
     Raises:
-        ValueError: if nothing is left.
+        ValueError: if nothing is left, or for what no protocol or model has.
     """
     of_clips = {name: options.pop(name, None) for name in ("views", "position", "frames")}
     of_streams = {"fill": options.pop("fill", None)}
-    found = {}
+    found, misfits = {}, []
     for name, regular in models:
-        mode = "stream" if spec(name).continual else "clip"
+        fitting = []
         for protocol in chosen:
-            if protocol in PROTOCOLS and mode not in PROTOCOLS[protocol].modes:
-                continue
-            if mode == "clip":
+            sentence = protocols.misfit(spec(name), dataset, protocol)
+            if protocol not in PROTOCOLS:
+                raise ValueError(sentence)
+            (misfits if sentence else fitting).append(sentence or protocol)
+        trunk = twin(name, regular) if spec(name).continual else None
+        for protocol in fitting:
+            if trunk is None:
                 plan = protocols.plan(regular, dataset, protocol, **of_clips, **options)
-                found[name, plan] = Reading(regular, plan)
-                continue
-            trunk = twin(name, regular)
-            for window in windows:
+                found[name, id(regular), plan] = Reading(regular, plan)
+            for window in windows if trunk else ():
                 net = twin(name, regular, window or spec(name).window)
                 plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
-                found[name, net.window, plan] = Reading(net, plan, trunk)
+                found[name, id(regular), net.window, plan] = Reading(net, plan, trunk)
                 if controls and plan.frames >= regular.spec.frames:
                     control = protocols.control(regular, plan)
-                    found[regular.spec.name, control] = Reading(regular, control)
+                    found[regular.spec.name, id(regular), control] = Reading(regular, control)
     if not found:
-        raise ValueError(f"expected a protocol that fits a model, given {', '.join(chosen)}")
+        raise ValueError("; ".join(dict.fromkeys(misfits)) or "expected a model, given none")
+    modes = {reading.plan.mode for reading in found.values()}
+    for mode, given in {"clip": of_clips, "stream": of_streams}.items():
+        names = [name for name, value in given.items() if value is not None]
+        if names and mode not in modes:
+            raise ValueError(f"expected no {', '.join(names)} where no {mode} is read")
     return list(found.values())
 
 
@@ -253,12 +268,15 @@ def _record(reading: Reading, logits: Tensor) -> dict:
     return {"status": "ok", "scores": numbers(values.cpu().numpy())}
 
 
-def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, ClipNet]]:
+def loaded(
+    names: str, weights: str, device: str = "cpu", classes: int | None = None
+) -> list[tuple[str, ClipNet]]:
     """Names of the zoo, each with the clip net that holds its weights, loaded once per twin.
 
     Args:
         names: separated by commas; "all" for those with weights of that name, twin by twin.
         weights: training data of shipped or published weights, or a file.
+        classes: that a file has; None is the models' own number.
 
     Raises:
         ValueError: as `co3d.load`.
@@ -273,7 +291,7 @@ def loaded(names: str, weights: str, device: str = "cpu") -> list[tuple[str, Cli
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}
     for twin_name in dict.fromkeys(spec(name).weights for name in chosen):
-        nets[twin_name] = load(twin_name, weights)[0].to(device)
+        nets[twin_name] = load(twin_name, weights, num_classes=classes)[0].to(device)
     return [(name, nets[spec(name).weights]) for name in chosen]
 
 

@@ -182,12 +182,19 @@ def account(runs: Sequence[Run], times: Times) -> Iterator[str]:
 
 
 def plan_lines(readings: Sequence[Planned], videos: Iterable[Video]) -> Iterator[str]:
-    """Which frames of which video feed which model: lines of text."""
+    """Which frames of which video feed which model: lines of text.
+
+    The timelines are read in this process, without the bounds of `run`.
+    """
     for video in videos:
         if video.path is None:
             yield f"{video.id}: missing"
             continue
-        line = timeline(video.path, video.frames_fps)
+        try:
+            line = timeline(video.path, video.frames_fps)
+        except (ValueError, OSError) as error:
+            yield f"{video.id}: {error}"
+            continue
         yield f"{video.id}: {len(line.times)} frames, {line.fps:g} per second"
         for plan in dict.fromkeys(reading.plan for reading in readings):
             names = {r.model.spec.name: None for r in readings if r.plan == plan}

@@ -15,7 +15,7 @@ from ..nn import ClipNet
 from ..nn.blocks import Residual
 from ..nn.windows import steps_of_windows
 from ..zoo import spec
-from . import protocols, runs
+from . import accuracy, protocols, runs
 from .decoding import Decoded
 from .readings import Reading, twin
 from .runs import Times
@@ -101,7 +101,14 @@ def predict(readings: Sequence[StartUp], video: Decoded) -> list[dict]:
 def evaluate(
     readings: Sequence[StartUp], data: Dataset, *, limit: int = 0, **options
 ) -> tuple[list[dict], Times]:
-    """Rows of results/transient.csv; arguments and errors are those of `runs.run`."""
+    """Rows of results/transient.csv; arguments and errors are those of `accuracy.evaluate`.
+
+    Raises:
+        ValueError: also for videos with several classes each.
+    """
+    if data.multilabel:
+        raise ValueError(f"expected one class per video, {data.name} has several")
+    accuracy.check(readings, data)
     done, times = runs.run(readings, data, predict, limit=limit, **options)
     rows = []
     for reading, run in zip(readings, done, strict=True):

@@ -1,5 +1,6 @@
 """Tables that compare the readings of a data set: by pairs, by class, with what is published."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -12,11 +13,11 @@ from .style import label
 
 def accuracies(results: Sequence[Result]) -> pd.DataFrame:
     """Every reading with its denominators and the 95 % interval, in per cent."""
-    rows = []
+    rows, several = [], any(result.row["map_common"] is not None for result in results)
     for result in results:
         row = result.row
         shares = {"top-1": row["top1"], "top-5": row["top5"], "as wrong": failures_as_wrong(row)}
-        if row["map_common"] is not None:
+        if several:
             shares = {"mAP official": row["map_official"], "mAP common": row["map_common"]}
         keys = {"model": label(row["model"]), "seed": _seed(row), "protocol": row["protocol"]}
         keys |= {"mode": row["mode"], "window": row["window"], "frames": row["frames"]}
@@ -85,14 +86,15 @@ def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
     """Accuracy of each class, a row, by reading, a column: clips and streams, in per cent.
 
     Top-1, or the average precision where a video has several classes; NaN without such videos.
+    Columns are called by model and window; by protocol and seed too, where these would be the same.
+
+    Raises:
+        ValueError: if two readings differ in other things.
     """
+    kept = [one for one in results if one.row["mode"] != "clips" and one.row["n_scored"]]
     columns = {}
-    for result in results:
-        row = result.row
-        if row["mode"] == "clips" or not row["n_scored"]:
-            continue
-        name = f"{label(row['model'])} {row['window'] or row['mode']}"
-        if row["map_common"] is not None:
+    for result, name in zip(kept, _names([result.row for result in kept]), strict=True):
+        if result.row["top1"] is None:
             columns[name] = metrics.average_precisions(result.scores, result.targets)
         else:
             ids = [video.class_id for video in result.videos]
@@ -154,14 +156,30 @@ def _first(results: Sequence[Result], **wanted) -> Result | None:
 
 
 def _difference(a: Result, b: Result, seed: int) -> tuple[float, float | None, float | None]:
-    if a.row["map_common"] is not None:
-        return a.row["map_common"] - b.row["map_common"], None, None
-    right = {video.id: one for video, one in zip(b.videos, b.right, strict=True)}
-    both = [(one, right[v.id]) for v, one in zip(a.videos, a.right, strict=True) if v.id in right]
-    if not both:
+    shared = {video.id for video in a.videos} & {video.id for video in b.videos}
+    if not shared:
         return float("nan"), None, None
-    ours, theirs = zip(*both, strict=True)
-    return metrics.paired_bootstrap(ours, theirs, seed=seed)
+    kept = [np.array([video.id in shared for video in one.videos]) for one in (a, b)]
+    if a.row["top1"] is not None:
+        ours, theirs = (one.right[rows] for one, rows in zip((a, b), kept, strict=True))
+        return metrics.paired_bootstrap(ours, theirs, seed=seed)
+    ours, theirs = (
+        metrics.map_common(one.scores[rows], one.targets[rows])
+        for one, rows in zip((a, b), kept, strict=True)
+    )
+    return float("nan") if None in (ours, theirs) else ours - theirs, None, None
+
+
+def _names(rows: Sequence[Mapping]) -> list[str]:
+    """Of readings, as short as tells them from each other."""
+    names = [f"{label(row['model'])} {row['window'] or row['mode']}" for row in rows]
+    for more in ([row["protocol"] for row in rows], [f"seed {_seed(row)}" for row in rows]):
+        if len(set(names)) < len(names) and len(set(more)) > 1:
+            names = [f"{name}, {word}" for name, word in zip(names, more, strict=True)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"expected one reading of each kind, given several of {twice[0]}")
+    return names
 
 
 def _seed(row: Mapping) -> str:

@@ -1,0 +1,236 @@
+"""co3d evaluate: what it prints, writes and refuses, and the commands that the README names."""
+
+import csv
+import re
+import shlex
+
+import pytest
+import servers
+from nets import clip_net
+from servers import says, serve
+from test_archives import tar
+from test_sets_rows import frames
+
+import co3d
+from co3d import __main__ as command_line
+from co3d import web
+from co3d.data import archives, downloads, synthetic, synthetic_charades, video
+from co3d.measure import protocols
+from co3d.paths import repo_root
+from co3d.report import readme
+from co3d.zoo import checkpoints
+
+N = 4
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main(["evaluate", *map(str, arguments)])
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache with a few generated videos."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHE_PATH", str(folder))
+        synthetic.synthetic_kinetics(splits=["test"], limit=N, progress=False)
+        synthetic_charades.dataset("test", limit=2, progress=False)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def places(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("CACHE_PATH", str(cache))
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))
+    monkeypatch.setenv("DATASETS_PATH", str(tmp_path / "data"))
+
+
+SMALL = ("synthetic-kinetics", "--limit", N, "--models")
+
+
+def lines_of(shown):
+    """The rows of the table, as words."""
+    lines = [line.split() for line in shown.splitlines()]
+    return [line for line in lines if line[0] in co3d.list_models()]
+
+
+def test_a_run_is_printed_written_and_not_done_twice(run, tmp_path, inline):
+    table = tmp_path / "rows.csv"
+    options = ("--controls", "--window", 16, "--window", 32, "--csv", table)
+    code, shown, _ = run(*SMALL, "x3d_mini,cox3d_mini", *options)
+    assert code == 0
+    modes = [line[:3] for line in lines_of(shown)]
+    steady = [["cox3d_mini", "steady", "stream"], ["x3d_mini", "steady", "clips"]]
+    assert modes == [["x3d_mini", "native", "clip"], *steady, *steady]
+    head = shown.splitlines()[0].split()
+    assert {"n_expected", "n_found", "n_scored", "top1", "as_wrong", "ci_low"} <= set(head)
+    assert "map_common" not in head
+    assert "a part of synthetic-kinetics: not its accuracy, and in none of its figures" in shown
+    assert f"predictions by status: ok {5 * N}" in shown
+    assert re.search(rf"time per video: \d+ ms to decode, \d+ ms .* \({N} videos computed", shown)
+    assert f"predictions: {tmp_path / 'runs/predictions/synthetic-kinetics-test'}" in shown
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["window"] for row in rows] == ["", "16.0", "", "32.0", ""]
+    assert {row["n_scored"] for row in rows} == {str(N)} and {row["limit"] for row in rows} == {"4"}
+    assert not list(tmp_path.glob("*.part"))
+    code, again, _ = run(*SMALL, "x3d_mini,cox3d_mini", *options)
+    assert code == 0 and "time per video" not in again
+    assert lines_of(again) == lines_of(shown)
+
+
+def test_several_labels_have_both_definitions(run, inline):
+    code, shown, _ = run("synthetic-charades", "--limit", 2, "--models", "slow_mini")
+    head = shown.splitlines()[0].split()
+    assert code == 0 and "top1" not in head
+    assert {"map_official", "map_common", "ci_low"} <= set(head)
+
+
+def test_a_plan_is_printed_and_nothing_run(run, tmp_path):
+    code, shown, _ = run(*SMALL, "x3d_mini,cox3d_mini", "--plan")
+    assert code == 0 and not (tmp_path / "runs").exists()
+    lines = shown.splitlines()
+    assert len(lines) == 3 * N and "128 frames, 15 per second" in lines[0]
+    assert lines[1:3] == [
+        "  x3d_mini, native, clip: view 1 of 1: 16 of 128 frames: 56..71 by 1",
+        "  cox3d_mini, steady, stream: view 1 of 1: 32 of 128 frames: 0..31 by 1",
+    ]
+
+
+def test_a_plan_goes_on_behind_a_broken_video(run, tmp_path):
+    for name in ("a/1.mp4", "b/2.mp4"):
+        (tmp_path / "own" / name).parent.mkdir(parents=True)
+        video.write(tmp_path / "own" / name, frames(1, 20), 15)
+    (tmp_path / "own/a/1.mp4").write_bytes(b"<html>")
+    weights = saved(tmp_path / "two.safetensors", 2)
+    code, shown, _ = run(tmp_path / "own", "--models", "x3d_mini", "--weights", weights, "--plan")
+    lines = shown.splitlines()
+    assert code == 0 and lines[0].startswith("a/1.mp4: ") and "20 frames" in lines[1]
+    assert lines[2].endswith("16 of 20 frames: 2..17 by 1") and len(lines) == 3
+
+
+WRONG = {
+    "no such set": (["kinetics600", "--models", "x3d_mini"], "expected kinetics400, charades, "),
+    "no such model": ([*SMALL, "x4d"], "x4d"),
+    "no such weights": ([*SMALL, "x3d_mini", "--weights", "ucf"], "given 'ucf'"),
+    "no weights at all": ([*SMALL, "all", "--weights", "ucf"], "no weights of ucf are known"),
+    "no such protocol": ([*SMALL, "x3d_mini", "--protocol", "x"], "first-valid, steady, given 'x'"),
+    "of streams": (
+        [*SMALL, "x3d_mini", "--protocol", "steady"],
+        "expected protocol paper or native for the clip net x3d_mini, given steady",
+    ),
+    "of clips": (
+        [*SMALL, "cox3d_mini", "--protocol", "native"],
+        "expected protocol paper or first-valid or steady for the stream net cox3d_mini, given n",
+    ),
+    "of no stream on charades": (
+        ["synthetic-charades", "--limit", "2", "--models", "coslow_mini", "--protocol", "paper"],
+        "expected protocol first-valid or steady for a stream on Charades, given paper",
+    ),
+    "fill": ([*SMALL, "x3d_mini", "--fill", "zeros"], "expected no fill where no stream is read"),
+    "views": ([*SMALL, "cox3d_mini", "--views", "2"], "expected no views where no clip is read"),
+    "crops": ([*SMALL, "x3d_mini", "--crops", "2"], "expected 1 or 3 crops, given 2"),
+    "parts": ([*SMALL, "x3d_mini", "--parts", "1"], "expected --parts of kinetics400, which com"),
+    "position": ([*SMALL, "x3d_mini", "--position", "2"], "'--position'"),
+    "device": ([*SMALL, "x3d_mini", "--device", "no"], "device 'no' cannot be used"),
+    "csv": ([*SMALL, "x3d_mini", "--csv", "no/such/folder.csv"], "name a file in an existing fo"),
+    "not there": (["charades", "--models", "slow_8x8_r50"], "co3d download charades"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line(run, case, tmp_path):
+    arguments, sentence = WRONG[case]
+    code, shown, error = run(*arguments)
+    assert code == 2 and shown == "" and not (tmp_path / "runs").exists()
+    assert error.startswith("co3d: ") and error.count("\n") == 1 and sentence in error
+
+
+def saved(path, classes):
+    """Weights of as many classes, as `co3d train` leaves them."""
+    origin = {"training_data": "made", "source": "a test", "licence": "none"}
+    checkpoints.save(clip_net(0, classes), path, **origin)
+    return path
+
+
+def test_a_model_of_other_classes_is_refused_before_any_work(run, tmp_path):
+    weights = saved(tmp_path / "two.safetensors", 2)
+    code, _, error = run(*SMALL, "x3d_mini", "--weights", weights)
+    assert code == 2 and "expected 12 classes, given 2 in two.safetensors" in error
+
+
+ROWS = [("abseiling", "aaaaaaaaaaa"), ("zumba", "bbbbbbbbbbb"), ("zumba", "ccccccccccc")]
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """Two archives of Kinetics-400: of two planned videos and another one, and of one more."""
+    monkeypatch.setattr(archives, "SPARE", 0)
+    monkeypatch.setattr(web, "TIMEOUT_S", 5)
+    made = {}
+    for n, name in enumerate("abcx"):
+        path = tmp_path / f"{name}.mp4"
+        video.write(path, frames(n, 20), 15)
+        made[name] = (f"./{name * 11}_000000_000010.mp4", path.read_bytes())
+    table = "label,youtube_id,time_start,time_end,split,is_cc\n"
+    table += "".join(f"{label},{name},0,10,val,0\n" for label, name in ROWS)
+    with servers.running() as server:
+        monkeypatch.setattr(downloads, "BASES", dict.fromkeys(downloads.BASES, server.url))
+        parts = [f"{server.url}/val/part_{n}.tar.gz" for n in range(2)]
+        site = {
+            "/val/k400_val_path.txt": "\n".join(parts).encode(),
+            "/annotations/val.csv": table.encode(),
+            "/val/part_0.tar.gz": tar(dict([made["a"], made["b"], made["x"]])),
+            "/val/part_1.tar.gz": tar(dict([made["c"]])),
+        }
+        server.answer = lambda handler: (
+            serve(site[handler.path]) if handler.path in site else says(404)
+        )(handler)
+        yield server
+
+
+def test_parts_are_fetched_and_never_pass_for_the_set(run, server, tmp_path, inline):
+    weights = saved(tmp_path / "x3d_mini_400.safetensors", 400)
+    options = ("--models", "x3d_mini", "--weights", weights, "--protocol", "native")
+    table = tmp_path / "rows.csv"
+    code, shown, error = run("kinetics400", "--parts", 1, *options, "--csv", table)
+    assert code == 0, error
+    assert "CC BY 4.0" in shown.splitlines()[0]
+    assert "a part of kinetics400: not its accuracy, and in none of its figures" in shown
+    assert "predictions/kinetics400-parts-1-val" in shown
+    with table.open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["dataset"] == "kinetics400-parts-1"
+    assert [row[name] for name in ("n_expected", "n_found", "n_scored")] == ["2"] * 3
+    assert not [path for _, path, _ in server.asked if "part_1" in path]
+    server.asked.clear()
+    code, again, _ = run("kinetics400", "--parts", 1, *options)
+    assert code == 0 and not server.asked and lines_of(again) == lines_of(shown)
+    code, shown, _ = run("kinetics400", *options)  # the set itself, of which a part is there
+    assert code == 0 and "a part of" not in shown
+    (row,) = lines_of(shown)
+    assert row[row.index("clip") + 1 :][3:6] == ["3", "2", "2"]
+
+
+def test_the_commands_of_the_readme_are_understood():
+    text = (repo_root() / "README.md").read_text("utf-8") + readme.models()
+    commands = set(re.findall(r"`co3d evaluate ([^`]+)`", text))
+    assert len(commands) >= 10
+    for arguments in map(shlex.split, commands):
+        given = command_line.cli.commands["evaluate"].make_context("evaluate", arguments).params
+        models = [name for name in given["names"].split(",") if name != "all"]
+        for name in models:
+            fitting = given["protocols"] or protocols.usual(given["dataset"])
+            assert not all(
+                protocols.misfit(co3d.spec(name), given["dataset"], one) for one in fitting
+            )
+            trained = co3d.spec(name).checkpoint(given["dataset"]) is not None
+            assert trained or given["dataset"] in checkpoints.shipped(name)
