@@ -93,6 +93,21 @@ def test_the_first_output_of_a_stream_by_itself_is_among_them(nets):
 
 
 @torch.no_grad()
+def test_only_shortcuts_that_wait_are_left_out():
+    net = clip_net("slow_mini", 32)
+    alone = transient.without_waiting_shortcuts("coslow_mini", net)
+    clip = torch.randn(2, 3, 16, 32, 32)
+    expected = clip
+    for name, stage in net.body.named_children():
+        for block in stage if name in ("res3", "res4") else ():
+            expected = block.activation(block.main(expected))
+        expected = expected if name in ("res3", "res4") else stage(expected)
+    expected = net.classifier(expected.flatten(1))
+    torch.testing.assert_close(alone(clip), expected)
+    assert (net(clip) - expected).abs().max() > 0.05 * expected.abs().max()
+
+
+@torch.no_grad()
 def test_rows_are_those_of_streams_that_always_emit(nets, data, tmp_path, inline):
     rows = evaluate(start_ups(nets), data, tmp_path)
     transform = co3d.transform_for("x3d_mini")
