@@ -23,7 +23,6 @@ from co3d.measure import accuracy, readings
 from co3d.zoo import checkpoints
 
 N = 6
-CELLS = ("n_expected", "n_found", "n_scored")
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +92,6 @@ def test_a_stream_that_sees_less_than_a_clip_has_no_control(regular):
     longer = clip_net()
     longer.spec = short
     assert [r.plan.mode for r in chosen(longer, windows=(1,))] == ["clip", "stream"]
-
-
-def test_videos_that_cannot_be_scored_are_counted_and_never_replaced(regular, data, tmp_path):
-    videos = list(data.videos)
-    videos[1].path.write_bytes(videos[1].path.read_bytes()[:700])
-    videos[2] = dataclasses.replace(videos[2], path=None)
-    broken = dataclasses.replace(data, videos=tuple(videos))
-    for result in evaluate(chosen(regular), broken, tmp_path):
-        assert [result.row[name] for name in CELLS] == [N, N - 1, N - 2]
-        assert result.run.statuses == {"ok": N - 2, "missing": 1, "decode_error": 1}
-        assert [v.id for v in result.videos] == [
-            v.id for n, v in enumerate(videos) if n not in (1, 2)
-        ]
-        assert result.row["ci_low"] <= result.row["top1"] <= result.row["ci_high"]
-        as_wrong = accuracy.failures_as_wrong(result.row)
-        assert as_wrong == pytest.approx(result.row["top1"] * (N - 2) / N)
-        assert "cut off" in result.run.notes[videos[1].id]
 
 
 def test_short_videos_and_nan_leave_the_denominator(data, tmp_path, inline):
@@ -237,7 +219,8 @@ def test_thirty_kills_end_in_the_bytes_of_one_run(tmp_path):
     last = start("cut")
     again, _ = last.communicate()
     assert last.returncode == 0
-    assert again.splitlines()[:4] == shown.splitlines()[:4]
+    tables = [text.partition(b"a part of")[0] for text in (shown, again)]  # times come later
+    assert tables[0] == tables[1] and tables[0].count(b"\n") == 4
     expected, found = files("whole"), files("cut")
     assert found.keys() == expected.keys() and len(found) == 3
     for name, path in expected.items():

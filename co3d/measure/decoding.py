@@ -4,16 +4,18 @@ Frames that several plans want are transformed, sent and held once.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from ..data.dataset import Video
 from ..data.transforms import Transform
-from .feeding import Fed, feed
+from .feeding import feed
 from .plans import Plan
+
+T = TypeVar("T")
 
 
 class Part(NamedTuple):
@@ -65,7 +67,7 @@ def decode(job: tuple[Video, Sequence[Plan]]) -> Decoded:
     """One decoding pass for all plans of a video. Runs in a process of its own."""
     video, plans = job
     started = time.perf_counter()
-    found = dict(zip(plans, _fed(video, plans), strict=True))
+    found = dict(zip(plans, within_memory(feed, video, plans), strict=True))
     pictures: dict[Transform, dict[int, np.ndarray]] = {}
     for plan, fed in found.items():
         columns = iter(fed.clips.columns)
@@ -82,10 +84,10 @@ def decode(job: tuple[Video, Sequence[Plan]]) -> Decoded:
     )
 
 
-def _fed(video: Video, plans: Sequence[Plan]) -> list[Fed]:
-    """Raises MemoryError also where it is torch that finds no memory."""
+def within_memory(function: Callable[..., T], *arguments: object) -> T:
+    """What the function gives; MemoryError also where it is torch that finds no memory."""
     try:
-        return feed(video, plans)
+        return function(*arguments)
     except RuntimeError as error:
         if "can't allocate memory" in str(error):
             raise MemoryError from error

@@ -173,9 +173,11 @@ def _difference(a: Result, b: Result, seed: int) -> tuple[float, float | None, f
 def _names(rows: Sequence[Mapping]) -> list[str]:
     """Of readings, as short as tells them from each other."""
     names = [f"{label(row['model'])} {row['window'] or row['mode']}" for row in rows]
-    for more in ([row["protocol"] for row in rows], [f"seed {_seed(row)}" for row in rows]):
+    seeds = [f"seed {_seed(row)}" if _seed(row) else "" for row in rows]
+    for more in ([row["protocol"] for row in rows], seeds):
         if len(set(names)) < len(names) and len(set(more)) > 1:
-            names = [f"{name}, {word}" for name, word in zip(names, more, strict=True)]
+            pairs = zip(names, more, strict=True)
+            names = [f"{name}, {word}" if word else name for name, word in pairs]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"expected one reading of each kind, given several of {twice[0]}")

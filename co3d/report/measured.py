@@ -71,7 +71,8 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
         style = {"color": shade, "lw": 1, "ls": "", "capsize": 3, "zorder": 2}
         ax.errorbar(some["x"], some["y"], reach, **style)
         filled = shade if mode == "stream" else "white"
-        ax.scatter(some["x"], some["y"], 120, filled, marker, edgecolor=shade, lw=1.3, zorder=3)
+        look = {"marker": marker, "edgecolor": shade, "lw": 1.3, "zorder": 3}
+        ax.scatter(some["x"], some["y"], 120, filled, **look)
         for point in some.itertuples():
             number = point.window if mode == "stream" else point.frames
             tone = "white" if mode == "stream" else shade
