@@ -86,6 +86,15 @@ def test_readings_read_what_they_say(regular, data, tmp_path, inline):
     assert macs["stream", 16, 1] == macs["stream", 40, 1] < macs["clip", None, 1] / 10
 
 
+def test_a_stream_that_sees_less_than_a_clip_has_no_control(regular):
+    streams = chosen(regular, windows=(1,))[1:]
+    assert [(r.plan.mode, r.plan.frames) for r in streams] == [("stream", 17), ("clips", 16)]
+    short = dataclasses.replace(regular.spec, frames=18)
+    longer = clip_net()
+    longer.spec = short
+    assert [r.plan.mode for r in chosen(longer, windows=(1,))] == ["clip", "stream"]
+
+
 def test_short_videos_and_nan_leave_the_denominator(data, tmp_path, inline):
     net = clip_net(3)
     with torch.no_grad():

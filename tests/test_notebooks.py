@@ -142,7 +142,8 @@ def test_names_that_do_not_exist_are_named(tree):
 WRITES = """\
 from co3d import report
 out = report.output_folder(out)
-row = dict(model="m", dataset="d", window=1, fill="zeros", limit=0, frames_seen=1)
+row = dict(model="m", weights="w", dataset="d", split="s", window=1, fill="zeros", fps=1)
+row |= dict(limit=0, frames_seen=1)
 report.write("transient", [{**row, "n_scored": 10, "top1": 50.0}], out, notebook="x", seed=seed)
 (out / "figures").mkdir()
 (out / "figures" / "a.svg").write_text("<svg/>");"""

@@ -178,7 +178,7 @@ def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
         monkeypatch.setattr(clips, "HELD", limit)
         usable = _clips(data)
         assert [row.id for row in usable.videos] == ["good"]
-        assert usable.notes == ("4 of 5 training videos left out",)
+        assert usable.notes == ("4 of 5 train videos left out",)
     monkeypatch.setattr(clips, "LARGEST", 1000)  # of a single video
     monkeypatch.setattr(clips, "HELD", 2**30)
     assert _clips(data).held is None

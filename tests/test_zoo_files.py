@@ -216,6 +216,7 @@ def packed(how):
         (GOOD["torch before 1.6"][:-9], "is cut short or damaged: download it again"),
         (GOOD["safetensors"][:-9], "is not a whole safetensors file"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",
 )
 def test_what_is_no_weights_file_is_named(data, sentence, given_file):
     assert sentence in refusal(given_file(data))

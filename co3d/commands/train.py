@@ -21,6 +21,7 @@ from ..train.recipes import RECIPES
                    "it.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Videos per split, for a trial.")
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder (default: among the runs).")
 @click.option("--licence", default="", help="Of the weights, to be written into their file.")
 def train(
@@ -33,6 +34,7 @@ def train(
     batch: int | None,
     seed: int,
     limit: int | None,
+    device: str,
     out: Path | None,
     licence: str,
 ) -> None:
@@ -45,7 +47,9 @@ def train(
     from dataclasses import replace
 
     from ..train import reached, recipe_for, run_folder, train
+    from .options import check_device
 
+    check_device(device)
     chosen = RECIPES[recipe or recipe_for(data)]
     chosen = chosen.with_batch(batch) if batch else chosen
     chosen = replace(chosen, epochs=epochs) if epochs else chosen
@@ -59,6 +63,7 @@ def train(
         limit=limit,
         source=_words(name, data, start, freeze, recipe, seed),
         licence=licence,
+        device=device,
     )
     click.echo(f"{folder / 'weights.safetensors'}: {reached(curve)}")
 

@@ -4,6 +4,7 @@ Streams emit from the first frame on, whatever stands in for the frames that the
 """
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from ..data.dataset import Dataset
 from ..nn import ClipNet
+from ..nn.blocks import Residual
 from ..nn.windows import steps_of_windows
 from ..zoo import spec
 from . import accuracy, protocols, runs
@@ -59,6 +61,22 @@ def start_ups(
                 plan = replace(plan, protocol=PROTOCOL, frames=frames)
                 found.append(StartUp(net, plan, twin(name, regular)))
     return found
+
+
+def without_waiting_shortcuts(name: str, regular: ClipNet) -> ClipNet:
+    """A copy of a clip net in which those shortcuts give zeros that have to wait in its stream.
+
+    It is what a stream is left with until its padding has passed.
+
+    Args:
+        name: of the continual net.
+    """
+    alone = deepcopy(regular)
+    for path, part in twin(name, regular).named_modules():
+        if isinstance(part, Residual) and part.timing.padding:
+            _, shortcut = alone.get_submodule(path).branches
+            shortcut.register_forward_hook(lambda module, args, y: torch.zeros_like(y))
+    return alone
 
 
 @torch.inference_mode()

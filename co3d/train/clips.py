@@ -56,7 +56,8 @@ class Clips:
         self.lengths = [lengths[n] for n in usable]
         self.held = [held[n] for n in usable] if held else None
         missing = len(data.videos) - len(usable)
-        self.notes = (f"{missing} of {len(data.videos)} training videos left out",) * bool(missing)
+        note = f"{missing} of {len(data.videos)} {data.split} videos left out"
+        self.notes = (note,) if missing else ()
 
     def __len__(self) -> int:
         return len(self.videos)

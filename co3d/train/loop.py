@@ -38,6 +38,7 @@ def train(
     limit: int | None = None,
     source: str = "",
     licence: str = "",
+    device: str = "cpu",
     progress: bool = True,
 ) -> list[dict]:
     """Trains a clip net and writes `folder`/weights.safetensors.
@@ -57,6 +58,7 @@ def train(
         limit: videos per split, for trials.
         source, licence: to be written into the weights; default: what was trained on what, and for
             the synthetic sets Apache-2.0.
+        device: as torch names it; only the CPU gives the same bytes again.
         progress: whether to show bars and a line per epoch.
 
     Returns:
@@ -75,7 +77,7 @@ def train(
     parts = splits(data, limit)
     torch.manual_seed(seed)
     model, transform, origin = _begin(name, parts[0], start)
-    model.body.requires_grad_(not freeze)
+    model.to(device).body.requires_grad_(not freeze)
     optimizer = _optimizer(recipe, model)
     settings = {"model": name, "data": parts[0].name, "freeze": freeze, "seed": seed}
     settings |= {"limit": limit, **asdict(recipe), "start": origin}
@@ -83,26 +85,32 @@ def train(
     if len(run.curve) < recipe.epochs:
         training, validation = (Clips(part, spec(name), transform, progress) for part in parts)
         run.notes = training.notes
-        metric = METRICS[training.data.multilabel]
         for epoch in range(len(run.curve), recipe.epochs):
             loss = _epoch(model, optimizer, training, recipe, [seed, epoch], freeze, progress)
             row = {"epoch": epoch + 1, "loss": loss, "top1": None, "map_common": None}
-            run.keep({**row, metric: validate(model, validation)})
+            run.keep({**row, METRICS[parts[0].multilabel]: validate(model, validation)})
             if progress:
                 tqdm.write(f"epoch {epoch + 1}: loss {loss:.3f}, {reached(run.curve)}")
-    synthetic = parts[0].name.startswith("synthetic-")
+    source = source or f"{name} trained on {parts[0].name} from {Path(start).name or 'scratch'}"
+    _save(model, run, parts[0], transform, source, licence)
+    return run.curve
+
+
+def _save(
+    model: ClipNet, run: Run, data: Dataset, transform: Transform, source: str, licence: str
+) -> None:
+    """Writes the weights with all that is known of them."""
     checkpoints.save(
         model,
-        Path(folder) / "weights.safetensors",
-        training_data=parts[0].name,
-        source=source or f"{name} trained on {parts[0].name} from {start or 'scratch'}",
-        licence=licence or ("Apache-2.0" if synthetic else ""),
+        run.folder / "weights.safetensors",
+        training_data=data.name,
+        source=source,
+        licence=licence or ("Apache-2.0" if data.name.startswith("synthetic-") else ""),
         notes=run.notes,
-        scores="sigmoid" if parts[0].multilabel else "softmax",
+        scores="sigmoid" if data.multilabel else "softmax",
         channel_order=transform.channel_order,
-        labels=parts[0].labels,
+        labels=data.labels,
     )
-    return run.curve
 
 
 def reached(curve: list[dict]) -> str:
@@ -170,12 +178,13 @@ def _epoch(
     order = rng.permutation(len(clips)).tolist()
     batches = [order[at : at + recipe.batch] for at in range(0, len(order), recipe.batch)]
     model.train(not freeze)
-    losses = []
+    losses, device = [], model.classifier.weight.device
     for step, picked in enumerate(bar(batches, f"epoch {epoch + 1}", shown=progress)):
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, epoch + step / len(batches))
         x, y = clips.batch(picked, [clips.anywhere(n, rng) for n in picked])
-        loss = loss_of(model(x.to(memory_format=torch.channels_last_3d)), y)
+        x = x.to(device, memory_format=torch.channels_last_3d)
+        loss = loss_of(model(x), y.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

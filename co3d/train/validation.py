@@ -27,9 +27,11 @@ def validate(
             continue
         if shuffle is not None:
             x = x[:, :, torch.from_numpy(shuffle.permutation(x.shape[2]))]
-        x = x.to(memory_format=torch.channels_last_3d)
-        logits.append(model(x)[0])
+        x = x.to(model.classifier.weight.device, memory_format=torch.channels_last_3d)
+        logits.append(model(x)[0].cpu())
         targets.append(multi_hot(video.class_ids, y.shape[1]) if clips.data.multilabel else y[0])
+    if not logits:
+        raise ValueError(f"expected undamaged {clips.data.split} videos, given none")
     logits, targets = torch.stack(logits), torch.stack(targets)
     if clips.data.multilabel:
         return metrics.map_common(logits, targets)

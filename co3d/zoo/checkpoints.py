@@ -165,13 +165,7 @@ def load_into(
     if known and not trained_on:
         trained_on = known.training_data
         notes += (_taken_for(known),)
-    expected = {"scores": ("softmax", "sigmoid"), "channel_order": ("rgb", "bgr")}
-    usual = known.scores if known else "softmax", (known or model.spec).channel_order
-    scores, order = (
-        _one_of(expected[key], record.get(key, default), f"{key} in {path.name}")
-        for key, default in zip(expected, usual, strict=True)
-    )
-    labels = _labels(record.get("labels", ""), fit.classes, path.name)
+    reading = _reading(record, known or model.spec, fit.classes, path.name, new_head)
     model.load_state_dict(_translated(model, tensors, fit, path.name, new_head))
     model.weights = Weights(
         source or record.get("source", path.name),
@@ -182,9 +176,7 @@ def load_into(
         notes,
         record.get("source_sha256", ""),
         fit.classes,
-        "softmax" if new_head else scores,
-        order,
-        () if new_head else labels,
+        **reading,
     )
     return model.weights
 
@@ -199,6 +191,21 @@ def _taken_for(known: Checkpoint) -> str:
     order = known.channel_order.upper()
     data, classes = known.training_data, known.num_classes
     return f"taken for {data}, which has {classes} classes: frames are fed as {order}"
+
+
+def _reading(
+    record: dict[str, str], known: Checkpoint | Spec, classes: int | None, file: str, new: bool
+) -> dict[str, object]:
+    """How inputs and outputs are to be read: as the file says, else as is known of its like."""
+    usual = getattr(known, "scores", "softmax"), known.channel_order
+    expected = ("scores", ("softmax", "sigmoid")), ("channel_order", ("rgb", "bgr"))
+    scores, order = (
+        _one_of(words, record.get(key, default), f"{key} in {file}")
+        for (key, words), default in zip(expected, usual, strict=True)
+    )
+    labels = _labels(record.get("labels", ""), classes, file)
+    head = {"scores": "softmax", "labels": ()} if new else {"scores": scores, "labels": labels}
+    return {**head, "channel_order": order}
 
 
 def _one_of(expected: tuple[str, ...], given: str, what: str) -> str:
