@@ -40,7 +40,7 @@ def page(path):
 
 
 @pytest.mark.parametrize("third", ["missing", "empty"])
-def test_three_broken_of_twenty(twenty, tmp_path, third):
+def test_three_broken_of_twenty(twenty, tmp_path, inline, third):
     net = clip_net()
     with torch.no_grad():
         net.classifier.bias[:2] += 1e3  # of these two it guesses one
