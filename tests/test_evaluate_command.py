@@ -220,10 +220,12 @@ def test_parts_are_fetched_and_never_pass_for_the_set(run, server, tmp_path, inl
     assert row[row.index("clip") + 1 :][3:6] == ["3", "2", "2"]
 
 
-def test_the_commands_of_the_readme_are_understood():
+def test_the_commands_of_readme_and_ledger_are_understood():
     text = (repo_root() / "README.md").read_text("utf-8") + readme.models()
-    commands = set(re.findall(r"`co3d evaluate ([^`]+)`", text))
-    assert len(commands) >= 10
+    with (repo_root() / "results/paper/claims.csv").open() as file:
+        text += "\n".join(row["command"] for row in csv.DictReader(file))
+    commands = set(re.findall(r"co3d evaluate (\w+400 [^`\n|]+|charades[^`\n|]*)", text))
+    assert len(commands) >= 10 and any("--parts 1" in command for command in commands)
     for arguments in map(shlex.split, commands):
         given = command_line.cli.commands["evaluate"].make_context("evaluate", arguments).params
         models = [name for name in given["names"].split(",") if name != "all"]
