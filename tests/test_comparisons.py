@@ -23,6 +23,9 @@ COMMON = {
     "ci_high": 100.0,
     "map_official": None,
     "map_common": None,
+    "views": 1,
+    "crops": 1,
+    "position": None,
 }
 
 
@@ -198,6 +201,9 @@ def test_measured_less_published_of_whole_splits_and_the_papers_protocol():
         stream | {"window": 13},
         clip | {"mode": "clips", "window": 64, "model": "cox3d_s"},
         clip | {"model": "x3d_m"},
+        clip | {"views": 10},
+        clip | {"crops": 3},
+        clip | {"position": 0.25},
     ]
     table = comparisons.against_published([*others, clip, stream], PUBLISHED)
     assert table["model"].tolist() == ["X3D-S", "CoX3D-S"]

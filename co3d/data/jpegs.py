@@ -14,6 +14,7 @@ from av.video.reformatter import VideoReformatter
 from .video import MAX_PIXELS, VideoError
 
 MAX_BYTES = 2**26  # of one picture's file
+END, TAIL = b"\xff\xd9", 64  # bytes that a picture ends with; some writers put a few behind
 NUMBERED = re.compile(r"(?:.*\D)?(\d{1,9})\.jpe?g", re.IGNORECASE | re.ASCII)
 
 
@@ -75,11 +76,14 @@ class FolderReader:
         """The picture, uint8 (H,W,3); VideoError where there is none in the file."""
         if path.stat().st_size > MAX_BYTES:
             raise VideoError(f"{path}: larger than the {MAX_BYTES} bytes that a frame may have.")
+        data = path.read_bytes()
+        if END not in data[-TAIL:]:  # the decoder fills up what is missing, without a word
+            raise VideoError(f"{path}: is damaged or no JPEG (its end is missing).")
         # The decoder alone, so that no name makes FFmpeg take the bytes for something else.
         context = av.CodecContext.create("mjpeg", "r")
         context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
-            frames = context.decode(av.Packet(path.read_bytes()))
+            frames = context.decode(av.Packet(data))
         except FFmpegError as error:
             raise VideoError(f"{path}: is damaged or no JPEG ({error.strerror}).") from error
         if not frames or frames[0].is_corrupt:
