@@ -21,10 +21,10 @@ quick: $(READY)  ## one figure and one equality check, within two minutes
 	$(PY) -m co3d quick
 
 test: $(READY)  ## lint, contracts, unit tests and the smoke run of the notebooks
-	$(PY) -m pytest -n auto --dist worksteal
+	$(PY) -m pytest -n auto --dist loadgroup
 
 test-all: test  ## the above, then the slow tests
-	$(PY) -m pytest -n auto --dist worksteal -m slow
+	$(PY) -m pytest -n auto --dist loadgroup -m slow
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	$(PY) -m co3d lab

@@ -1,8 +1,12 @@
 """One thread (so that times and sums do not depend on the machine), seeds, hypothesis' profile."""
 
-import pytest
-import torch
-from hypothesis import settings
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("co3d", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("co3d")

@@ -298,9 +298,11 @@ def test_every_notebook_declares_every_key_of_a_profile(profile: Path):
 
 
 @pytest.mark.smoke
+@pytest.mark.xdist_group("smoke")  # one after the other
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_smoke_run(path: Path, tmp_path_factory):
+def test_smoke_run(path: Path, tmp_path_factory, monkeypatch):
     out = tmp_path_factory.getbasetemp() / "smoke"  # one folder: later notebooks read earlier rows
+    monkeypatch.setenv("LOGS_PATH", str(out / "logs"))  # no predictions of runs before
     values = {**notebooks.profile_parameters("smoke"), "out": str(out)}
     executed = notebooks.run(path, values, out)
     assert notebooks.html(executed).stat().st_size > 10_000

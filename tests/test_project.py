@@ -194,8 +194,8 @@ def test_make_targets_are_single_lines():
         ("quick", "-m co3d quick"),
         ("lab", "-m co3d lab"),
         ("update", "-m co3d update"),
-        ("test", "-m pytest -n auto --dist worksteal"),
-        ("test-all", "-m pytest -n auto --dist worksteal -m slow"),
+        ("test", "-m pytest -n auto --dist loadgroup"),
+        ("test-all", "-m pytest -n auto --dist loadgroup -m slow"),
     ):
         assert re.search(rf"^{target}: .*\n\t\$\(PY\) {command}\n(\n|\Z)", makefile, re.MULTILINE)
 
