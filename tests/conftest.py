@@ -4,9 +4,9 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import pytest
+import torch
+from hypothesis import settings
 
 settings.register_profile("co3d", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("co3d")
