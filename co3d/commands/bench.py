@@ -34,7 +34,7 @@ def bench(
     from ..measure import speed
     from ..report.origin import provenance
     from ..report.schema import TABLES
-    from .options import check_device, check_file
+    from .options import check_device, check_file, write_table
 
     check_file(table)
     check_device(device)
@@ -60,8 +60,5 @@ def bench(
     where = provenance(notebook="", seed=0, device=device)
     click.echo(f"{where['device']}, threads {speeds[0].threads}, float32, {repeats} measurements "
                f"each; GEMM {speeds[0].peak / 1e9:.0f} GMACs per second")  # fmt: skip
-    if table:
-        part = table.with_name(f"{table.name}.part")
-        whole = rows.assign(**{**where, "threads": speeds[0].threads})
-        whole[list(TABLES["benchmark"].columns)].to_csv(part, index=False)
-        part.replace(table)
+    whole = rows.assign(**{**where, "threads": speeds[0].threads})
+    write_table(whole[list(TABLES["benchmark"].columns)], table)

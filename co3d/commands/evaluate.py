@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from .options import check_device, check_file
-
 SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fill", "n_expected",
          "n_found", "n_scored", "top1", "as_wrong", "map_official", "map_common", "ci_low",
          "ci_high"]  # fmt: skip
@@ -85,6 +83,7 @@ def evaluate(
     from ..data.sets import open_parts, open_set
     from ..measure import accuracy, readings, runs
     from ..measure import protocols as rules
+    from .options import check_device, check_file, write_table
 
     check_device(device)
     check_file(table)
@@ -117,7 +116,4 @@ def evaluate(
     account = runs.account([result.run for result in results], times)
     for line in (*accuracy.warnings(results), *account):
         click.echo(line)
-    if table:
-        part = table.with_name(f"{table.name}.part")
-        rows.to_csv(part, index=False)
-        part.replace(table)
+    write_table(rows, table)

@@ -1,7 +1,8 @@
-"""What several commands check alike, before they begin their work."""
+"""What several commands do alike: checks before their work, and a table after it."""
 
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 
@@ -25,3 +26,11 @@ def check_file(path: Path | None) -> None:
     """
     if path and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(f"cannot write {path}: name a file in an existing folder")
+
+
+def write_table(rows: pd.DataFrame, path: Path | None) -> None:
+    """Writes a CSV file under a temporary name first; None writes nothing."""
+    if path:
+        part = path.with_name(f"{path.name}.part")
+        rows.to_csv(part, index=False)
+        part.replace(path)

@@ -77,7 +77,7 @@ class Clips:
         during the clip (B, classes). Clips with damaged frames are left out.
 
         Raises:
-            ValueError: if no clip is left.
+            VideoError: if no clip is left.
         """
         if self.held is None:
             found = list(_threads(self._read, list(zip(picked, starts, strict=True))))
@@ -87,7 +87,7 @@ class Clips:
         whole = [k for k, frames in enumerate(found) if frames is not None]
         if not whole:
             names = ", ".join(str(self.videos[n].path) for n in picked[:3])
-            raise ValueError(f"expected undamaged videos, given none among {names} ...")
+            raise VideoError(f"expected undamaged videos, given none among {names} ...")
         clips = [self.transform(found[k]) for k in whole]
         targets = [self._target(self.videos[picked[k]], starts[k]) for k in whole]
         return torch.stack(clips), torch.stack(targets)

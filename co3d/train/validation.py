@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ..data.video import VideoError
 from ..measure import metrics
 from ..nn import ClipNet
 from .clips import Clips, multi_hot
@@ -23,7 +24,7 @@ def validate(
     for n, video in enumerate(clips.videos):
         try:
             x, y = clips.batch([n], [clips.middle(n)])
-        except ValueError:  # damaged
+        except VideoError:  # damaged
             continue
         if shuffle is not None:
             x = x[:, :, torch.from_numpy(shuffle.permutation(x.shape[2]))]
