@@ -4,6 +4,7 @@ from .blocks import Parallel, Residual, Sequential, SqueezeExcite, named
 from .conv import Conv3d
 from .convert import continual
 from .core import Continual, State, Timing
+from .fold import fold
 from .net import ClipNet, StreamNet
 from .pointwise import (
     ACTIVATIONS,
@@ -53,6 +54,7 @@ __all__ = [
     "TwoPath",
     "clone",
     "continual",
+    "fold",
     "named",
     "stack",
     "state_bytes",
