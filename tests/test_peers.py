@@ -111,6 +111,11 @@ def test_a_state_is_counted_once_when_it_is_kept_and_twice_when_it_is_made_anew(
     assert memory.footprint(Anew()).allocated == 2 * 4000
 
 
+def test_weights_in_a_layout_of_their_own_are_counted():
+    weight = torch.zeros(1000).to_mkldnn()
+    assert memory.footprint(lambda: torch.relu(weight)).allocated >= 4000
+
+
 @pytest.mark.parametrize(("budget", "batch"), [(0, 1), (10, 1), (13, 2), (18.9, 2), (19, 4)])
 def test_the_largest_batch_takes_weights_once_and_the_rest_per_stream(budget, batch):
     assert memory.largest_batch(budget, one=10, two=13) == batch

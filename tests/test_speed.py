@@ -253,7 +253,7 @@ def test_single_measurements_have_a_table(tmp_path):
         (["coi3d_mini"], {"window": 9}, "coi3d_mini: .*multiple of 2"),
         (["x3d_mini"], {"repeats": 0}, "expected 1 or more repeats and threads, given 0 and None"),
         (["x3d_mini"], {"threads": 0}, "expected 1 or more repeats and threads, given 100 and 0"),
-        (["x3d_mini"], {"implementations": ["fast"]}, "expected some of co3d contiguous, co3d eager, .*'fast'"),
+        (["x3d_mini"], {"implementations": ["fast"]}, "expected some of co3d contig.*'fast'"),
         (
             ["x3d_mini"],
             {"precisions": ["int8"]},

@@ -3,7 +3,7 @@
 A GPU's allocator keeps its own count, which is used there. On a CPU the operators are watched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ class Watch(TorchDispatchMode):
     def begin(self) -> None:
         """Counts anew; results of operators so far that are still there are held."""
         self.moved, self.most = 0, self._held()
-        self.touched: dict[StorageWeakRef, int] = {}
+        self.touched: dict[StorageWeakRef | int, int] = {}
 
     @property
     def allocated(self) -> int:
@@ -93,12 +93,11 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         operands = list(_tensors((args, kwargs)))
-        for ref, size in _storages(operands):
-            if ref not in self.made:
-                self.touched[ref] = size
+        self.touched |= {ref: n for ref, n in _storages(operands) if ref not in self.made}
         results = function(*args, **(kwargs or {}))
         known = self.made.keys() | self.touched.keys()
-        fresh = {ref: size for ref, size in _storages(_tensors(results)) if ref not in known}
+        found = _storages(_tensors(results))
+        fresh = {ref: n for ref, n in found if ref not in known and not isinstance(ref, int)}
         self.made |= fresh
         self.most = max(self.most, self._held())
         if fresh or not _is_view(function):
@@ -107,7 +106,7 @@ class Watch(TorchDispatchMode):
         return results
 
     def _held(self) -> int:
-        self.made = {ref: size for ref, size in self.made.items() if not ref.expired()}
+        self.made = {ref: n for ref, n in self.made.items() if not ref.expired()}
         return sum(self.made.values())
 
 
@@ -115,12 +114,14 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (value for value in tree_iter(values) if isinstance(value, Tensor))
 
 
-def _storages(tensors: Any) -> Iterator[tuple[StorageWeakRef, int]]:
-    """What tensors lie in, and its bytes. Opaque ones, of a library's own layout, have none."""
+def _storages(tensors: Iterable[Tensor]) -> Iterator[tuple[StorageWeakRef | int, int]]:
+    """What tensors lie in, and its bytes. Weights in a library's own layout are known by id."""
     for tensor in tensors:
         if tensor.layout == torch.strided:
             storage = tensor.untyped_storage()
             yield StorageWeakRef(storage), storage.nbytes()
+        else:
+            yield id(tensor), tensor.numel() * tensor.element_size()
 
 
 def _is_view(function: Any) -> bool:

@@ -32,13 +32,13 @@ class Rung:
     Attributes:
         make: of a network, a frame or clip in float32, and a number type.
         needs: packages beside torch.
-        peer: whether it is another library's, whose clip nets are those of torch.
+        mode: "clip" or "stream" where it is for one of them alone.
         seen: whether torch's operators do the work, so that memory can be watched.
     """
 
     make: Callable[[nn.Module, Tensor, torch.dtype], Made]
     needs: tuple[str, ...] = ()
-    peer: bool = False
+    mode: str = ""
     seen: bool = True
 
 
@@ -94,7 +94,7 @@ def _eager(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
 
 
 def _optimised(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
-    from ..nn import optimize
+    from ..nn.optimize import optimize
 
     return optimize(net, example, dtype), example
 
@@ -123,13 +123,13 @@ def _peer(free: bool) -> Callable[[nn.Module, Tensor, torch.dtype], Made]:
 CONTIGUOUS, EAGER, OPTIMISED = "co3d contiguous", "co3d eager", "co3d optimised"
 INSTALLED, FREE = "continual-inference", "continual-inference free"
 RUNGS = {
-    CONTIGUOUS: Rung(_contiguous),  # torch's default layout, as most code runs it
+    CONTIGUOUS: Rung(_contiguous, mode="clip"),  # torch's default layout, as most code runs it
     EAGER: Rung(_eager),  # as `create` gives it: channels-last
     OPTIMISED: Rung(_optimised),
     "onnxruntime": Rung(_exported("onnx"), ("onnx", "onnxscript", "onnxruntime"), seen=False),
     "openvino": Rung(_exported("openvino"), ("onnx", "onnxscript", "openvino"), seen=False),
-    INSTALLED: Rung(_peer(False), ("continual",), peer=True),
-    FREE: Rung(_peer(True), ("continual",), peer=True),
+    INSTALLED: Rung(_peer(False), ("continual",), mode="stream"),
+    FREE: Rung(_peer(True), ("continual",), mode="stream"),
 }
-OURS = tuple(name for name, rung in RUNGS.items() if not rung.peer)
-PEERS = tuple(name for name, rung in RUNGS.items() if rung.peer)
+PEERS = (INSTALLED, FREE)  # another library's, whose clip nets are those of torch
+OURS = tuple(name for name in RUNGS if name not in PEERS)

@@ -99,7 +99,7 @@ def subjects(
         raise ValueError(f"{record.name}: {error}") from None
     macs = _macs(net, record)
     for precision, implementation in itertools.product(precisions, implementations):
-        if rungs.RUNGS[implementation].peer and not record.continual:
+        if rungs.RUNGS[implementation].mode not in ("", "stream" if record.continual else "clip"):
             continue
         form = _Form(net, record, device, implementation, precision, macs)
         try:

@@ -95,12 +95,12 @@ def ladder(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 LADDER: dict[str, tuple[str, Sequence[str], str]] = {
-    "clip net in torch's layout": ("clip", (CONTIGUOUS,), "float32"),
-    "fewer MACs: stream in torch's layout": ("stream", (CONTIGUOUS,), "float32"),
-    "layout: stream as created": ("stream", (EAGER,), "float32"),
-    "fusing: optimised": ("stream", (OPTIMISED,), "float32"),
-    "runtime: exported": ("stream", RUNTIMES, "float32"),
-    "precision: bfloat16": ("stream", (OPTIMISED, *RUNTIMES), "bfloat16"),
+    "clip, torch's layout": ("clip", (CONTIGUOUS,), "float32"),
+    "clip, channels-last": ("clip", (EAGER,), "float32"),
+    "stream: fewer MACs": ("stream", (EAGER,), "float32"),
+    "stream, optimised": ("stream", (OPTIMISED,), "float32"),
+    "stream, exported": ("stream", RUNTIMES, "float32"),
+    "stream, bfloat16": ("stream", (OPTIMISED, *RUNTIMES), "bfloat16"),
 }
 
 
