@@ -188,7 +188,8 @@ def interleaved(
     progress: bool = False,
 ) -> tuple[list[list[tuple[float, float]]], dict[str, float]]:
     """Measures in turns; a turn of a subject begins with a prediction that is not timed, which
-    brings what it needs into the caches.
+    brings what it needs into the caches. Subjects with fewer repeats than there are turns are too
+    slow for that to matter.
 
     Args:
         gauges: do some work and return its amount.
@@ -203,7 +204,7 @@ def interleaved(
     for turn in bar(range(turns), "turns", shown=progress):
         for one, held, wanted in zip(subjects, times, repeats, strict=True):
             count = wanted * (turn + 1) // turns - wanted * turn // turns
-            if count:
+            if count and wanted >= turns:
                 _timed(one, clock)
             held += [_timed(one, clock) for _ in range(count)]
         for name, gauge in gauges.items():
@@ -225,7 +226,7 @@ def _timed(one: Subject, clock: Clock) -> tuple[float, float]:
 
 
 def _affordable(one: Subject, repeats: int, seconds: float | None, clock: Clock) -> int:
-    """How many measurements fit into `seconds`, with the one before each turn."""
+    """How many measurements fit into `seconds`."""
     if seconds is None:
         return repeats
     _, period = _timed(one, clock)
