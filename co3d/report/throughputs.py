@@ -35,8 +35,8 @@ def gains(published: pd.DataFrame) -> Figure:
         for y, pair in enumerate(both.to_dict("records")):
             shade, clip, stream = color(pair["model"]), pair[f"{column}_clip"], pair[column]
             ax.plot([clip, stream], [y, y], color=shade, lw=1.5, alpha=0.6, zorder=1)
-            ax.scatter([clip], [y], 42, "white", "s", edgecolors=shade, linewidths=1.4)
-            ax.scatter([stream], [y], 48, shade, "o", gid=f"{device}:{pair['model']}")
+            ax.scatter([clip], [y], 42, "white", marker="s", edgecolors=shade, linewidths=1.4)
+            ax.scatter([stream], [y], 48, shade, marker="o", gid=f"{device}:{pair['model']}")
             ax.annotate(f"{stream / clip:.1f}×", (max(clip, stream), y), (8, 0),
                         textcoords="offset points", va="center", size=8.5, color=shade)  # fmt: skip
         low, high = both[[column, f"{column}_clip"]].min(axis=None), both[column].max()
