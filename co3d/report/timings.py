@@ -12,9 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from ..measure.rungs import CONTIGUOUS, EAGER, FREE, INSTALLED, OPTIMISED, PEERS, RUNGS
+from ..zoo.specs import SPECS
 from . import speedups
 from .style import INK, MUTED, STYLE, Drawing, color, label
 
@@ -156,7 +157,9 @@ def roofline(rows: pd.DataFrame) -> Figure:
     ax.set_xlabel("MACs of the formula per byte that torch's operators read and write")
     ax.set_ylabel("GMACs of the formula per second")
     for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
     forms = [name for name in MARKERS if name in set(rows["implementation"])]
     handles = [
         Line2D([], [], marker=MARKERS[form], ls="", color=MUTED, label=NAMES[form])
@@ -212,7 +215,8 @@ def _first(value: float) -> int:
 
 
 def _models(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table["model"]))
+    """Its models in the order of their specs."""
+    return sorted(set(table["model"]), key=list(SPECS).index)
 
 
 def _row_of_panels(models: Sequence[str], height: float) -> tuple[Drawing, Sequence[Axes]]:
