@@ -1,6 +1,7 @@
 """Spatial convolutions of one frame in the form that is fastest for their size.
 
-A frame is (B, C, H, W) in channels-last layout, which is the matrix (B H W, C) row by row.
+A frame is held as the matrix (B H W, C) that it is, row by row, in channels-last layout: matrix
+products take it as it is, and convolutions a view of it.
 """
 
 from typing import NamedTuple
@@ -23,21 +24,39 @@ class Frames(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
-    def resized(self, size: torch.Size) -> "Frames":
+    def resized(self, *size: int) -> "Frames":
         return self._replace(size=torch.Size(size))
 
     def full(self, value: float) -> Tensor:
-        """A frame of one value."""
+        """A frame of one value, (B H W, C)."""
         return self.empty().fill_(value)
 
     def empty(self) -> Tensor:
-        last = torch.channels_last
-        return torch.empty(self.size, dtype=self.dtype, device=self.device, memory_format=last)
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        batch, channels, height, width = self.size
+        return batch * height * width, channels
+
+    @property
+    def strides(self) -> tuple[int, int, int, int]:
+        """Of the view (B, C, H, W)."""
+        _, channels, height, width = self.size
+        return height * width * channels, 1, width * channels, channels
 
     @property
     def nbytes(self) -> int:
         """Of one frame of the batch."""
         return self.size[1:].numel() * self.dtype.itemsize
+
+    def rows(self, image: Tensor) -> Tensor:
+        """The matrix of frames (B, C, H, W)."""
+        return image.permute(0, 2, 3, 1).reshape(self.shape).contiguous()
+
+    def image(self, rows: Tensor) -> Tensor:
+        """A view (B, C, H, W) of the matrix."""
+        return rows.as_strided(self.size, self.strides)
 
 
 class Kernel:
@@ -61,24 +80,26 @@ class Kernel:
     ) -> None:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias, self.stride, self.padding, self.groups = bias, stride, padding, groups
-        size = frames.size
-        pairs = zip(size[2:], weight.shape[2:], stride, padding, strict=True)
-        height, width = ((n + 2 * p - k) // s + 1 for n, k, s, p in pairs)
-        self.out = frames.resized((size[0], weight.shape[0], height, width))
+        sides = zip(frames.size[2:], weight.shape[2:], stride, padding, strict=True)
+        height, width = ((n + 2 * p - k) // s + 1 for n, k, s, p in sides)
+        self.out = frames.resized(frames.size[0], weight.shape[0], height, width)
+        self.view = frames.size, frames.strides
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         """The output in a new tensor."""
-        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
-        return y.relu_() if relu else y
+        image = x.as_strided(*self.view)
+        y = F.conv2d(image, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        y = self.out.rows(y)
+        return y.clamp_min_(0) if relu else y
 
     def into(self, x: Tensor, y: Tensor, relu: bool = False) -> Tensor:
-        """The output in the memory of y, if that is worth it."""
+        """The output, in the memory of y if that is worth it."""
         return self(x, relu)
 
     def add_(self, x: Tensor, total: Tensor, relu: bool = False) -> Tensor:
-        """total += output, in place."""
+        """total = activation(total + output), in place."""
         total.add_(self(x))
-        return total.relu_() if relu else total
+        return total.clamp_min_(0) if relu else total
 
 
 class OneDNN(Kernel):
@@ -88,26 +109,28 @@ class OneDNN(Kernel):
         super().__init__(weight, bias, frames, *geometry)
         self.geometry = [*self.padding], [*self.stride], [1, 1], self.groups
         self.weight = _onednn._reorder_convolution_weight(weight, *self.geometry, [*frames.size])
-        self.fill = torch.zeros(()) if bias is None else bias.view(1, -1, 1, 1)
+        self.fill = torch.zeros(()) if bias is None else bias
+        self.reuses = self.out.shape[0] * self.out.shape[1] * weight.itemsize >= FRESH
+        self.target = self.out.size, self.out.strides
+        self.result = self.out.shape, (self.out.shape[1], 1)
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        return _onednn._convolution_pointwise(
-            x, self.weight, self.bias, *self.geometry, "relu" if relu else "none", [], ""
-        )
+        given = x.as_strided(*self.view), self.weight, self.bias, *self.geometry
+        y = _onednn._convolution_pointwise(*given, "relu" if relu else "none", [], "")
+        return y.as_strided(*self.result)
 
     def into(self, x: Tensor, y: Tensor, relu: bool = False) -> Tensor:
-        if y.numel() * y.element_size() < FRESH:
-            return self(x, relu)
-        return self._add(x, y.copy_(self.fill), None, relu)
+        return self._add(x, y.copy_(self.fill), None, relu) if self.reuses else self(x, relu)
 
     def add_(self, x: Tensor, total: Tensor, relu: bool = False) -> Tensor:
         return self._add(x, total, self.bias, relu)
 
     def _add(self, x: Tensor, total: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        return _onednn._convolution_pointwise_.binary(
-            *(total, x, self.weight, bias, *self.geometry),
-            *("add", 1.0, "relu" if relu else None, [], None),
+        _onednn._convolution_pointwise_.binary(
+            *(total.as_strided(*self.target), x.as_strided(*self.view), self.weight, bias),
+            *(*self.geometry, "add", 1.0, "relu" if relu else None, [], None),
         )
+        return total
 
 
 class Matrix(Kernel):
@@ -121,23 +144,17 @@ class Matrix(Kernel):
         return self.into(x, self.out.empty(), relu)
 
     def into(self, x: Tensor, y: Tensor, relu: bool = False) -> Tensor:
-        out = rows(y)
         if self.bias is None:
-            torch.mm(rows(x), self.weight, out=out)
+            torch.mm(x, self.weight, out=y)
         else:
-            torch.addmm(self.bias, rows(x), self.weight, out=out)
-        if relu:
-            out.relu_()
-        return y
+            torch.addmm(self.bias, x, self.weight, out=y)
+        return y.clamp_min_(0) if relu else y
 
     def add_(self, x: Tensor, total: Tensor, relu: bool = False) -> Tensor:
-        out = rows(total)
-        torch.addmm(out, rows(x), self.weight, out=out)
+        torch.addmm(total, x, self.weight, out=total)
         if self.bias is not None:
-            out.add_(self.bias)
-        if relu:
-            out.relu_()
-        return total
+            total.add_(self.bias)
+        return total.clamp_min_(0) if relu else total
 
 
 class Scale(Kernel):
@@ -145,39 +162,56 @@ class Scale(Kernel):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, frames: Frames, *geometry) -> None:
         super().__init__(weight, bias, frames, *geometry)
-        self.factor = weight.view(1, -1, 1, 1)
-        self.shift = None if bias is None else bias.view(1, -1, 1, 1)
+        self.factor = weight.flatten()
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         return self.into(x, self.out.empty(), relu)
 
     def into(self, x: Tensor, y: Tensor, relu: bool = False) -> Tensor:
-        if self.shift is None:
+        if self.bias is None:
             torch.mul(x, self.factor, out=y)
         else:
-            torch.addcmul(self.shift, x, self.factor, out=y)
-        return y.relu_() if relu else y
+            torch.addcmul(self.bias, x, self.factor, out=y)
+        return y.clamp_min_(0) if relu else y
 
     def add_(self, x: Tensor, total: Tensor, relu: bool = False) -> Tensor:
         total.addcmul_(x, self.factor)
-        if self.shift is not None:
-            total.add_(self.shift)
-        return total.relu_() if relu else total
+        if self.bias is not None:
+            total.add_(self.bias)
+        return total.clamp_min_(0) if relu else total
 
 
-def _packs(weight: Tensor) -> bool:
-    """Whether oneDNN has convolutions for such weights here."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if weight.dtype == torch.bfloat16:
-        return _onednn._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32
+class Depthwise3d:
+    """A convolution of every channel alone, over a ring of as many frames as the kernel has.
 
+    Args:
+        weight: (C, 1, kT, h, w).
+        bias: (C) or None.
+        frames: in and out, the padding keeps their size.
+        padding: of height and width.
+    """
 
-def rows(x: Tensor) -> Tensor:
-    """The matrix (B H W, C) that a frame in channels-last layout is."""
-    b, c, h, w = x.shape
-    return x.as_strided((b * h * w, c), (c, 1))
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, frames: Frames, padding: tuple[int, int]
+    ) -> None:
+        batch, channels, *size = frames.size
+        self.geometry = [0, *padding], [1, 1, 1], [1, 1, 1], channels
+        self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last_3d), bias
+        self.frames, self.packed = frames, _packs(weight)
+        self.result = frames.shape, (channels, 1)
+        if self.packed:
+            clip = [batch, channels, weight.shape[2], *size]
+            self.weight = _onednn._reorder_convolution_weight(weight, *self.geometry, clip)
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """(B, C, kT, H, W) to (B H W, C)."""
+        if not self.packed:
+            padding, stride, dilation, groups = self.geometry
+            y = F.conv3d(clip, self.weight, self.bias, stride, padding, dilation, groups)
+            return self.frames.rows(y.squeeze(2))
+        given = clip, self.weight, self.bias, *self.geometry
+        y = _onednn._convolution_pointwise(*given, "none", [], "")
+        return y.as_strided(*self.result)
 
 
 def kernel(
@@ -188,7 +222,7 @@ def kernel(
     padding: tuple[int, int] = (0, 0),
     groups: int = 1,
 ) -> Kernel:
-    """The fastest form of a convolution of frames of a size."""
+    """The fastest form of a convolution of such frames."""
     given = weight, bias, frames, stride, padding, groups
     alone = weight.shape[1] == 1 and groups == weight.shape[0]
     pointwise = weight.shape[2:] == (1, 1) and (*stride, *padding) == (1, 1, 0, 0)
@@ -196,37 +230,16 @@ def kernel(
         return Scale(*given)
     if not _packs(weight):
         return Kernel(*given)
-    macs = frames.size[0] * frames.size[2:].numel() * weight.numel()
+    macs = frames.shape[0] * weight.numel()
     if pointwise and groups == 1 and macs <= MATRIX_MACS and weight.dtype == torch.float32:
         return Matrix(*given)
     return OneDNN(*given)
 
 
-class Depthwise3d:
-    """A convolution of every channel alone, of a ring of as many frames as the kernel has.
-
-    Args:
-        weight: (C, 1, kT, h, w); bias: (C) or None.
-        ring: (B, kT, H, W, C), the shape of the ring.
-        padding: of height and width, such that the size stays.
-    """
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, ring: torch.Size, padding: tuple[int, int]
-    ) -> None:
-        batch, frames, height, width, channels = ring
-        self.geometry = [0, *padding], [1, 1, 1], [1, 1, 1], channels
-        self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last_3d), bias
-        self.packed = _packs(weight)
-        if self.packed:
-            clip = [batch, channels, frames, height, width]
-            self.weight = _onednn._reorder_convolution_weight(weight, *self.geometry, clip)
-
-    def __call__(self, clip: Tensor) -> Tensor:
-        """(B, C, kT, H, W) to (B, C, H, W)."""
-        if not self.packed:
-            padding, stride, dilation, groups = self.geometry
-            y = F.conv3d(clip, self.weight, self.bias, stride, padding, dilation, groups)
-            return y.squeeze(2)
-        given = clip, self.weight, self.bias, *self.geometry
-        return _onednn._convolution_pointwise(*given, "none", [], "").squeeze(2)
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN has convolutions for such weights here."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return _onednn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32

@@ -15,7 +15,7 @@ from .kernels import Frames, Kernel, kernel
 
 
 class Part:
-    """What a chain is made of: it takes a frame (B, C, H, W) and may write to it if nobody else
+    """What a chain is made of: it takes a frame, (B H W, C), and may write to it if nobody else
     needs it.
 
     Attributes:
@@ -77,14 +77,18 @@ class Gate(Part):
     def __init__(self, gate: SqueezeExcite, frames: Frames, shared: bool) -> None:
         self.out, self.in_place = frames, not shared
         first, second = gate.fc1.weight.flatten(1), gate.fc2.weight.flatten(1)
+        pixels = frames.size[2:].numel()
         # The mean is a sum whose divisor is in the weights.
-        given = first / frames.size[2:].numel(), gate.fc1.bias, second, gate.fc2.bias
+        given = gate.fc1.bias, first.t() / pixels, gate.fc2.bias, second.t().contiguous()
         self.weights = [value.detach().to(frames.dtype) for value in given]
+        self.view = frames.size[0], pixels, frames.size[1]
 
     def push(self, x: Tensor, state: Any) -> Tensor:
-        first, shift, second, bias = self.weights
-        squeezed = F.linear(x.sum((2, 3)), first, shift).relu_()
-        factor = F.linear(squeezed, second, bias).sigmoid_()[:, :, None, None]
+        first_bias, first, second_bias, second = self.weights
+        squeezed = torch.addmm(first_bias, x.view(self.view).sum(1), first).clamp_min_(0)
+        factor = torch.addmm(second_bias, squeezed, second).sigmoid_()
+        if self.view[0] > 1:
+            factor = factor.repeat_interleave(self.view[1], 0)
         return x.mul_(factor) if self.in_place else x * factor
 
 
@@ -94,10 +98,10 @@ class Pool(Part):
     def __init__(self, pool: MaxPool3d, frames: Frames) -> None:
         self.options = [pair(value) for value in (pool.kernel_size, pool.stride, pool.padding)]
         size = F.max_pool2d(torch.empty(frames.size, device="meta"), *self.options).shape
-        self.out = frames.resized(size)
+        self.frames, self.out = frames, frames.resized(*size)
 
     def push(self, x: Tensor, state: Any) -> Tensor:
-        return F.max_pool2d(x, *self.options)
+        return self.out.rows(F.max_pool2d(self.frames.image(x), *self.options))
 
 
 def tap(conv: Conv3d, k: int, frames: Frames, bias: bool = True) -> Kernel:

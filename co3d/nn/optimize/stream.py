@@ -1,6 +1,6 @@
 """The step of a continual net for one shape of frames: frame by frame, state written in place.
 
-A chain of parts takes a frame (B, C, H, W) in channels-last layout. What lasts no longer than a
+A chain of parts takes a frame as the matrix (B H W, C). What lasts no longer than a
 step (buffers for outputs) belongs to the parts; what lasts longer is in the state, dicts that a
 step changes.
 """
@@ -49,7 +49,7 @@ class Chain(Continual, nn.Module):
         self.timings = [module.timing for module in modules]
         self.first = next(iter(modules), Identity())
         self.parts: list[Part] = []
-        self.out = frames
+        self.frames = self.out = frames
         for n, module in enumerate(modules):
             if self.parts and isinstance(module, ReLU) and self.parts[-1].take_relu():
                 continue
@@ -82,9 +82,9 @@ class Chain(Continual, nn.Module):
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         with torch.inference_mode():
             frames = () if x is None else x.unbind(2)
-            outputs = [self.push(_in_layout(frame), state) for frame in frames]
+            outputs = [self.push(self.frames.rows(frame), state) for frame in frames]
             outputs += self.finish(state) if end else ()
-        outputs = [y for y in outputs if y is not None]
+        outputs = [self.out.image(y) for y in outputs if y is not None]
         return (torch.stack(outputs, 2) if outputs else None), state
 
     def push(self, x: Tensor, state: Any, first: int = 0) -> Tensor | None:
@@ -120,8 +120,18 @@ def _part(module: nn.Module, frames: Frames, shared: bool, held: bool) -> Part:
     if type(module) is Residual and isinstance(module.activation, ReLU | None):
         return Block(module, frames, shared)
     if isinstance(module, TwoPath):
-        return Other(_paths(module, frames), wide)
-    return Other(module, frames)
+        twin = _paths(module, frames)
+        channels = sum(path[-1].out.size[1] for path in (twin.slow, twin.fast))
+        return Other(twin, frames, wide.resized(frames.size[0], channels, 1, 1))
+    return _other(module, frames)
+
+
+def _other(module: Continual, frames: Frames) -> "Other":
+    twin = copy.deepcopy(module).to(frames.dtype)
+    clip = torch.empty(frames.size, dtype=frames.dtype, device="meta").unsqueeze(2)
+    clip = clip.expand(-1, -1, module.receptive_field, -1, -1)
+    size = copy.deepcopy(twin).to("meta")(clip, pad=False).shape
+    return Other(twin, frames, frames.resized(*size[:2], *size[3:]))
 
 
 def _convolution(conv: Conv3d, frames: Frames, held: bool) -> Part:
@@ -189,33 +199,28 @@ class Block(Part):
         if self.tail is not None:
             return self.tail.kernel.add_(y, total, self.relu)
         total.add_(y)
-        return total.relu_() if self.relu else total
+        return total.clamp_min_(0) if self.relu else total
 
 
 class Other(Part):
     """Any other module by its own step."""
 
-    def __init__(self, module: Continual, frames: Frames) -> None:
-        self.module = module
-        if not isinstance(module, TwoPath):  # which has fast parts, and ends a net
-            self.module = copy.deepcopy(module).to(frames.dtype)
-            clip = frames._replace(device="meta").empty().unsqueeze(2)
-            clip = clip.expand(-1, -1, module.receptive_field, -1, -1)
-            size = copy.deepcopy(module).to("meta", frames.dtype)(clip, pad=False).shape
-            frames = frames.resized((*size[:2], *size[3:]))
-        self.out = frames
+    def __init__(self, module: Continual, frames: Frames, out: Frames) -> None:
+        self.module, self.frames, self.out = module, frames, out
 
     def begin(self, start: int, fill: str, emit: str) -> tuple[dict[str, Any], int]:
         state, first = self.module._begin(start, fill, emit)
         return {"held": state}, first
 
     def push(self, x: Tensor, state: dict[str, Any]) -> Tensor | None:
-        y, state["held"] = self.module._steps(x.unsqueeze(2), state["held"], False)
-        return None if y is None else _in_layout(y.squeeze(2))
+        y, state["held"] = self.module._steps(
+            self.frames.image(x).unsqueeze(2), state["held"], False
+        )
+        return None if y is None else self.out.rows(y.squeeze(2))
 
     def finish(self, state: dict[str, Any]) -> Iterator[Tensor]:
         y, state["held"] = self.module._steps(None, state["held"], True)
-        yield from () if y is None else map(_in_layout, y.unbind(2))
+        yield from () if y is None else map(self.out.rows, y.unbind(2))
 
 
 def _kept(following: Sequence[nn.Module], held: bool) -> bool:
@@ -238,7 +243,7 @@ def _paths(paths: TwoPath, frames: Frames) -> TwoPath:
             now = made[name].out
             batch, channels, *size = now.size
             if name in joined:
-                now = now.resized((batch, channels + joined[name].out.size[1], *size))
+                now = now.resized(batch, channels + joined[name].out.size[1], *size)
         return made
 
     fast = stages(paths.fast, {})
@@ -258,7 +263,3 @@ def _chain(module: nn.Module, frames: Frames) -> Chain:
 
 def _chain_parts(module: nn.Module) -> list[nn.Module]:
     return [part for _, part in flat(module)] if type(module) is Tree else [module]
-
-
-def _in_layout(frame: Tensor) -> Tensor:
-    return frame.contiguous(memory_format=torch.channels_last)

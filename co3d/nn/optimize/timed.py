@@ -1,6 +1,6 @@
 """Parts of a fast step that look at more than one frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -124,8 +124,8 @@ class Ring(Timed):
         for newest in range(self.length):
             ages = [(newest - slot) % self.length for slot in range(self.length)]
             rotated = weight[:, :, [self.length - 1 - age for age in ages]]
-            self.kernels.append(Depthwise3d(rotated, bias, self.shape, conv.padding[1:]))
-        self.known: tuple[Tensor, Tensor, list[Tensor]] | None = None
+            self.kernels.append(Depthwise3d(rotated, bias, frames, conv.padding[1:]))
+        self.known: tuple[Tensor, Tensor, Sequence[Tensor]] | None = None
 
     def empty(self) -> dict[str, Any]:
         ring = torch.zeros(self.shape, dtype=self.frames.dtype, device=self.frames.device)
@@ -143,15 +143,17 @@ class Ring(Timed):
         newest = state["next"]
         clip, slots = self._views(state["ring"])
         if x is not slots[newest]:
-            slots[newest].copy_(x)
+            slots[newest].copy_(x.view(slots[newest].shape))
         state["next"] = (newest + 1) % self.length
         return self.kernels[newest](clip) if ready else None
 
-    def _views(self, ring: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _views(self, ring: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """The ring as a clip, and its frames; kept, because a stream has one ring."""
         if self.known is None or self.known[0] is not ring:
-            clip = ring.permute(0, 4, 1, 2, 3)
-            self.known = ring, clip, list(clip.unbind(2))
+            slots = ring.unbind(1)
+            if len(ring) == 1:
+                slots = [slot.view(self.frames.shape) for slot in slots]
+            self.known = ring, ring.permute(0, 4, 1, 2, 3), slots
         return self.known[1:]
 
 
@@ -184,7 +186,8 @@ class Window(Timed):
     def __init__(self, window: RunningWindow, frames: Frames) -> None:
         super().__init__(window, frames)
         batch, channels, *_ = frames.size
-        self.out = frames.resized((batch, channels, 1, 1))
+        self.out = frames.resized(batch, channels, 1, 1)
+        self.view = batch, frames.size[2:].numel(), channels
         # Frames that a dilated window takes together are in one column.
         self.shape = batch, window.window, window.dilation, channels
 
@@ -196,6 +199,6 @@ class Window(Timed):
         _, length, dilation, _ = self.shape
         place, column = divmod(state["next"], dilation)
         ring = state["ring"]
-        ring[:, place, column] = x.mean((2, 3), dtype=ring.dtype)
+        ring[:, place, column] = x.view(self.view).mean(1, dtype=ring.dtype)
         state["next"] = (state["next"] + 1) % (length * dilation)
-        return ring[:, :, column].mean(1)[:, :, None, None] if ready else None
+        return ring[:, :, column].mean(1) if ready else None
