@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .fold import fold
-from .framewise import Clock, Queue, Tape, lower
+from .framewise import Clock, Form, Queue, Tape, lower
 from .net import StreamNet
 
 
@@ -34,17 +34,18 @@ class Explicit(nn.Module):
         ValueError: for a net in training mode, or a frame that does not fit.
     """
 
-    def __init__(self, net: StreamNet, frame: Tensor, mask: bool = False) -> None:
+    def __init__(self, net: StreamNet, frame: Tensor, mask: bool = False, form: Form = Form()) -> None:
         super().__init__()
         if not isinstance(net, StreamNet):
             raise TypeError(f"expected a continual net, given {type(net).__name__}")
         net._check_input(net._as_chunk(frame))
         folded = fold(net)
         self.timing = net.timing
-        self.body = lower(folded.body, Clock(), "")
+        self.body = lower(folded.body, Clock(), "", form)
         self.classifier = folded.classifier
         self.frame_shape, self.mask = tuple(frame.shape), mask
-        tape = Tape(None)
+        self.form = form
+        tape = Tape(None, form=form)
         self.run(torch.zeros_like(frame), tape)
         self.queues: dict[str, Queue] = tape.queues
         self.phases = [Step(self, phase) for phase in range(self.timing.stride)]
@@ -97,7 +98,7 @@ class Step(nn.Module):
         self._net = (net,)  # no part of this one: modules of all phases would be listed twice
         self.phase = phase
         state = _Noted(net)
-        tape = Tape(phase, state)
+        tape = Tape(phase, state, form=net.form)
         logits = net.run(torch.zeros(net.frame_shape), tape)
         self.emits = logits is not None
         self.reads, self.writes = tuple(state), tuple(tape.written)
@@ -105,7 +106,7 @@ class Step(nn.Module):
     def forward(self, frame: Tensor, counter: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         net = self._net[0]
         tensors = dict(zip(self.reads, state, strict=True))
-        tape = Tape(self.phase, tensors, counter if net.mask else None)
+        tape = Tape(self.phase, tensors, counter if net.mask else None, net.form)
         logits = net.run(frame, tape)
         return (*((logits,) if self.emits else ()), *tape.written.values())
 

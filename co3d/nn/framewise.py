@@ -59,6 +59,22 @@ class Queue:
     first: int = 0
 
 
+@dataclass(frozen=True)
+class Form:
+    """How the same numbers are computed, for the sake of a runtime.
+
+    Attributes:
+        channels_last: whether maps in queues are (B, H, W, C).
+        apart: whether a sum that goes into a queue is kept from being added in place, see `apart`.
+        winograd: whether 3x3 convolutions of many channels are computed from fewer products, whose
+            rounding float32 bears and bfloat16 does not.
+    """
+
+    channels_last: bool = False
+    apart: bool = False
+    winograd: bool = False
+
+
 class Tape:
     """What one pass over a net reads from its queues and puts into them.
 
@@ -67,10 +83,18 @@ class Tape:
         state: tensors by queue and depth, the depth being 1 for the tensor put in last.
         counter: the number of the frame, counted from 0; None leaves it to the caller to put
             `Queue.initial` in the place of what is put in before `Queue.first`.
+        form: says how maps lie in queues.
     """
 
-    def __init__(self, phase: int | None, state: dict | None = None, counter=None) -> None:
+    def __init__(
+        self,
+        phase: int | None,
+        state: dict | None = None,
+        counter: Tensor | None = None,
+        form: Form = Form(),  # noqa: B008
+    ) -> None:
         self.phase, self.state, self.counter = phase, state, counter
+        self.channels_last = form.channels_last
         self.written: dict[str, Tensor] = {}
         self.queues: dict[str, Queue] = {}
 
@@ -80,9 +104,14 @@ class Tape:
 
     def read(self, name: str, depth: int, like: Tensor | None = None) -> Tensor:
         """The tensor put in `depth` times ago; of the shape of `like`, if given."""
-        return torch.zeros_like(like) if self.phase is None else self.state[name, depth]
+        if self.phase is None:
+            return torch.zeros_like(like)
+        x = self.state[name, depth]
+        return x.permute(0, 3, 1, 2) if self.channels_last and x.ndim == 4 else x
 
     def put(self, x: Tensor, name: str, length: int, first: int = 0, initial: float = 0.0) -> None:
+        if self.channels_last and x.ndim == 4:
+            x = x.permute(0, 2, 3, 1)
         if self.phase is None:
             self.queues[name] = Queue(name, tuple(x.shape), length, initial, first)
         elif self.counter is not None and first > 0:
@@ -93,20 +122,21 @@ class Tape:
 class Framewise(nn.Module):
     """A layer at its place in a net; `clock` is that of its input."""
 
-    def __init__(self, layer: nn.Module, clock: Clock, name: str) -> None:
+    def __init__(self, layer: nn.Module, clock: Clock, name: str, form: Form) -> None:
         super().__init__()
-        self.name, self.clock, self.after = name, clock, clock.behind(layer)
+        self.name, self.form = name, form
+        self.clock, self.after = clock, clock.behind(layer)
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
         raise NotImplementedError
 
 
 class Chain(Framewise):
-    def __init__(self, layer: Sequential, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: Sequential, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.parts = nn.ModuleList()
         for inner, part in layer._modules.items():
-            self.parts.append(lower(part, clock, join(name, inner)))
+            self.parts.append(lower(part, clock, join(name, inner), form))
             clock = self.parts[-1].after
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
@@ -118,10 +148,10 @@ class Chain(Framewise):
 class Join(Framewise):
     """Branches over one input, their columns joined by index: a sum, or along channels."""
 
-    def __init__(self, layer: Parallel, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: Parallel, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.branches = nn.ModuleList(
-            lower(layer._modules[inner], clock, join(name, inner)) for inner in layer.names
+            lower(layer._modules[inner], clock, join(name, inner), form) for inner in layer.names
         )
         self.queues = Waiting(join(name, "join"), [branch.after for branch in self.branches])
         self.concatenates = layer.join == "cat"
@@ -131,7 +161,11 @@ class Join(Framewise):
         columns = self.queues([branch(x, tape) for branch in self.branches], tape)
         if columns is None:
             return None
-        y = torch.cat(columns, 1) if self.concatenates else sum(columns[1:], columns[0])
+        if self.concatenates:
+            y = torch.cat(columns, 1)
+        else:
+            y = sum(columns[1:], columns[0])
+            y = apart(y) if self.form.apart else y
         return y if self.activation is None else self.activation(y)
 
 
@@ -157,22 +191,23 @@ class Waiting:
 class Paths(Framewise):
     """`TwoPath`: the slow path over every alpha-th frame beside the fast path over all."""
 
-    def __init__(self, layer: TwoPath, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: TwoPath, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         slow, fast = clock.behind(layer.sample), clock
-        self.sample = Sample(layer.sample, clock, name)
+        self.sample = Sample(layer.sample, clock, name, form)
         self.slow, self.fast, self.lateral = nn.ModuleList(), nn.ModuleList(), nn.ModuleDict()
         self.queues = {}
         for inner in layer.slow._modules:
-            self.slow.append(lower(layer.slow._modules[inner], slow, join(name, "slow", inner)))
-            self.fast.append(lower(layer.fast._modules[inner], fast, join(name, "fast", inner)))
+            parts = (layer.slow._modules[inner], layer.fast._modules[inner])
+            self.slow.append(lower(parts[0], slow, join(name, "slow", inner), form))
+            self.fast.append(lower(parts[1], fast, join(name, "fast", inner), form))
             slow, fast = self.slow[-1].after, self.fast[-1].after
             if inner in layer.lateral:
                 key, where = str(len(self.slow) - 1), join(name, "lateral", inner)
-                self.lateral[key] = lower(layer.lateral._modules[inner], fast, where)
+                self.lateral[key] = lower(layer.lateral._modules[inner], fast, where, form)
                 self.queues[key] = Waiting(join(where, "join"), [slow, self.lateral[key].after])
                 slow = self.queues[key].clock
-        self.thin = Sample(layer.sample, fast, name)
+        self.thin = Sample(layer.sample, fast, name, form)
         self.end = Waiting(join(name, "join"), [slow, self.thin.after])
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
@@ -189,8 +224,8 @@ class Paths(Framewise):
 class Windows(Framewise):
     """A layer over several inputs of which only every stride-th output is taken."""
 
-    def __init__(self, layer: Windowed, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: Windowed, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.kernel, self.dilation, padding, self.stride = layer._time
         self.masked_until = clock.delay if padding else 0
         self.initial = layer.pad_value
@@ -224,8 +259,8 @@ class Sample(Windows):
 class Convolution(Windows):
     """A convolution that keeps its last inputs."""
 
-    def __init__(self, layer: Conv3d, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: Conv3d, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.taps = nn.ParameterList(
             nn.Parameter(layer.weight.detach()[:, :, tap].contiguous(), requires_grad=False)
             for tap in reversed(range(self.kernel))
@@ -265,6 +300,7 @@ class SummingConvolution(Convolution):
             y = self.product(x, tap, None if tap else self.bias)
             if tap < self.kernel - 1:
                 y = y + tape.read(join(self.name, str(tap)), self.dilation, y)
+                y = apart(y) if self.form.apart else y
             if tap:
                 queue = join(self.name, str(tap - 1))
                 tape.put(y, queue, self.dilation, self.masked_until)
@@ -273,11 +309,80 @@ class SummingConvolution(Convolution):
         return result
 
 
+class WinogradConvolution(Convolution):
+    """A 3x3 convolution with 6 products along the height in the place of 12, by
+    F(4, 3) of Winograd's minimal filtering (https://arxiv.org/abs/1509.09308).
+
+    Rows of maps (B, H, W, C) go to 6 transformed maps of a quarter of the height by a matrix, those
+    through a 1x3 convolution each, and their results to rows by another matrix.
+    """
+
+    CHANNELS = 128  # fewer do not pay for the two matrices
+
+    @classmethod
+    def suits(cls, layer: Conv3d) -> bool:
+        shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
+        plain = shape == ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1), 1)
+        return plain and min(layer.in_channels, layer.out_channels) >= cls.CHANNELS
+
+    def __init__(self, layer: Conv3d, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
+        weight = self.taps[0]
+        parts = torch.einsum("rh,kchw->rkcw", torch.tensor(_FILTERS).double(), weight.double())
+        del self.taps
+        self.register_buffer("into", None)
+        self.register_buffer("back", None)
+        self.parts = nn.ParameterList(
+            nn.Parameter(part[:, :, None].to(weight).contiguous(), requires_grad=False)
+            for part in parts
+        )
+
+    def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
+        if x is None:
+            return None
+        batch, channels, height, width = x.shape
+        if self.into is None:  # the first pass, which looks for queues, tells the height
+            self.into, self.back = (matrix.to(x) for matrix in _row_matrices(height))
+        rows = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+        rows = torch.matmul(self.into, rows).reshape(batch * 6, -1, width, channels)
+        groups = rows.permute(0, 3, 1, 2)
+        if batch > 1:  # one after the other lie the 6 maps of each example
+            groups = groups.unflatten(0, (batch, 6)).transpose(0, 1).flatten(0, 1)
+        maps = zip(groups.split(batch), self.parts, strict=True)
+        y = torch.cat([F.conv2d(part, weight, None, 1, (0, 1)) for part, weight in maps])
+        if batch > 1:
+            y = y.unflatten(0, (6, batch)).transpose(0, 1).flatten(0, 1)
+        y = y.permute(0, 2, 3, 1).reshape(batch, self.into.shape[0], -1)
+        y = torch.matmul(self.back, y).reshape(batch, height, width, -1)
+        return (y if self.bias is None else y + self.bias).permute(0, 3, 1, 2)
+
+
+_INPUTS = (
+    *((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0)),
+    *((0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1)),
+)
+_FILTERS = (
+    *((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6)),
+    *((1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
+)
+_OUTPUTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+
+def _row_matrices(height: int) -> tuple[Tensor, Tensor]:
+    """From `height` rows to 6 maps of a quarter of them, and back; rows outside are zeros."""
+    tiles = -(-height // 4)
+    into, back = torch.zeros(6, tiles, 4 * tiles + 2), torch.zeros(tiles, 4, 6, tiles)
+    for tile in range(tiles):
+        into[:, tile, 4 * tile : 4 * tile + 6] = torch.tensor(_INPUTS)
+        back[tile, :, :, tile] = torch.tensor(_OUTPUTS)
+    return into[:, :, 1 : height + 1].flatten(0, 1), back.flatten(0, 1)[:height].flatten(1)
+
+
 class Pool(Windows):
     """A pool over space, then over the last inputs."""
 
-    def __init__(self, layer: MaxPool3d | AvgPool3d, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: MaxPool3d | AvgPool3d, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.averages = isinstance(layer, AvgPool3d)
         sizes = [_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding)]
         if self.averages:
@@ -302,8 +407,8 @@ class Pool(Windows):
 class Late(Framewise):
     """`Delay`."""
 
-    def __init__(self, layer: Delay, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: Delay, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.frames = layer.frames
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
@@ -317,8 +422,8 @@ class Late(Framewise):
 class Mean(Framewise):
     """`RunningWindow`: the mean of the last vectors, which one tensor (B, frames, C) holds."""
 
-    def __init__(self, layer: RunningWindow, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: RunningWindow, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.past, self.dilation = layer.receptive_field - 1, layer.dilation
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
@@ -332,8 +437,8 @@ class Mean(Framewise):
 class Gate(Framewise):
     """`SqueezeExcite`, whose two convolutions are matrices."""
 
-    def __init__(self, layer: SqueezeExcite, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: SqueezeExcite, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.window = layer.window
         self.fc1, self.relu, self.fc2, self.sigmoid = (
             *(layer.fc1, layer.relu),
@@ -356,8 +461,8 @@ class Gate(Framewise):
 class Pointwisely(Framewise):
     """A layer that treats every frame alone, on frames."""
 
-    def __init__(self, layer: Pointwise, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: Pointwise, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.layer = layer
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
@@ -367,8 +472,8 @@ class Pointwisely(Framewise):
 class Norm(Framewise):
     """A normalisation that no convolution could take up."""
 
-    def __init__(self, layer: BatchNorm3d, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: BatchNorm3d, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.layer = layer
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
@@ -386,12 +491,21 @@ class Flat(Framewise):
 class Shrink(Framewise):
     """`AdaptiveAvgPool3d` that leaves time alone."""
 
-    def __init__(self, layer: AdaptiveAvgPool3d, clock: Clock, name: str) -> None:
-        super().__init__(layer, clock, name)
+    def __init__(self, layer: AdaptiveAvgPool3d, clock: Clock, name: str, form: Form) -> None:
+        super().__init__(layer, clock, name, form)
         self.size = layer.output_size[1:]
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
         return None if x is None else F.adaptive_avg_pool2d(x, self.size)
+
+
+def apart(x: Tensor) -> Tensor:
+    """The same numbers, exactly: min(x, |x|).
+
+    OpenVINO adds to the result of a convolution in place, and what was made in place it copies
+    twice on its way to an output; behind this it does neither.
+    """
+    return torch.minimum(x, x.abs())
 
 
 def past_vectors(x: Tensor, past: int, name: str, tape: Tape, masked_until: int = 0) -> Tensor:
@@ -406,7 +520,7 @@ def past_vectors(x: Tensor, past: int, name: str, tape: Tape, masked_until: int 
 
 
 @singledispatch
-def lower(layer: nn.Module, clock: Clock, name: str) -> Framewise:
+def lower(layer: nn.Module, clock: Clock, name: str, form: Form) -> Framewise:
     """The form on frames of a layer whose input comes by `clock`.
 
     Raises:
@@ -415,18 +529,23 @@ def lower(layer: nn.Module, clock: Clock, name: str) -> Framewise:
     raise TypeError(f"expected layers with a form on frames, given {type(layer).__name__} {name}")
 
 
-for kind, form in {
+for known, lowered in {
     **{Sequential: Chain, Parallel: Join, Residual: Join, TwoPath: Paths, Subsample: Sample},
     **{MaxPool3d: Pool, AvgPool3d: Pool, Delay: Late, RunningWindow: Mean, SqueezeExcite: Gate},
     **{Pointwise: Pointwisely, BatchNorm3d: Norm, Flatten: Flat, AdaptiveAvgPool3d: Shrink},
 }.items():
-    lower.register(kind, form)
+    lower.register(known, lowered)
 
 
 @lower.register
-def _(layer: Conv3d, clock: Clock, name: str) -> Framewise:
-    sums = layer._time[0] > 1 and layer._time[3] == 1 and layer._keeps_sums
-    return (SummingConvolution if sums else Convolution)(layer, clock, name)
+def _(layer: Conv3d, clock: Clock, name: str, form: Form) -> Framewise:
+    kernel, _, _, stride = layer._time
+    kind = Convolution
+    if kernel > 1 and stride == 1 and layer._keeps_sums:
+        kind = SummingConvolution
+    elif form.winograd and WinogradConvolution.suits(layer):
+        kind = WinogradConvolution
+    return kind(layer, clock, name, form)
 
 
 def join(*names: str) -> str:
