@@ -9,14 +9,12 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
-OPSET, IR_VERSION = 20, 10
 TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -62,6 +60,8 @@ def lowered(module: nn.Module, args: tuple[Tensor, ...], inputs, outputs) -> Gra
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
+            if node.meta.get("val") is None:  # an argument that was not given
+                continue
             if spec.kind == InputKind.USER_INPUT:
                 values[node] = next(names)
                 graph.inputs.append(_info(values[node], node.meta["val"]))
@@ -171,6 +171,12 @@ def _mean(graph: Graph, node: torch.fx.Node, a: dict) -> str:
     return graph.add("ReduceMean", [a["self"], axes], keepdims=int(a["keepdim"] or False))
 
 
+def _global_mean(graph: Graph, node: torch.fx.Node, a: dict) -> str:
+    if set(a["output_size"]) != {1}:
+        raise TypeError(f"expected a pool to size 1, given {a['output_size']}")
+    return graph.add("ReduceMean", [a["self"], graph.constant([2, 3, 4])], keepdims=1)
+
+
 def _silu(graph: Graph, node: torch.fx.Node, a: dict) -> str:
     return graph.add("Mul", [a["self"], graph.add("Sigmoid", [a["self"]])])
 
@@ -208,7 +214,10 @@ def _same(graph: Graph, node: torch.fx.Node, a: dict) -> str:
 
 
 def _where(graph: Graph, node: torch.fx.Node, a: dict) -> str:
-    return graph.add("Where", [a["condition"], a["self"], a["other"]])
+    other = a["other"]
+    if not isinstance(other, str):
+        other = graph.constant(other, node.meta["val"].dtype)
+    return graph.add("Where", [a["condition"], a["self"], other])
 
 
 def _split(graph: Graph, node: torch.fx.Node, a: dict) -> list[str]:
@@ -227,15 +236,5 @@ _RULES: dict[str, Callable] = {
     **{"add": _binary("Add"), "mul": _binary("Mul"), "div": _binary("Div"), "where": _where},
     **{"maximum": _binary("Max"), "minimum": _binary("Min"), "abs": _unary("Abs")},
     **{"matmul": _binary("MatMul"), "split": _split, "to": _same},
-    **{"ge": _binary("GreaterOrEqual")},
+    **{"ge": _binary("GreaterOrEqual"), "adaptive_avg_pool3d": _global_mean},
 }
-
-
-def model(graph: Graph, name: str) -> onnx.ModelProto:
-    initializers = [
-        onnx.numpy_helper.from_array(tensor.detach().cpu().numpy(), key)
-        for key, tensor in graph.constants.items()
-    ]
-    body = helper.make_graph(graph.nodes, name, graph.inputs, graph.outputs, initializers)
-    opset = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(body, opset_imports=opset, ir_version=IR_VERSION)

@@ -9,6 +9,7 @@ that a runner hands on pointers and copies nothing.
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from .fold import fold
 from .framewise import Clock, Form, Queue, Tape, lower
@@ -34,7 +35,9 @@ class Explicit(nn.Module):
         ValueError: for a net in training mode, or a frame that does not fit.
     """
 
-    def __init__(self, net: StreamNet, frame: Tensor, mask: bool = False, form: Form = Form()) -> None:
+    def __init__(
+        self, net: StreamNet, frame: Tensor, mask: bool = False, form: Form = Form()
+    ) -> None:
         super().__init__()
         if not isinstance(net, StreamNet):
             raise TypeError(f"expected a continual net, given {type(net).__name__}")
@@ -46,7 +49,8 @@ class Explicit(nn.Module):
         self.frame_shape, self.mask = tuple(frame.shape), mask
         self.form = form
         tape = Tape(None, form=form)
-        self.run(torch.zeros_like(frame), tape)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            self.run(torch.zeros(self.frame_shape), tape)
         self.queues: dict[str, Queue] = tape.queues
         self.phases = [Step(self, phase) for phase in range(self.timing.stride)]
 
@@ -95,15 +99,16 @@ class Step(nn.Module):
 
     def __init__(self, net: Explicit, phase: int) -> None:
         super().__init__()
-        self._net = (net,)  # no part of this one: modules of all phases would be listed twice
-        self.phase = phase
+        self._net = (net,)  # no part of this one, but what it is made of is
+        self.body, self.classifier, self.phase = net.body, net.classifier, phase
         state = _Noted(net)
         tape = Tape(phase, state, form=net.form)
-        logits = net.run(torch.zeros(net.frame_shape), tape)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            logits = net.run(torch.zeros(net.frame_shape), tape)
         self.emits = logits is not None
         self.reads, self.writes = tuple(state), tuple(tape.written)
 
-    def forward(self, frame: Tensor, counter: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, frame: Tensor, counter: Tensor | None, *state: Tensor) -> tuple[Tensor, ...]:
         net = self._net[0]
         tensors = dict(zip(self.reads, state, strict=True))
         tape = Tape(self.phase, tensors, counter if net.mask else None, net.form)

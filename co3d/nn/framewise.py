@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .blocks import Parallel, Residual, Sequential, SqueezeExcite
 from .conv import Conv3d
@@ -115,7 +116,7 @@ class Tape:
         if self.phase is None:
             self.queues[name] = Queue(name, tuple(x.shape), length, initial, first)
         elif self.counter is not None and first > 0:
-            x = torch.where(self.counter >= first, x, torch.full_like(x, initial))
+            x = torch.where(self.counter >= first, x, initial)
         self.written[name] = x
 
 
@@ -228,7 +229,7 @@ class Windows(Framewise):
         super().__init__(layer, clock, name, form)
         self.kernel, self.dilation, padding, self.stride = layer._time
         self.masked_until = clock.delay if padding else 0
-        self.initial = layer.pad_value
+        self.initial = layer.pad_value if padding else 0.0
         newest = self.dilation * (self.kernel - 1)
         ages = range(self.dilation, newest + 1, self.dilation)  # of the earlier inputs of an output
         self._late = layer.timing.delay % self.stride  # outputs come with columns of this residue
@@ -342,7 +343,8 @@ class WinogradConvolution(Convolution):
             return None
         batch, channels, height, width = x.shape
         if self.into is None:  # the first pass, which looks for queues, tells the height
-            self.into, self.back = (matrix.to(x) for matrix in _row_matrices(height))
+            with unset_fake_temporarily():
+                self.into, self.back = (part.to(x.dtype) for part in _row_matrices(height))
         rows = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
         rows = torch.matmul(self.into, rows).reshape(batch * 6, -1, width, channels)
         groups = rows.permute(0, 3, 1, 2)
@@ -477,9 +479,13 @@ class Norm(Framewise):
         self.layer = layer
 
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
-        return None if x is None else F.batch_norm(
-            *(x, self.layer.running_mean, self.layer.running_var),
-            *(self.layer.weight, self.layer.bias, False, 0.0, self.layer.eps),
+        return (
+            None
+            if x is None
+            else F.batch_norm(
+                *(x, self.layer.running_mean, self.layer.running_var),
+                *(self.layer.weight, self.layer.bias, False, 0.0, self.layer.eps),
+            )
         )
 
 
