@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import ClipNet, StreamNet, fold
-from ..nn.explicit import Explicit
-from ..nn.framewise import Form, Tape
+from ..nn.explicit import Explicit, Form
 from .lowering import Graph, lowered
 from .record import Phase
 

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from ..nn.framewise import Form
+from ..nn.explicit import PLAIN, Form
 from .lowering import Graph
 from .record import KEY, Record
 
@@ -19,7 +19,7 @@ ALIGNMENT = 4096  # bytes, so that files can be mapped to memory
 
 def form(precision: str) -> Form:
     """What suits ONNX Runtime."""
-    return Form()
+    return PLAIN
 
 
 def write(graphs: list[Graph], record: Record, folder: Path) -> list[str]:

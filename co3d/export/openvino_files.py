@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..nn.framewise import Form
+from ..nn.explicit import Form
 from .graphs import COUNTER
 from .lowering import Graph
 from .record import KEY, Record
@@ -61,6 +61,8 @@ def _tree(graph: Graph, folder: Path, record: Record, weights: _Weights) -> Elem
     model = openvino.Core().read_model(data)
     if record.state == "internal":
         _keep_state(model, [one.name for one in graph.inputs[1:]])
+    elif record.precision == "bfloat16":
+        model = _in_bfloat16(model)
     path = folder / "part.xml"
     openvino.save_model(model, path, compress_to_fp16=False)
     root, constants = ElementTree.parse(path).getroot(), path.with_suffix(".bin").read_bytes()
@@ -80,3 +82,15 @@ def _keep_state(model, names: list[str]) -> None:
 
     apply_make_stateful_transformation(model, {name: f"next.{name}" for name in names})
     assert COUNTER in names
+
+
+def _in_bfloat16(model):
+    """State that goes in and out as the runtime computes it, and at half its size."""
+    import openvino
+
+    processor = openvino.preprocess.PrePostProcessor(model)
+    for ports, door in ((model.inputs, processor.input), (model.outputs, processor.output)):
+        for n, port in enumerate(ports):
+            if port.any_name.startswith("state."):
+                door(n).tensor().set_element_type(openvino.Type.bf16)
+    return processor.build()

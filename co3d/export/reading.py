@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from .record import KEY, Record, input_names, output_names
-from .runtimes import Runtime
+from .runtimes import Kind, Runtime
 
 
 def read(path: Path, kind: type[Runtime], threads: int) -> tuple[Record, Runtime]:
@@ -30,12 +30,12 @@ def read(path: Path, kind: type[Runtime], threads: int) -> tuple[Record, Runtime
             _check_external(graph, weights)
     try:
         runtime = kind(graphs, weights, threads, record.precision)
-        shapes = [runtime.shapes(phase) for phase in range(len(graphs))]
+        tensors = [runtime.tensors(phase) for phase in range(len(graphs))]
     except Exception as error:  # each runtime has its own kinds
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be opened: {reason}") from None
-    for phase, given in enumerate(shapes):
-        if given != expected_shapes(record, phase):
+    for phase, given in enumerate(tensors):
+        if given != _expected(record, phase):
             raise ValueError(f"{graphs[phase]} is damaged: its tensors are not those it tells of")
     return record, runtime
 
@@ -44,13 +44,13 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def expected_shapes(record: Record, phase: int) -> tuple[dict[str, tuple], dict[str, tuple]]:
-    """Of the inputs and outputs of a graph, by name."""
-    shapes = {queue.name: queue.shape for queue in record.queues}
+def _expected(record: Record, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The inputs and outputs of a graph, by name."""
+    kinds = {queue.name: (record.precision, queue.shape) for queue in record.queues}
     one = record.phases[phase]
-    inputs = [record.shape, *(shapes[name] for name, _ in one.reads)]
-    logits = [(record.shape[0], record.classes)] if one.emits else []
-    outputs = [*logits, *(shapes[name] for name in one.writes)]
+    inputs = [("float32", record.shape), *(kinds[name] for name, _ in one.reads)]
+    logits = [("float32", (record.shape[0], record.classes))] if one.emits else []
+    outputs = [*logits, *(kinds[name] for name in one.writes)]
     return (
         dict(zip(input_names(record, phase), inputs, strict=True)),
         dict(zip(output_names(record, phase), outputs, strict=True)),

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..nn.framewise import Queue
+from ..nn.explicit import Queue
 
 KEY = "co3d"  # of the record in a file's metadata
 LIMIT = 10_000  # steps after which the buffers of a sane file have gone round
@@ -37,7 +37,7 @@ class Record:
         state: "explicit": tensors that go in and out; "internal": kept by the runtime. What is put
             into an explicit queue before frame `first` of it, counted from 0, has to be replaced by
             its `initial` number; graphs with internal state do so themselves.
-        precision: of the arithmetic; tensors that go in and out are float32.
+        precision: of the arithmetic and of explicit state; frames, clips and logits are float32.
         shape: of the frame or clip, batch first.
         classes, labels: number and names of the classes; no names if they are not known.
         scores: what makes scores of the logits, "softmax" or "sigmoid".
@@ -106,6 +106,8 @@ class Record:
         sizes = [n for queue in self.queues for n in (*queue.shape, queue.length)]
         if not all(type(n) is int and n > 0 for n in (*numbers, *sizes)):
             raise ValueError("sizes")
+        if self.kind not in ("step", "clip") or self.state not in ("explicit", "internal"):
+            raise ValueError("kinds")
         if max((*lengths.values(), len(self.phases))) > LIMIT or phase not in range(
             len(self.phases)
         ):

@@ -4,15 +4,18 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.transforms import Transform
 from ..nn.core import EMITS, FILLS, State
-from ..nn.framewise import Queue
+from ..nn.explicit import Queue
 from .reading import read
 from .record import Record, input_names, output_names
 from .runtimes import RUNTIMES, Bound, OnnxRuntime, OpenVino
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Runner:
@@ -50,7 +53,7 @@ class Runner:
             raise ValueError(f"expected 1 or more threads, given {threads}")
         kind = OnnxRuntime if (runtime or default) == RUNTIMES[0] else OpenVino
         self.record, self._runtime = read(path, kind, threads or torch.get_num_threads())
-        self._rings = _rings(self.record)
+        self._rings = _rings(self.record) if self.record.state == "explicit" else {}
         self._clip: tuple[Tensor, Tensor, Bound] | None = None
 
     @property
@@ -129,10 +132,10 @@ class Runner:
         if self._clip is None:
             given = torch.empty(self.record.shape)
             logits = torch.empty(self.record.shape[0], self.record.classes)
-            tensors = {"clip": given.numpy()}, {"logits": logits.numpy()}
-            self._clip = given, logits, self._runtime.bind(0, *tensors)
+            bound = self._runtime.bind(0, {"clip": given}, {"logits": logits})
+            self._clip = given, logits, bound
         given, logits, run = self._clip
-        given.copy_(clip)
+        np.copyto(given.numpy(), clip.detach().numpy())
         run()
         return logits.clone()
 
@@ -145,6 +148,8 @@ class Runner:
         if not isinstance(x, Tensor) or x.dtype != torch.float32:
             given = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"expected a float32 tensor, given {given}")
+        if x.device.type != "cpu":
+            raise ValueError(f"expected a tensor on the CPU, given one on {x.device}")
         if tuple(x.shape) != self.record.shape:
             raise ValueError(
                 f"expected the shape of the export, {self.record.shape}, given {tuple(x.shape)}"
@@ -238,10 +243,14 @@ class _Run:
         record = runner.record
         self.runner, self.number = runner, 0
         self.frame = torch.zeros(record.shape)
+        self.given = self.frame.numpy()
         self.logits = torch.zeros(record.shape[0], record.classes)
-        self.rings = runner._rings if record.state == "explicit" else {}
+        self.rings = runner._rings
         self.tensors = {
-            name: torch.full((ring.slots, *ring.queue.shape), ring.queue.initial).unbind()
+            name: tuple(
+                torch.full(ring.queue.shape, ring.queue.initial, dtype=PRECISIONS[record.precision])
+                for _ in range(ring.slots)
+            )
             for name, ring in self.rings.items()
         }
         self.round = len(next(iter(self.rings.values())).puts) if self.rings else 1
@@ -252,7 +261,7 @@ class _Run:
     def step(self, frame: Tensor, number: int) -> Tensor | None:
         step, record = number % self.round, self.runner.record
         phase = record.phases[number % len(record.phases)]
-        self.frame.copy_(frame)
+        np.copyto(self.given, frame.detach().numpy())  # torch would leave threads spinning
         if step not in self.bound:
             self.bound[step] = self._bind(step)
         self.bound[step]()
@@ -285,5 +294,4 @@ class _Run:
         inputs = dict(zip(input_names(record, phase), [self.frame, *read], strict=True))
         results = [*([self.logits] if one.emits else []), *written]
         outputs = dict(zip(output_names(record, phase), results, strict=True))
-        arrays = [{name: x.numpy() for name, x in side.items()} for side in (inputs, outputs)]
-        return self.runner._runtime.bind(phase, *arrays)
+        return self.runner._runtime.bind(phase, inputs, outputs)

@@ -6,19 +6,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-import numpy as np
+import torch
+from torch import Tensor
 
 Bound = Callable[[], Any]
+Kind = tuple[str, tuple[int, ...]]  # precision and shape of a tensor
 RUNTIMES = ("onnxruntime", "openvino")
 
 
 class Runtime(Protocol):
     """The graphs of a file, compiled."""
 
-    def shapes(self, phase: int) -> tuple[dict[str, tuple], dict[str, tuple]]:
-        """Of the inputs and of the outputs of a graph, by name; all must be float32."""
+    def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
+        """The inputs and the outputs of a graph, by name."""
 
-    def bind(self, phase: int, inputs: Mapping[str, np.ndarray], outputs: Mapping) -> Bound:
+    def bind(self, phase: int, inputs: Mapping[str, Tensor], outputs: Mapping) -> Bound:
         """A function that computes the outputs from the inputs, in their own memory."""
 
 
@@ -33,23 +35,23 @@ class OnnxRuntime:
             for graph in graphs
         ]
 
-    def shapes(self, phase: int) -> tuple[dict[str, tuple], dict[str, tuple]]:
-        session = self.sessions[phase]
+    def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
+        session, types = self.sessions[phase], {"tensor(float)": "float32"}
         return tuple(
-            {one.name: tuple(one.shape) if one.type == "tensor(float)" else () for one in side}
+            {one.name: (types.get(one.type, one.type), tuple(one.shape)) for one in side}
             for side in (session.get_inputs(), session.get_outputs())
         )
 
-    def bind(self, phase: int, inputs: Mapping[str, np.ndarray], outputs: Mapping) -> Bound:
+    def bind(self, phase: int, inputs: Mapping[str, Tensor], outputs: Mapping) -> Bound:
         session = self.sessions[phase]
         binding = session.io_binding()
-        values = []  # over the memory of the arrays, which they do not keep alive
+        values = []  # over the memory of the tensors, which they do not keep alive
         for tensors, put in (
             (inputs, binding.bind_ortvalue_input),
             (outputs, binding.bind_ortvalue_output),
         ):
-            for name, array in tensors.items():
-                values.append((array, self.ort.OrtValue.ortvalue_from_numpy(array)))
+            for name, tensor in tensors.items():
+                values.append((tensor, self.ort.OrtValue.ortvalue_from_numpy(tensor.numpy())))
                 put(name, values[-1][1])
         run = session.run_with_iobinding
 
@@ -75,28 +77,32 @@ class OpenVino:
         ]
         self.models = [core.compile_model(graph, "CPU", options) for graph in self.graphs]
 
-    def shapes(self, phase: int) -> tuple[dict[str, tuple], dict[str, tuple]]:
+    def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
         graph = self.graphs[phase]  # compiled ones have more names
+        types = {self.ov.Type.f32: "float32", self.ov.Type.bf16: "bfloat16"}
         return tuple(
-            {
-                one.any_name: tuple(one.shape) if one.element_type == self.ov.Type.f32 else ()
-                for one in side
-            }
+            {one.any_name: (types.get(one.element_type, ""), tuple(one.shape)) for one in side}
             for side in (graph.inputs, graph.outputs)
         )
 
-    def bind(self, phase: int, inputs: Mapping[str, np.ndarray], outputs: Mapping) -> Bound:
+    def bind(self, phase: int, inputs: Mapping[str, Tensor], outputs: Mapping) -> Bound:
         request = self.models[phase].create_infer_request()
-        for name, array in (*inputs.items(), *outputs.items()):
-            request.set_tensor(name, self.ov.Tensor(array, shared_memory=True))
+        for name, tensor in (*inputs.items(), *outputs.items()):
+            request.set_tensor(name, self._shared(tensor))
         start, wait = request.start_async, request.wait
 
         def bound(kept=(inputs, outputs)) -> None:
             start()
             wait()
 
-        bound.request = request
         return bound
+
+    def _shared(self, tensor: Tensor):
+        """Over the same memory."""
+        if tensor.dtype == torch.float32:
+            return self.ov.Tensor(tensor.numpy(), shared_memory=True)
+        raw = tensor.view(torch.uint8).numpy()  # numpy has no bfloat16
+        return self.ov.Tensor(raw, self.ov.Shape(tensor.shape), self.ov.Type.bf16)
 
 
 def _installed(name: str) -> ModuleType:

@@ -1,19 +1,13 @@
-"""A continual net's step as a pure function of tensors, for runtimes that know no Python.
-
-    [logits,] *written = step(frame, counter, *read)
-
-There is one such function for each phase of the temporal strides, in which only the layers run that
-are due. Maps are (B, C, H, W), vectors (B, C), and all state lies in queues of separate tensors, so
-that a runner hands on pointers and copies nothing.
-"""
+"""The step of a net as functions of tensors, one for each phase of its strides."""
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from .fold import fold
-from .framewise import Clock, Form, Queue, Tape, lower
-from .net import StreamNet
+from ..fold import fold
+from ..net import StreamNet
+from .tape import PLAIN, Clock, Form, Queue, Tape
+from .trees import lower
 
 
 class Explicit(nn.Module):
@@ -25,6 +19,7 @@ class Explicit(nn.Module):
         mask: whether the functions themselves put `Queue.initial` into a queue before
             `Queue.first`, from the counter that they are given; else whoever runs them must, which
             takes no time at all: the next step is handed the initial tensor again.
+        form: how the numbers are computed.
 
     Attributes:
         queues: the state, by name.
@@ -36,7 +31,7 @@ class Explicit(nn.Module):
     """
 
     def __init__(
-        self, net: StreamNet, frame: Tensor, mask: bool = False, form: Form = Form()
+        self, net: StreamNet, frame: Tensor, mask: bool = False, form: Form = PLAIN
     ) -> None:
         super().__init__()
         if not isinstance(net, StreamNet):
@@ -49,8 +44,8 @@ class Explicit(nn.Module):
         self.frame_shape, self.mask = tuple(frame.shape), mask
         self.form = form
         tape = Tape(None, form=form)
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            self.run(torch.zeros(self.frame_shape), tape)
+        self.dtype = frame.dtype
+        self.dry_run(tape)
         self.queues: dict[str, Queue] = tape.queues
         self.phases = [Step(self, phase) for phase in range(self.timing.stride)]
 
@@ -60,12 +55,16 @@ class Explicit(nn.Module):
         y = self.body(frame, tape)
         return None if y is None else self.classifier(y.flatten(1))
 
+    def dry_run(self, tape: Tape) -> Tensor | None:
+        """As `run` on some frame, without any arithmetic."""
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return self.run(torch.zeros(self.frame_shape, dtype=self.dtype), tape)
+
     @torch.no_grad()
     def begin(self) -> dict[str, tuple[Tensor, ...]]:
         """The tensors of every queue before the first frame, the last one put in first."""
-        like = next(self.parameters())
         return {
-            q.name: (torch.full(q.shape, q.initial, dtype=like.dtype),) * q.length
+            q.name: (torch.full(q.shape, q.initial, dtype=self.dtype),) * q.length
             for q in self.queues.values()
         }
 
@@ -103,9 +102,7 @@ class Step(nn.Module):
         self.body, self.classifier, self.phase = net.body, net.classifier, phase
         state = _Noted(net)
         tape = Tape(phase, state, form=net.form)
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            logits = net.run(torch.zeros(net.frame_shape), tape)
-        self.emits = logits is not None
+        self.emits = net.dry_run(tape) is not None
         self.reads, self.writes = tuple(state), tuple(tape.written)
 
     def forward(self, frame: Tensor, counter: Tensor | None, *state: Tensor) -> tuple[Tensor, ...]:
@@ -121,8 +118,8 @@ class _Noted(dict):
 
     def __init__(self, net: Explicit) -> None:
         super().__init__()
-        self.queues = net.queues
+        self.net = net
 
     def __missing__(self, key: tuple[str, int]) -> Tensor:
-        self[key] = torch.zeros(self.queues[key[0]].shape)
+        self[key] = torch.zeros(self.net.queues[key[0]].shape, dtype=self.net.dtype)
         return self[key]
