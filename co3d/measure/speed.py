@@ -226,11 +226,13 @@ def _timed(one: Subject, clock: Clock) -> tuple[float, float]:
 
 
 def _affordable(one: Subject, repeats: int, seconds: float | None, clock: Clock) -> int:
-    """How many measurements fit into `seconds`."""
+    """How many measurements fit into `seconds`, by the fastest of up to three that do."""
     if seconds is None:
         return repeats
-    _, period = _timed(one, clock)
-    return min(repeats, max(LEAST, int(seconds / max(period, 1e-9))))
+    tried = [_timed(one, clock)[1]]
+    while len(tried) < LEAST and sum(tried) < seconds:
+        tried.append(_timed(one, clock)[1])
+    return min(repeats, max(LEAST, int(seconds / max(min(tried), 1e-9))))
 
 
 def _batches(
@@ -245,11 +247,8 @@ def _batches(
     eager: dict[tuple[str, str], int] = {}
     for one, count in bar(list(zip(subjects, repeats, strict=True)), "batches", shown=progress):
         kind = (one.model, one.precision)
-        seen = one.footprint.peak or one.footprint.allocated
-        if seen:
-            two = one.again(2).footprint
-            batch = largest_batch(1e6 * memory, seen, two.peak or two.allocated)
-            eager.setdefault(kind, batch)
+        if seen := _seen(one):
+            batch = largest_batch(1e6 * memory, seen, _seen(one.again(2)))
         elif kind in eager:
             batch = eager[kind]
         else:
@@ -257,10 +256,20 @@ def _batches(
             form = f"{one.implementation} in batches", one.precision
             left_out.append(LeftOut(one.model, *form, reason))
             continue
-        if batch > 1:
+        many = one.again(batch)
+        while batch > 1 and (_seen(many) or 0) > 1e6 * memory:  # it was no straight line
+            batch //= 2
             many = one.again(batch)
+        if seen:
+            eager.setdefault(kind, batch)
+        if batch > 1:
             times, _ = interleaved([many], {}, [max(LEAST, count // 10)], clock)
             yield many, times[0]
+
+
+def _seen(one: Subject) -> int | None:
+    """Bytes that a prediction takes, by a GPU's allocator or as watched on a CPU."""
+    return one.footprint.peak or one.footprint.allocated
 
 
 def _product(device: str, precision: str) -> Gauge:
