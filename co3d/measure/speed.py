@@ -5,7 +5,7 @@ so for all of them, and for the matrix product and the copy that are measured be
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,8 +104,8 @@ def measure(
     seconds: float | None = None,
     threads: int | None = None,
     device: str = "cpu",
-    implementations: Iterable[str] = (rungs.EAGER,),
-    precisions: Iterable[str] = ("float32",),
+    implementations: Collection[str] = (rungs.EAGER,),
+    precisions: Collection[str] = ("float32",),
     memory: float | None = None,
     progress: bool = True,
 ) -> tuple[list[Speed], list[str]]:
@@ -133,7 +133,8 @@ def measure(
     """
     _check(repeats, threads, implementations, precisions)
     records = [spec(name) for name in dict.fromkeys(names)]
-    options = (window, device, implementations, precisions)
+    ordered = [name for name in rungs.RUNGS if name in implementations]  # eager before exports
+    options = (window, device, ordered, precisions)
     clock = clock_of(device)
     with _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -171,7 +172,10 @@ def sentences(left_out: Iterable[LeftOut]) -> list[str]:
 
 
 def _check(
-    repeats: int, threads: int | None, implementations: Iterable[str], precisions: Iterable[str]
+    repeats: int,
+    threads: int | None,
+    implementations: Collection[str],
+    precisions: Collection[str],
 ) -> None:
     if repeats < 1 or (threads is not None and threads < 1):
         raise ValueError(f"expected 1 or more repeats and threads, given {repeats} and {threads}")
@@ -256,12 +260,12 @@ def _batches(
             form = f"{one.implementation} in batches", one.precision
             left_out.append(LeftOut(one.model, *form, reason))
             continue
-        many = one.again(batch)
+        many = one.again(batch) if batch > 1 else one
         while batch > 1 and (_seen(many) or 0) > 1e6 * memory:  # it was no straight line
             batch //= 2
             many = one.again(batch)
-        if seen:
-            eager.setdefault(kind, batch)
+        if one.implementation == rungs.EAGER:
+            eager[kind] = batch
         if batch > 1:
             times, _ = interleaved([many], {}, [max(LEAST, count // 10)], clock)
             yield many, times[0]
