@@ -21,6 +21,7 @@ from .subjects import LeftOut, Subject, subjects
 
 TURNS = 10  # of every model, each of a tenth of its measurements
 LEAST = 3  # measurements, however long they take
+REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
 GEMM_CPU, GEMM_OTHERS = 2048, 8192  # rows of the square matrices behind the peak
 COPIED = 64 * 2**20  # bytes: more than caches hold
 
@@ -149,7 +150,7 @@ def measure(
         gauges = {p: _product(device, p) for p in {one.precision for one in chosen}}
         counts = [_affordable(one, repeats, seconds, clock) for one in chosen]
         gauges["copy"] = _copy(device)
-        times, best = interleaved(chosen, gauges, counts, clock, progress)
+        times, best = interleaved(chosen, gauges, counts, clock, progress, REST)
         if memory:
             for one, pairs in _batches(chosen, memory, counts, clock, left_out, progress):
                 chosen, times = [*chosen, one], [*times, pairs]
@@ -190,10 +191,14 @@ def interleaved(
     repeats: Sequence[int],
     clock: Clock,
     progress: bool = False,
+    rest: float = 0.0,
 ) -> tuple[list[list[tuple[float, float]]], dict[str, float]]:
     """Measures in turns; a turn of a subject begins with a prediction that is not timed, which
     brings what it needs into the caches. Subjects with fewer repeats than there are turns are too
     slow for that to matter.
+
+    A runtime's threads go on spinning for a while when its work is done, on the cores that the next
+    one needs: `rest` seconds are waited for that before every turn.
 
     Args:
         gauges: do some work and return its amount.
@@ -208,9 +213,12 @@ def interleaved(
     for turn in bar(range(turns), "turns", shown=progress):
         for one, held, wanted in zip(subjects, times, repeats, strict=True):
             count = wanted * (turn + 1) // turns - wanted * turn // turns
+            if count:
+                time.sleep(rest)
             if count and wanted >= turns:
                 _timed(one, clock)
             held += [_timed(one, clock) for _ in range(count)]
+        time.sleep(rest)
         for name, gauge in gauges.items():
             begun = clock()
             amount = gauge()
