@@ -99,15 +99,15 @@ def _optimised(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
     return optimize(net, example, dtype), example
 
 
-def _exported(format: str, suffix: str) -> Callable[[nn.Module, Tensor, torch.dtype], Made]:
+def _exported(format: str) -> Callable[[nn.Module, Tensor, torch.dtype], Made]:
     def make(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
-        from ..export import export
+        from ..export import FORMATS, Runner, export
 
         precision = str(dtype).removeprefix("torch.")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"model{suffix}"
-            export.export(net, path, example, format=format, precision=precision)
-            return export.Runner(path), example
+            path = Path(folder) / f"net{FORMATS[format]}"
+            export(net, path, example, precision=precision)
+            return Runner(path), example
 
     return make
 
@@ -126,8 +126,8 @@ RUNGS = {
     CONTIGUOUS: Rung(_contiguous, mode="clip"),  # torch's default layout, as most code runs it
     EAGER: Rung(_eager),  # as `create` gives it: channels-last
     OPTIMISED: Rung(_optimised),
-    "onnxruntime": Rung(_exported("onnx", ".onnx"), ("onnx", "onnxscript", "onnxruntime"), seen=False),
-    "openvino": Rung(_exported("openvino", ".xml"), ("onnx", "onnxscript", "openvino"), seen=False),
+    "onnxruntime": Rung(_exported("onnx"), ("onnx", "onnxruntime"), seen=False),
+    "openvino": Rung(_exported("openvino"), ("onnx", "openvino"), seen=False),
     INSTALLED: Rung(_peer(False), ("continual",), mode="stream"),
     FREE: Rung(_peer(True), ("continual",), mode="stream"),
 }

@@ -5,7 +5,7 @@ so for all of them, and for the matrix product and the copy that are measured be
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from .subjects import LeftOut, Subject, subjects
 
 TURNS = 10  # of every model, each of a tenth of its measurements
 LEAST = 3  # measurements, however long they take
+REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
 GEMM_CPU, GEMM_OTHERS = 2048, 8192  # rows of the square matrices behind the peak
 COPIED = 64 * 2**20  # bytes: more than caches hold
 
@@ -104,8 +105,8 @@ def measure(
     seconds: float | None = None,
     threads: int | None = None,
     device: str = "cpu",
-    implementations: Iterable[str] = (rungs.EAGER,),
-    precisions: Iterable[str] = ("float32",),
+    implementations: Collection[str] = (rungs.EAGER,),
+    precisions: Collection[str] = ("float32",),
     memory: float | None = None,
     progress: bool = True,
 ) -> tuple[list[Speed], list[str]]:
@@ -133,7 +134,8 @@ def measure(
     """
     _check(repeats, threads, implementations, precisions)
     records = [spec(name) for name in dict.fromkeys(names)]
-    options = (window, device, implementations, precisions)
+    ordered = [name for name in rungs.RUNGS if name in implementations]  # eager before exports
+    options = (window, device, ordered, precisions)
     clock = clock_of(device)
     with _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -148,7 +150,7 @@ def measure(
         gauges = {p: _product(device, p) for p in {one.precision for one in chosen}}
         counts = [_affordable(one, repeats, seconds, clock) for one in chosen]
         gauges["copy"] = _copy(device)
-        times, best = interleaved(chosen, gauges, counts, clock, progress)
+        times, best = interleaved(chosen, gauges, counts, clock, progress, REST)
         if memory:
             for one, pairs in _batches(chosen, memory, counts, clock, left_out, progress):
                 chosen, times = [*chosen, one], [*times, pairs]
@@ -171,7 +173,10 @@ def sentences(left_out: Iterable[LeftOut]) -> list[str]:
 
 
 def _check(
-    repeats: int, threads: int | None, implementations: Iterable[str], precisions: Iterable[str]
+    repeats: int,
+    threads: int | None,
+    implementations: Collection[str],
+    precisions: Collection[str],
 ) -> None:
     if repeats < 1 or (threads is not None and threads < 1):
         raise ValueError(f"expected 1 or more repeats and threads, given {repeats} and {threads}")
@@ -186,10 +191,14 @@ def interleaved(
     repeats: Sequence[int],
     clock: Clock,
     progress: bool = False,
+    rest: float = 0.0,
 ) -> tuple[list[list[tuple[float, float]]], dict[str, float]]:
     """Measures in turns; a turn of a subject begins with a prediction that is not timed, which
     brings what it needs into the caches. Subjects with fewer repeats than there are turns are too
     slow for that to matter.
+
+    A runtime's threads go on spinning for a while when its work is done, on the cores that the next
+    one needs: `rest` seconds are waited for that before every turn.
 
     Args:
         gauges: do some work and return its amount.
@@ -204,9 +213,12 @@ def interleaved(
     for turn in bar(range(turns), "turns", shown=progress):
         for one, held, wanted in zip(subjects, times, repeats, strict=True):
             count = wanted * (turn + 1) // turns - wanted * turn // turns
+            if count:
+                time.sleep(rest)
             if count and wanted >= turns:
                 _timed(one, clock)
             held += [_timed(one, clock) for _ in range(count)]
+        time.sleep(rest)
         for name, gauge in gauges.items():
             begun = clock()
             amount = gauge()
@@ -226,11 +238,13 @@ def _timed(one: Subject, clock: Clock) -> tuple[float, float]:
 
 
 def _affordable(one: Subject, repeats: int, seconds: float | None, clock: Clock) -> int:
-    """How many measurements fit into `seconds`."""
+    """How many measurements fit into `seconds`, by the fastest of up to three that do."""
     if seconds is None:
         return repeats
-    _, period = _timed(one, clock)
-    return min(repeats, max(LEAST, int(seconds / max(period, 1e-9))))
+    tried = [_timed(one, clock)[1]]
+    while len(tried) < LEAST and sum(tried) < seconds:
+        tried.append(_timed(one, clock)[1])
+    return min(repeats, max(LEAST, int(seconds / max(min(tried), 1e-9))))
 
 
 def _batches(
@@ -245,11 +259,8 @@ def _batches(
     eager: dict[tuple[str, str], int] = {}
     for one, count in bar(list(zip(subjects, repeats, strict=True)), "batches", shown=progress):
         kind = (one.model, one.precision)
-        seen = one.footprint.peak or one.footprint.allocated
-        if seen:
-            two = one.again(2).footprint
-            batch = largest_batch(1e6 * memory, seen, two.peak or two.allocated)
-            eager.setdefault(kind, batch)
+        if seen := _seen(one):
+            batch = largest_batch(1e6 * memory, seen, _seen(one.again(2)))
         elif kind in eager:
             batch = eager[kind]
         else:
@@ -257,10 +268,20 @@ def _batches(
             form = f"{one.implementation} in batches", one.precision
             left_out.append(LeftOut(one.model, *form, reason))
             continue
-        if batch > 1:
+        many = one.again(batch) if batch > 1 else one
+        while batch > 1 and (_seen(many) or 0) > 1e6 * memory:  # it was no straight line
+            batch //= 2
             many = one.again(batch)
+        if one.implementation == rungs.EAGER:
+            eager[kind] = batch
+        if batch > 1:
             times, _ = interleaved([many], {}, [max(LEAST, count // 10)], clock)
             yield many, times[0]
+
+
+def _seen(one: Subject) -> int | None:
+    """Bytes that a prediction takes, by a GPU's allocator or as watched on a CPU."""
+    return one.footprint.peak or one.footprint.allocated
 
 
 def _product(device: str, precision: str) -> Gauge:
