@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Continual
@@ -32,15 +33,22 @@ def _pointwise(name: str, **body) -> type:
     return type(name, (Pointwise, getattr(nn, name)), body)
 
 
-ACTIVATIONS = {
+class ReLU(Pointwise, nn.ReLU):
+    """`torch.nn.ReLU` that can be stepped; a `fresh` x is nobody else's and is written over."""
+
+    def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
+        return F.relu(x, inplace=fresh)
+
+
+ACTIVATIONS = {"ReLU": ReLU} | {
     name: _pointwise(name)
     for name in (
-        *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
+        *("ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
         *("Sigmoid", "Tanh", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
     )
 }
 globals().update(ACTIVATIONS)  # where pickle looks for them
-ReLU, SiLU, Sigmoid = ACTIVATIONS["ReLU"], ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
+SiLU, Sigmoid = ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
 Dropout, Identity = _pointwise("Dropout", differs_in_training=True), _pointwise("Identity")
 
 
