@@ -11,6 +11,7 @@ from types import ModuleType
 
 from .data.transforms import Transform
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
+from .nn.optimize import optimize
 from .zoo import Spec, create, downloads, list_models, spec
 from .zoo.checkpoints import load_into, scores, shipped
 from .zoo.specs import Checkpoint
@@ -25,6 +26,7 @@ __all__ = [
     "create",
     "list_models",
     "load",
+    "optimize",
     "report",
     "scores",
     "spec",

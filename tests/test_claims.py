@@ -42,6 +42,11 @@ def models():
     return table.astype(dict.fromkeys(set(table) - {"model"}, "Int64"))
 
 
+def committed():
+    models, accuracy, benchmark = map(report.read, ("models", "accuracy", "benchmark"))
+    return models, accuracy, PAPER, benchmark
+
+
 @pytest.fixture
 def rows(models):
     return claims.ledger(models).set_index("id")
@@ -103,7 +108,7 @@ def test_rows_are_complete_and_say_how_to_compute_them(rows):
 
 
 def test_commands_of_the_committed_ledger_are_real():
-    table = claims.ledger(report.read("models"), report.read("accuracy"))
+    table = claims.ledger(*committed())
     done = table[table["command"] != ""]
     for command, notebook in set(done[["command", "notebook"]].itertuples(index=False, name=None)):
         program, subcommand, *arguments = command.split()
@@ -163,6 +168,29 @@ def test_another_count_changes_the_status(models):
     assert rows["params-x3d_m"] == rows["sweep-flops"] == "measured and differs"
 
 
+def test_memory_is_measured_once_there_are_rows_and_throughput_on_other_devices(models, rows):
+    """The four published devices are not here, with or without rows."""
+    devices = ["table-cpu", "table-tx2", "table-xavier", "table-2080ti"]
+    assert set(rows.loc[devices, "status"]) == {"not available"}
+    assert set(rows.loc[["table-memory", "A2-memory", "A8"], "status"]) == {"not yet"}
+    timed = {"implementation": "co3d eager", "precision": "float32", "batch": 1, "device": "A CPU"}
+    timed |= {"peak_mem_mb": None}
+    table = [{**timed, "model": "x3d_s", "alloc_mb": 60.0},
+             {**timed, "model": "cox3d_s", "alloc_mb": 30.0},
+             {**timed, "model": "x3d_mini", "alloc_mb": 1.0}]  # fmt: skip
+    rows = claims.ledger(models, benchmark=pd.DataFrame(table)).set_index("id")
+    assert rows.loc["table-memory", ["published", "ours", "status"]].tolist() == [
+        *("29-345 MiB", "30-60 MB, 2 networks", "measured and differs"),
+    ]
+    assert (
+        rows.loc["A2-memory", "ours"].startswith("0.50")
+        and "CoX3D-S 0.50" in (rows.loc["A2-memory", "note"])
+    )
+    assert rows.loc["A8", "ours"] == "2 networks on A CPU"
+    assert set(rows.loc[devices, "status"]) == {"not available"}
+    test_rows_are_complete_and_say_how_to_compute_them(rows)
+
+
 def test_what_has_no_row_is_not_yet(models):
     rows = claims.ledger(models[models["model"] != "cox3d_m"]).set_index("id")
     for id in ("A3-once", "A2-flops", "params-cox3d_m", "text-padding", "sweep-flops"):
@@ -176,9 +204,9 @@ def test_what_has_no_row_is_not_yet(models):
 
 
 def test_the_committed_ledger_follows_from_the_committed_results(tmp_path):
-    path = claims.save(claims.ledger(report.read("models"), report.read("accuracy")), tmp_path)
-    committed = (PAPER / "claims.csv").read_text("utf-8")
-    assert path.read_text("utf-8") == committed, "run `co3d update`"
+    path = claims.save(claims.ledger(*committed()), tmp_path)
+    text = (PAPER / "claims.csv").read_text("utf-8")
+    assert path.read_text("utf-8") == text, "run `co3d update`"
 
 
 def test_every_model_of_the_benchmark_is_counted_once_there_are_counts():

@@ -35,7 +35,8 @@ def test_links_lead_somewhere():
 
 
 def test_the_counts_are_those_of_the_ledger():
-    ledger = claims.ledger(report.read("models"), report.read("accuracy"))
+    tables = {name: report.read(name) for name in ("models", "accuracy", "benchmark")}
+    ledger = claims.ledger(**tables)
     assert readme.with_block(README, "claims", claims.summary(ledger)) == README, UPDATE
 
 

@@ -1,46 +1,31 @@
-"""Time per prediction at batch 1, throughput, and the memory of a stream's state.
+"""Time per prediction at batch 1, throughput in batches, and what the machine could do at best.
 
-Weights are random: neither time nor memory depends on them. All models are built first and then
-take turns, so that a machine that slows down or warms up does so for all of them.
+All models are built first and then take turns, so that a machine that slows down or warms up does
+so for all of them, and for the matrix product and the copy that are measured beside them.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..nn import ClipNet, StreamNet, state_bytes
 from ..progress import bar
-from ..zoo import create, spec
+from ..zoo import spec
+from . import rungs
+from .memory import largest_batch
+from .subjects import LeftOut, Subject, subjects
 
-IMPLEMENTATION = "co3d eager"
 TURNS = 10  # of every model, each of a tenth of its measurements
-TRIALS = 3
+LEAST = 3  # measurements, however long they take
 GEMM_CPU, GEMM_OTHERS = 2048, 8192  # rows of the square matrices behind the peak
+COPIED = 64 * 2**20  # bytes: more than caches hold
 
 Clock = Callable[[], float]  # seconds
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is timed: `period` calls of `work` make one prediction, which the last of them gives.
-
-    A clip net has a period of 1, a continual net that of its temporal strides. `state_mb` is None
-    without a state.
-    """
-
-    model: str
-    mode: str
-    window: int | None
-    period: int
-    work: Callable[[], Tensor | None]
-    state_mb: float | None = None
-    implementation: str = IMPLEMENTATION
+Gauge = Callable[[], int]  # does some work and returns how much
 
 
 @dataclass(frozen=True)
@@ -50,7 +35,8 @@ class Speed:
     Attributes:
         latencies: of the call that gives the prediction: from clip or frame to logits.
         periods: of all calls that a prediction needs. At period 1 they are the latencies.
-        peak: MACs per second of a matrix product in the same run.
+        peak: MACs per second of a matrix product of this precision in the same run.
+        copy: bytes per second of a copy, read and written, in the same run.
     """
 
     subject: Subject
@@ -58,6 +44,7 @@ class Speed:
     periods: tuple[float, ...]
     threads: int
     peak: float
+    copy: float | None = None
 
     @property
     def ms_per_frame(self) -> float | None:
@@ -69,27 +56,43 @@ class Speed:
     def row(self) -> dict[str, Any]:
         """A row of the table `benchmark`.
 
-        `throughput_per_s` is one over the median of the periods: predictions per second of one
-        stream or of clips one after the other. At period 1 it is 1000 / latency_ms_median.
-        `latency_ms_std` is that of these measurements (divided by their number), and peak memory
-        is blank.
+        `throughput_per_s` is the batch over the median of the periods: predictions per second of
+        as many streams, or of clips one batch after the other. At batch and period 1 it is
+        1000 / latency_ms_median. `latency_ms_std` is that of these measurements (divided by their
+        number). What cannot be seen is None.
         """
-        ms = 1000 * np.array(self.latencies)
+        one, ms = self.subject, 1000 * np.array(self.latencies)
+        seen = one.footprint
         return {
-            "model": self.subject.model,
-            "implementation": self.subject.implementation,
-            "mode": self.subject.mode,
-            "window": self.subject.window,
-            "batch": 1,
-            "threads": self.threads,
+            **self._key(),
             "latency_ms_median": float(np.median(ms)),
             "latency_ms_p95": float(np.percentile(ms, 95)),
             "latency_ms_std": float(ms.std()),
-            "throughput_per_s": 1 / float(np.median(self.periods)),
-            "peak_mem_mb": None,
-            "state_mb": self.subject.state_mb,
+            "throughput_per_s": one.batch / float(np.median(self.periods)),
+            "peak_mem_mb": _mega(seen.peak),
+            "state_mb": one.state_mb,
             "gemm_peak_gmacs": self.peak / 1e9,
+            "alloc_mb": _mega(seen.allocated),
+            "moved_mb": _mega(seen.moved),
+            "copy_peak_gb_per_s": None if self.copy is None else self.copy / 1e9,
+            "repeats": len(self.latencies),
+            "macs_per_prediction": one.macs,
         }
+
+    def raw(self) -> list[dict[str, Any]]:
+        """Rows of the table `latencies`: every measurement, in order."""
+        return [
+            {**self._key(), "repeat": number, "latency_ms": 1000 * seconds}
+            for number, seconds in enumerate(self.latencies, 1)
+        ]
+
+    def _key(self) -> dict[str, Any]:
+        names = ("model", "implementation", "mode", "window", "batch")
+        return {**{name: getattr(self.subject, name) for name in names}, "threads": self.threads}
+
+
+def _mega(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
 
 
 @torch.inference_mode()
@@ -98,99 +101,117 @@ def measure(
     *,
     window: int | None = None,
     repeats: int = 100,
+    seconds: float | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    implementations: Iterable[str] = (rungs.EAGER,),
+    precisions: Iterable[str] = ("float32",),
+    memory: float | None = None,
     progress: bool = True,
-) -> list[Speed]:
-    """Times one prediction of each model `repeats` times, all models in turns.
+) -> tuple[list[Speed], list[str]]:
+    """Times one prediction of each model `repeats` times, all models and forms in turns.
 
     Args:
         names: of models; of each continual one the step past its warm-up is timed.
         window: of the continual ones (default: their own).
+        seconds: that the measurements of one subject may take; it has fewer then, at least 3.
         threads: of torch (default: as it is).
         device: that torch can use.
+        implementations: names in `rungs.RUNGS`.
+        precisions: "float32", "bfloat16".
+        memory: MB; each subject is also timed in the largest batch, a power of two, that fits,
+            with a tenth of the repeats. Where memory cannot be watched, that is the batch of
+            "co3d eager".
         progress: whether to show bars.
 
+    Returns:
+        The measurements, and a sentence on each form that cannot be had here.
+
     Raises:
-        ValueError: for an unknown model, a window that does not fit, or numbers below 1.
+        ValueError: for an unknown model, form or precision, a window that does not fit, numbers
+            below 1, or if nothing is left to time.
     """
-    if repeats < 1 or (threads is not None and threads < 1):
-        raise ValueError(f"expected 1 or more repeats and threads, given {repeats} and {threads}")
+    _check(repeats, threads, implementations, precisions)
     records = [spec(name) for name in dict.fromkeys(names)]
+    options = (window, device, implementations, precisions)
     clock = clock_of(device)
     with _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        subjects = []
+        found: list[Subject | LeftOut] = []
         for record in bar(records, "warm-up", shown=progress):
-            subjects.append(subject(record.name, window, device, clock))
-        product = _product(device)
-        times, peak = interleaved(subjects, product, repeats, clock, progress)
+            found += subjects(record, *options)
+        chosen = [one for one in found if isinstance(one, Subject)]
+        left_out = [one for one in found if isinstance(one, LeftOut)]
+        if not chosen:
+            told = "; ".join(sentences(left_out)) or "no models given"
+            raise ValueError(f"nothing to time: {told}")
+        gauges = {p: _product(device, p) for p in {one.precision for one in chosen}}
+        counts = [_affordable(one, repeats, seconds, clock) for one in chosen]
+        gauges["copy"] = _copy(device)
+        times, best = interleaved(chosen, gauges, counts, clock, progress)
+        if memory:
+            for one, pairs in _batches(chosen, memory, counts, clock, left_out, progress):
+                chosen, times = [*chosen, one], [*times, pairs]
         used = torch.get_num_threads()
     return [
-        Speed(one, *map(tuple, zip(*pairs, strict=True)), used, peak)
-        for one, pairs in zip(subjects, times, strict=True)
+        Speed(one, *map(tuple, zip(*pairs, strict=True)), used, best[one.precision], best["copy"])
+        for one, pairs in zip(chosen, times, strict=True)
+    ], sentences(left_out)
+
+
+def sentences(left_out: Iterable[LeftOut]) -> list[str]:
+    """What is left out and why, the models of one form and reason together."""
+    models: dict[tuple[str, ...], list[str]] = {}
+    for model, *form in left_out:
+        models.setdefault(tuple(form), []).append(model)
+    return [
+        f"left out: {implementation}, {precision} ({', '.join(names)}): {reason}"
+        for (implementation, precision, reason), names in models.items()
     ]
 
 
-def subject(name: str, window: int | None, device: str, clock: Clock) -> Subject:
-    """A model of random weights, warm and ready to be timed."""
-    record = spec(name)
-    try:
-        model = create(name, window if record.continual else None).to(device)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    size = record.image_size
-    if not record.continual:
-        clip = torch.randn(1, 3, record.frames, size, size, device=device)
-        clip = _in_faster_layout(model, clip, clock)
-        return Subject(name, "clip", None, 1, lambda: model(clip))
-    steps = Steps(model, torch.randn(1, 3, size, size, device=device))
-    megabytes = state_bytes(steps.state) / 1e6
-    return Subject(name, "stream", model.window, model.stride, steps, megabytes)
-
-
-class Steps:
-    """Steps of a stream past its warm-up; the last of every period gives a prediction."""
-
-    def __init__(self, model: StreamNet, frame: Tensor) -> None:
-        self.model, self.frame, self.state = model, frame, None
-        for _ in range(model.receptive_field):
-            self()
-        while self() is None:
-            pass
-
-    def __call__(self) -> Tensor | None:
-        y, self.state = self.model.step(self.frame, self.state)
-        return y
+def _check(
+    repeats: int, threads: int | None, implementations: Iterable[str], precisions: Iterable[str]
+) -> None:
+    if repeats < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"expected 1 or more repeats and threads, given {repeats} and {threads}")
+    for given, known in ((implementations, rungs.RUNGS), (precisions, rungs.PRECISIONS)):
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"expected some of {', '.join(known)}, given {unknown[0]!r}")
 
 
 def interleaved(
     subjects: Sequence[Subject],
-    product: Callable[[], int],
-    repeats: int,
+    gauges: Mapping[str, Gauge],
+    repeats: Sequence[int],
     clock: Clock,
     progress: bool = False,
-) -> tuple[list[list[tuple[float, float]]], float]:
+) -> tuple[list[list[tuple[float, float]]], dict[str, float]]:
     """Measures in turns; a turn of a subject begins with a prediction that is not timed, which
-    brings what it needs into the caches.
+    brings what it needs into the caches. Subjects with fewer repeats than there are turns are too
+    slow for that to matter.
 
     Args:
-        product: does a matrix product and returns its multiply-accumulates.
+        gauges: do some work and return its amount.
+        repeats: measurements of each subject.
 
     Returns:
-        For each subject (latency, period) of every repeat, and the best rate of the product.
+        For each subject (latency, period) of every repeat, and the best rate of each gauge.
     """
-    turns = min(TURNS, repeats)
-    times, peak = [[] for _ in subjects], 0.0
+    turns = min(TURNS, max(repeats))
+    times: list[list[tuple[float, float]]] = [[] for _ in subjects]
+    best = dict.fromkeys(gauges, 0.0)
     for turn in bar(range(turns), "turns", shown=progress):
-        count = repeats * (turn + 1) // turns - repeats * turn // turns
-        for one, held in zip(subjects, times, strict=True):
-            _timed(one, clock)
+        for one, held, wanted in zip(subjects, times, repeats, strict=True):
+            count = wanted * (turn + 1) // turns - wanted * turn // turns
+            if count and wanted >= turns:
+                _timed(one, clock)
             held += [_timed(one, clock) for _ in range(count)]
-        begun = clock()
-        macs = product()
-        peak = max(peak, macs / (clock() - begun))
-    return times, peak
+        for name, gauge in gauges.items():
+            begun = clock()
+            amount = gauge()
+            best[name] = max(best[name], amount / (clock() - begun))
+    return times, best
 
 
 def _timed(one: Subject, clock: Clock) -> tuple[float, float]:
@@ -204,20 +225,48 @@ def _timed(one: Subject, clock: Clock) -> tuple[float, float]:
     return done - last, done - begun
 
 
-def _in_faster_layout(model: ClipNet, clip: Tensor, clock: Clock) -> Tensor:
-    """The clip in whichever of torch's two layouts this model is faster on, here and now."""
-
-    def seconds(layout: Tensor) -> float:
-        one = Subject("", "clip", None, 1, lambda: model(layout))
-        return min([_timed(one, clock) for _ in range(1 + TRIALS)][1:])[0]
-
-    return min((clip, clip.to(memory_format=torch.channels_last_3d)), key=seconds)
+def _affordable(one: Subject, repeats: int, seconds: float | None, clock: Clock) -> int:
+    """How many measurements fit into `seconds`."""
+    if seconds is None:
+        return repeats
+    _, period = _timed(one, clock)
+    return min(repeats, max(LEAST, int(seconds / max(period, 1e-9))))
 
 
-def _product(device: str) -> Callable[[], int]:
-    """A product of two square matrices, float32."""
+def _batches(
+    subjects: Sequence[Subject],
+    memory: float,
+    repeats: Sequence[int],
+    clock: Clock,
+    left_out: list[LeftOut],
+    progress: bool,
+) -> Iterator[tuple[Subject, list[tuple[float, float]]]]:
+    """Each subject in the largest batch that fits, one after the other, where that is above 1."""
+    eager: dict[tuple[str, str], int] = {}
+    for one, count in bar(list(zip(subjects, repeats, strict=True)), "batches", shown=progress):
+        kind = (one.model, one.precision)
+        seen = one.footprint.peak or one.footprint.allocated
+        if seen:
+            two = one.again(2).footprint
+            batch = largest_batch(1e6 * memory, seen, two.peak or two.allocated)
+            eager.setdefault(kind, batch)
+        elif kind in eager:
+            batch = eager[kind]
+        else:
+            reason = f"its memory cannot be watched: time {rungs.EAGER}, too"
+            form = f"{one.implementation} in batches", one.precision
+            left_out.append(LeftOut(one.model, *form, reason))
+            continue
+        if batch > 1:
+            many = one.again(batch)
+            times, _ = interleaved([many], {}, [max(LEAST, count // 10)], clock)
+            yield many, times[0]
+
+
+def _product(device: str, precision: str) -> Gauge:
+    """A product of two square matrices; counts its multiply-accumulates."""
     n = GEMM_CPU if torch.device(device).type == "cpu" else GEMM_OTHERS
-    a, b = torch.randn(2, n, n, device=device)
+    a, b = torch.randn(2, n, n, device=device).to(rungs.PRECISIONS[precision])
     out = a @ b
 
     def multiply() -> int:
@@ -225,6 +274,17 @@ def _product(device: str) -> Callable[[], int]:
         return n**3
 
     return multiply
+
+
+def _copy(device: str) -> Gauge:
+    """A copy of memory; counts bytes read and written."""
+    source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
+
+    def copy() -> int:
+        target.copy_(source)
+        return 2 * COPIED
+
+    return copy
 
 
 def clock_of(device: str) -> Clock:

@@ -14,7 +14,7 @@ from torch import nn
 from ..nn import continual
 from ..paths import repo_root
 from ..zoo.specs import SPECS
-from . import readme, results, tables
+from . import hardware, readme, results, tables
 from .abstract import CO_X3D, ON_CHARADES, ON_KINETICS, START_UP, abstract
 from .entries import (
     COLUMNS,
@@ -32,7 +32,10 @@ from .style import label
 
 
 def ledger(
-    models: pd.DataFrame, accuracy: pd.DataFrame | None = None, paper: Path | None = None
+    models: pd.DataFrame,
+    accuracy: pd.DataFrame | None = None,
+    paper: Path | None = None,
+    benchmark: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """All rows of the ledger, as text.
 
@@ -40,8 +43,9 @@ def ledger(
         models: the table of that name; what it lacks is "not yet".
         accuracy: likewise; what it lacks "needs data".
         paper: folder of the published tables (default: results/paper).
+        benchmark: likewise the table of that name; what it lacks is "not yet".
     """
-    at = Sources(models, paper or repo_root() / "results" / "paper", accuracy)
+    at = Sources(models, paper or repo_root() / "results" / "paper", accuracy, benchmark)
     parts = (abstract, _concept, _constants, _figure, _table, _bold, _exact, _sweep, _others)
     return pd.DataFrame([row for part in parts for row in part(at)], columns=COLUMNS)
 
@@ -96,8 +100,10 @@ def refresh(root: Path) -> None:
     paper = root / "results" / "paper"
     if not paper.is_dir():
         return
-    models, accuracy = (results.read(name, root / "results") for name in ("models", "accuracy"))
-    table = ledger(models, accuracy, paper)
+    models, accuracy, benchmark = (
+        results.read(name, root / "results") for name in ("models", "accuracy", "benchmark")
+    )
+    table = ledger(models, accuracy, paper, benchmark)
     save(table, root)
     readme.refresh(root, claims=summary(table))
 
@@ -167,14 +173,7 @@ def _table(at: Sources) -> Rows:
         yield entry(id, where, claim, printed, **found, source=source)
     where = "benchmark table, measured columns"
     yield _top1(at, "table-top1", where, f"top-1 on Kinetics-400, {len(table)} rows")
-    for id, claim in (
-        ("memory", "peak memory during inference"),
-        ("cpu", "throughput on a laptop's CPU"),
-        ("tx2", "throughput on a Jetson TX2"),
-        ("xavier", "throughput on a Jetson AGX Xavier"),
-        ("2080ti", "throughput on an RTX 2080 Ti"),
-    ):
-        yield entry(f"table-{id}", where, f"{claim}, {len(table)} rows", source=source)
+    yield from hardware.columns(at, where)
 
 
 def _top1(at: Sources, id: str, where: str, claim: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..zoo.specs import SPECS
 from . import tables
+from .schema import TABLES
 
 STATUSES = {
     "exact": "the same to the last digit",
@@ -31,9 +32,15 @@ class Sources:
     """What the ledger is made from: the published tables, and our rows of the result tables."""
 
     def __init__(
-        self, models: pd.DataFrame, paper: Path, accuracy: pd.DataFrame | None = None
+        self,
+        models: pd.DataFrame,
+        paper: Path,
+        accuracy: pd.DataFrame | None = None,
+        benchmark: pd.DataFrame | None = None,
     ) -> None:
         self.models, self.paper = models, paper
+        columns = TABLES["benchmark"].columns
+        self.benchmark = pd.DataFrame(columns=columns) if benchmark is None else benchmark
         self.accuracy = pd.DataFrame(columns=ACCURACY) if accuracy is None else accuracy
 
     def printed(self, stem: str) -> pd.DataFrame:

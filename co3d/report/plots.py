@@ -34,11 +34,11 @@ def published_accuracy_vs_macs(published: pd.DataFrame, context: pd.DataFrame) -
 
     Takes the tables kinetics400_published and kinetics400_context_published of results/paper.
     """
-    points = _published_points(pd.concat([published, context], ignore_index=True))
+    points = published_points(pd.concat([published, context], ignore_index=True))
     fig, ax = _accuracy_axes((0.11, 8000), (52, 82.5))
     ax.set_xlabel("GFLOPs per prediction as published (the paper's FLOPs are multiply-accumulates)")
     ax.set_title("Accuracy against compute, one clip or one frame per prediction")
-    _draw_points(ax, points, _PUBLISHED_SPOTS)
+    draw_points(ax, points, _PUBLISHED_SPOTS)
     return fig
 
 
@@ -49,18 +49,18 @@ def published_accuracy_vs_counted_macs(counted: pd.DataFrame) -> Figure:
     Takes the published table with `tables.with_counts`; rows without a count are left out.
     """
     counted = counted[counted["macs_per_prediction"].notna()]
-    points = _published_points(counted.assign(x=counted["macs_per_prediction"].astype(float) / 1e9))
+    points = published_points(counted.assign(x=counted["macs_per_prediction"].astype(float) / 1e9))
     fig, ax = _accuracy_axes((0.1, 130), (52, 75))
     ax.set_xlabel(
         "GMACs per prediction counted here: a clip, or the step of a stream that predicts"
     )
     ax.set_title("Published accuracy against multiply-accumulates counted here")
-    _draw_points(ax, points, _PUBLISHED_SPOTS)
+    draw_points(ax, points, _PUBLISHED_SPOTS)
     return fig
 
 
-def _published_points(table: pd.DataFrame) -> pd.DataFrame:
-    """What is drawn of published rows; `x` is the column of that name or the published GFLOPs."""
+def published_points(table: pd.DataFrame) -> pd.DataFrame:
+    """What `draw_points` draws of published rows; `x` is that column or the published GFLOPs."""
     return pd.DataFrame(
         {
             "model": table["model"],
@@ -119,8 +119,10 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
     return fig
 
 
-def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> None:
-    """Markers with their window inside, arrows, legend and names."""
+def draw_points(
+    ax: Axes, points: pd.DataFrame, spots: dict[str, tuple], legend: bool = True
+) -> None:
+    """Markers with their window inside, arrows, legend and names; `spots` as in `_place_names`."""
     points = points.sort_values(["mode", "model", "number"], ignore_index=True)
     ax.grid(True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -152,7 +154,7 @@ def _draw_points(ax: Axes, points: pd.DataFrame, spots: dict[str, tuple]) -> Non
             gid="number",
             zorder=4,
         )
-    taken = _draw_arrows(ax, points) + [_draw_legend(ax, points)]
+    taken = _draw_arrows(ax, points) + ([_draw_legend(ax, points)] if legend else [])
     _place_names(ax, points, taken, spots)
 
 

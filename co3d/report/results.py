@@ -32,10 +32,8 @@ def write(table: str, rows: Iterable[Mapping], folder: Path, provenance: Mapping
             raise ValueError(f"a row of table {table!r} {' and '.join(problems)}")
         line = {**provenance, **row}
         lines.append({name: _text(name, line[name]) for name in schema.columns})
-    if table == "benchmark":
-        device = re.sub(r"[^a-z0-9]+", "-", provenance["device"].lower()).strip("-")
-        table = f"benchmark-{device}-{provenance['precision']}"
-    return _upsert(Path(folder) / f"{table}.csv", schema, lines)
+    parts = [re.sub(r"[^a-z0-9]+", "-", provenance[by].lower()).strip("-") for by in schema.split]
+    return _upsert(Path(folder) / f"{'-'.join([table, *parts])}.csv", schema, lines)
 
 
 def merge(new: Path, folder: Path, notebooks: Collection[str] = ()) -> Path:
@@ -53,7 +51,7 @@ def read(table: str, folder: Path) -> pd.DataFrame:
         ValueError: if a file is not what `write` writes; the sentence names the line.
     """
     columns = _schema(table).columns
-    pattern = "benchmark-*.csv" if table == "benchmark" else f"{table}.csv"
+    pattern = f"{table}-*.csv" if _schema(table).split else f"{table}.csv"
     lines = [line for path in sorted(Path(folder).glob(pattern)) for line in _load(path)]
     kinds = {str: "str", int: "Int64", float: "float64"}
     return pd.DataFrame(
@@ -69,7 +67,8 @@ def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFr
 
     By key, `limit` and `weights` aside: no table shows a model twice, with old and new weights.
     """
-    key = [name for name in _schema(table).key if name not in ("limit", "weights")]
+    schema = _schema(table)
+    key = [name for name in schema.key + schema.split if name not in ("limit", "weights")]
     taken = set(new[key].astype(str).itertuples(index=False, name=None))
     old = committed[key].astype(str).itertuples(index=False, name=None)
     kept = committed.iloc[[n for n, row in enumerate(old) if row not in taken]]
@@ -126,7 +125,8 @@ def _schema(table: str) -> Table:
 
 
 def _schema_of(path: Path) -> Table:
-    return _schema("benchmark" if path.stem.startswith("benchmark-") else path.stem)
+    name = path.stem.split("-")[0]
+    return _schema(name if name in TABLES and TABLES[name].split else path.stem)
 
 
 def _by_key(schema: Table, lines: list[dict[str, str]]) -> dict[tuple, dict[str, str]]:

@@ -35,6 +35,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "batch": (int, "streams or clips computed at once"),
     "epoch": (int, "passes over the training videos"),
     "frames_seen": (int, "frames since the stream was reset"),
+    "repeat": (int, "number of the measurement, from 1"),
     # what came out
     "n_expected": (int, "videos of the split, or of its first `limit`"),
     "n_found": (int, "videos found on disk"),
@@ -70,10 +71,19 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "latency_ms_median": (float, "from clip or last frame to prediction, median, ms"),
     "latency_ms_p95": (float, "the same, 95th percentile, ms"),
     "latency_ms_std": (float, "the same, standard deviation, ms"),
-    "throughput_per_s": (float, "1 / median time of all work between two predictions, per second"),
-    "peak_mem_mb": (float, "peak memory during inference, MB"),
+    "latency_ms": (float, "from clip or last frame to prediction, one measurement, ms"),
+    "throughput_per_s": (float, "batch / median time of all work between two predictions, per s"),
+    "peak_mem_mb": (float, "peak of a GPU's allocator in a prediction, weights included, MB"),
     "state_mb": (float, "memory of one stream's state past its warm-up, MB of 10^6 bytes"),
-    "gemm_peak_gmacs": (float, "measured peak of a matrix product, 10^9 MACs per second"),
+    "gemm_peak_gmacs": (float, "best matrix product of the same run, 10^9 MACs per second"),
+    "alloc_mb": (
+        float,
+        "CPU: weights, state and input that torch's operators touch and the most that their "
+        "results hold in a prediction, MB; without what an operator takes for itself",
+    ),
+    "moved_mb": (float, "operands and results of all torch operators of a prediction, MB"),
+    "copy_peak_gb_per_s": (float, "best copy of 64 MiB in the same run, read and written"),
+    "repeats": (int, "measurements of the row"),
     "loss": (float, "mean (binary) cross entropy over the epoch's training clips"),
     # where it came from
     "commit": (str, "git commit of the code; blank outside a clone"),
@@ -98,7 +108,8 @@ class Table:
     """Columns of one table by role; `compare` treats each role differently.
 
     `exact` values are equal or not, `flips` are accuracies, `machine` values depend on the machine
-    (times, memory, rounding), `rest` follows from the others and is not compared.
+    (times, memory, rounding), `rest` follows from the others and is not compared. A table may be
+    `split` by columns of the provenance into files that carry these in their names.
     """
 
     about: str
@@ -107,6 +118,7 @@ class Table:
     flips: tuple[str, ...] = ()
     machine: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -153,10 +165,18 @@ TABLES = {
         flips="top1",
     ),
     "benchmark": _table(
-        "Speed and memory; one file benchmark-<device>-<precision>.csv each.",
+        "Speed and memory of networks in each form, and of their peers.",
         key="model implementation mode window batch threads",
         machine="latency_ms_median latency_ms_p95 latency_ms_std throughput_per_s peak_mem_mb "
-        "state_mb gemm_peak_gmacs",
+        "state_mb gemm_peak_gmacs alloc_mb moved_mb copy_peak_gb_per_s",
+        rest="repeats macs_per_prediction",
+        split="device precision",
+    ),
+    "latencies": _table(
+        "Every single measurement of some networks.",
+        key="model implementation mode window batch threads repeat",
+        machine="latency_ms",
+        split="device precision",
     ),
     "training": _table(
         "Training curves of the committed mini weights; accuracies are of validation clips.",
@@ -187,7 +207,7 @@ def readme() -> str:
         "not, accuracies are compared in flipped videos, others depend on the machine.",
     ]
     for name, table in TABLES.items():
-        file = "benchmark-<device>-<precision>" if name == "benchmark" else name
+        file = "-".join([name, *(f"<{column}>" for column in table.split)])
         lines += ["", f"## {file}.csv", "", table.about, ""]
         lines += ["| column | type | meaning | compared |", "|---|---|---|---|"]
         for role, label in roles.items():

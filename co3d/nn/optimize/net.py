@@ -1,0 +1,88 @@
+"""The fast twin of a continual net, with the same step."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..core import Timing
+from ..fold import flat, fold
+from ..net import StreamNet
+from .kernels import Frames
+from .stream import Chain
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+
+
+class OptimizedStream(StreamNet):
+    """A continual net for inference on frames of one shape, by the same methods.
+
+    A state is written in place: `step` and `steps` *consume* the one passed in, so fork it with
+    `co3d.clone` before that. Frames and logits have the type of the original's weights, whatever
+    the type inside. Normalisation is part of the convolutions, activations and sums are made in
+    place, and each convolution has the form that is fastest for its size.
+
+    Args:
+        net: in evaluation mode; it stays as it is.
+        frame: (B, C, H, W); only shape and device matter.
+        dtype: float32, bfloat16 (the average over the window and the head stay float32), or
+            float64 for checks.
+
+    Raises:
+        TypeError: for another dtype, or a layer that has no fast form.
+        ValueError: for a net in training mode, or frames that do not fit.
+    """
+
+    def __init__(self, net: StreamNet, frame: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        nn.Module.__init__(self)
+        if dtype not in DTYPES:
+            raise TypeError(f"expected dtype in {DTYPES}, given {dtype}")
+        net.body._check_input(net._as_chunk(frame))
+        self.original = net._signature()
+        self.shape, self.dtype, self.given = tuple(frame.shape), dtype, frame.dtype
+        self._window, self._timing = net.window, net.timing
+        frames = Frames(frame.shape, dtype, frame.device)
+        parts = [part for _, part in flat(fold(net).body)]
+        with torch.no_grad():
+            self.body = Chain(parts, frames)
+        self.classifier = (
+            copy.deepcopy(net.classifier).to(self.body.out.dtype).requires_grad_(False)
+        )
+        for name in ("spec", "weights"):
+            if hasattr(net, name):
+                setattr(self, name, getattr(net, name))
+        self.eval()
+
+    def extra_repr(self) -> str:
+        return f"{self.original}, shape={self.shape}, dtype={self.dtype}"
+
+    @property
+    def timing(self) -> Timing:
+        return self._timing
+
+    @property
+    def window(self) -> int:
+        return self._window
+
+    def features(self, clip: Tensor, pad: bool = True) -> Tensor:
+        """The last column of `steps`: of the window at the end, or without padding.
+
+        Raises:
+            ValueError, TypeError: for a clip that does not fit.
+        """
+        least = self.window if pad else self.receptive_field
+        if not isinstance(clip, Tensor) or clip.ndim != 5 or clip.shape[2] < least:
+            raise ValueError(f"expected a clip (B, C, T, H, W) of at least {least} frames")
+        return self.steps(clip, end=pad, features=True)[0][:, :, -1]
+
+    def _check_input(self, x: Tensor) -> None:
+        shape = (*x.shape[:2], *x.shape[3:])
+        if x.ndim != 5 or shape != self.shape or x.dtype != self.given:
+            raise ValueError(
+                f"expected frames {self.shape} of {self.given}, for which the net was optimised, "
+                f"given {shape} of {x.dtype}"
+            )
+
+    def _steps(self, x, state, end):
+        y, state = self.body._steps(None if x is None else x.to(self.dtype), state, end)
+        return (None if y is None else y.to(self.classifier.weight.dtype)), state

@@ -1,0 +1,138 @@
+"""Tables of speed: rows of the benchmark table in, factors out; nothing here measures.
+
+A time is that of all work for one prediction, one over `throughput_per_s` at batch 1, so that of a
+strided stream counts a whole period.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from .. import report
+from ..measure.rungs import CONTIGUOUS, EAGER, INSTALLED, OPTIMISED, PEERS, RUNGS
+from ..measure.speed import Speed
+
+RUNTIMES = ("onnxruntime", "openvino")
+WHERE = "These ratios hold for this machine and these networks: continual-inference is a general "
+WHERE += "library, whose layers serve any network."
+
+
+def save(
+    speeds: Iterable[Speed], out: Path, *, notebook: str, seed: int, device: str, raw: bool = False
+) -> list[Path]:
+    """Writes the rows into the tables of `out`, a file per precision; returns the files.
+
+    Args:
+        raw: whether single measurements go to the table `latencies`, in the place of `benchmark`.
+    """
+    files: dict[str, list[Mapping]] = {}
+    for one in speeds:
+        rows = one.raw() if raw else [one.row()]
+        files.setdefault(one.subject.precision, []).extend(rows)
+    table, origin = "latencies" if raw else "benchmark", {"notebook": notebook, "seed": seed}
+    return [
+        report.write(table, rows, out, **origin, device=device, precision=precision)
+        for precision, rows in files.items()
+    ]
+
+
+def frame(speeds: Iterable[Speed]) -> pd.DataFrame:
+    """The rows of the benchmark table with their precision."""
+    rows = [{**one.row(), "precision": one.subject.precision} for one in speeds]
+    return pd.DataFrame(rows).astype({"window": "Int64"})
+
+
+def ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many times as long each peer takes as each of our forms, per prediction of a stream.
+
+    Args:
+        rows: of the benchmark table, one device and number of threads, with precision.
+
+    Returns:
+        Columns model, implementation, precision, and one for each peer (in float32) that is there.
+    """
+    streams = _single(rows[rows["mode"] == "stream"])
+    peers = streams[streams["implementation"].isin(PEERS) & (streams["precision"] == "float32")]
+    times = peers.pivot_table("ms", ["model", "window"], "implementation").reset_index()
+    ours = streams[~streams["implementation"].isin(PEERS)].merge(times, on=["model", "window"])
+    present = [name for name in PEERS if name in ours]
+    for name in present:
+        ours[name] = ours[name] / ours["ms"]
+    return ours[["model", "implementation", "precision", *present]]
+
+
+def memory(rows: pd.DataFrame) -> pd.DataFrame:
+    """State and allocation of each stream in float32 as a share of the peer as installed."""
+    streams = _single(rows[(rows["mode"] == "stream") & (rows["precision"] == "float32")])
+    columns = ["state_mb", "alloc_mb"]
+    peer = streams[streams["implementation"] == INSTALLED].set_index("model")[columns]
+    ours = streams[~streams["implementation"].isin(PEERS)].set_index("model")
+    shares = ours[columns] / peer.reindex(ours.index)
+    table = shares.add_suffix(" / peer").assign(implementation=ours["implementation"])
+    return table.dropna(subset=["state_mb / peer"]).reset_index()
+
+
+def ladder(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per continual model the time of each rung, from its clip net in plain torch down.
+
+    Of several runtimes the faster one is taken.
+
+    Returns:
+        Columns model, rung, ms, and factor: over the rung before. Rungs without a row are left out.
+    """
+    single, found = _single(rows), []
+    for model in single.loc[single["mode"] == "stream", "model"].unique():
+        before = None
+        for rung, (mode, names, precision) in LADDER.items():
+            name = model if mode == "stream" else model.removeprefix("co")
+            wanted = (single["model"] == name) & single["implementation"].isin(names)
+            ms = single.loc[wanted & (single["precision"] == precision), "ms"].min()
+            if pd.notna(ms):
+                found.append((model, rung, ms, before / ms if before else float("nan")))
+                before = ms
+    return pd.DataFrame(found, columns=["model", "rung", "ms", "factor"])
+
+
+LADDER: dict[str, tuple[str, Sequence[str], str]] = {
+    "clip, torch's layout": ("clip", (CONTIGUOUS,), "float32"),
+    "clip, channels-last": ("clip", (EAGER,), "float32"),
+    "stream: fewer MACs": ("stream", (EAGER,), "float32"),
+    "stream, optimised": ("stream", (OPTIMISED,), "float32"),
+    "stream, exported": ("stream", RUNTIMES, "float32"),
+    "stream, bfloat16": ("stream", (OPTIMISED, *RUNTIMES), "bfloat16"),
+}
+
+
+def savings(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a stream saves of its clip net, both in the same form, per prediction.
+
+    Returns:
+        Columns model (of the stream), implementation, precision, macs and time: clip over stream.
+    """
+    single = _single(rows)
+    clip, stream = (single[single["mode"] == mode] for mode in ("clip", "stream"))
+    keys = ["model", "implementation", "precision"]
+    both = stream.merge(clip.assign(model="co" + clip["model"]), on=keys, suffixes=("", "_clip"))
+    macs = both["macs_per_prediction_clip"] / both["macs_per_prediction"]
+    return both[keys].assign(macs=macs, time=both["ms_clip"] / both["ms"])
+
+
+def rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Multiply-accumulates of the formula per second, and per byte that torch's operators move.
+
+    Returns:
+        The rows with gmacs_per_s, share (of the matrix product of the run) and macs_per_byte.
+    """
+    rows = rows.assign(gmacs_per_s=rows["macs_per_prediction"] * rows["throughput_per_s"] / 1e9)
+    return rows.assign(
+        share=rows["gmacs_per_s"] / rows["gemm_peak_gmacs"],
+        macs_per_byte=rows["macs_per_prediction"] * rows["batch"] / rows["moved_mb"] / 1e6,
+    )
+
+
+def _single(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of batch 1, with `ms` per prediction, forms in the order of the ladder."""
+    order = {name: number for number, name in enumerate(RUNGS)}
+    rows = rows[rows["batch"] == 1].assign(ms=1000 / rows["throughput_per_s"])
+    return rows.sort_values("implementation", key=lambda names: names.map(order), kind="stable")

@@ -1,0 +1,121 @@
+"""Peers give the logits of our streams at the same frames; memory is counted as by hand."""
+
+import sys
+
+import pytest
+import torch
+
+import co3d
+from co3d.measure import memory
+from co3d.measure.equivalence import calibrate
+from co3d.measure.peers import Peer
+from co3d.measure.rungs import LeftOut, make
+
+
+@pytest.fixture(params=["cox3d_mini", "coslow_mini", "coi3d_mini"])
+def net(request):
+    net = co3d.create(request.param)
+    calibrate(net, torch.randn(2, 3, net.window, 48, 48))
+    return net
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("free", [False, True])
+def test_a_peer_gives_our_logits_at_our_frames(net, free):
+    weights = {name: weight.clone() for name, weight in net.state_dict().items()}
+    peer, state, emitted = Peer(net, free), None, []
+    for frame in torch.randn(net.receptive_field + 2 * net.stride, 1, 3, 48, 48):
+        y, state = net.step(frame, state)
+        z, _ = peer.step(frame)
+        assert (y is None) == (z is None)
+        if y is not None:
+            emitted.append((y, z))
+    assert len(emitted) > net.padding // net.stride
+    ours, theirs = map(torch.cat, zip(*emitted, strict=True))
+    assert ours.std(0).max() > 0.01 * ours.abs().max()  # frames move them
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5 * ours.abs().max().item())
+    for name, weight in net.state_dict().items():
+        assert torch.equal(weight, weights[name])
+        assert weight.stride() == weights[name].stride()
+
+
+@torch.inference_mode()
+def test_a_peer_has_as_many_weights_and_more_state(net):
+    peer, state = Peer(net), None
+    assert peer.state_bytes() == 0
+    assert [sum(p.numel() for p in one.parameters()) for one in (peer, net)] == [
+        *[sum(p.numel() for p in net.parameters())] * 2
+    ]
+    for frame in torch.randn(net.warmup + 1, 1, 3, 48, 48):
+        _, state = net.step(frame, state)
+        peer.step(frame)
+    assert peer.state_bytes() > co3d.nn.state_bytes(state)
+
+
+@torch.inference_mode()
+def test_state_bytes_of_a_convolution_by_hand():
+    conv = co3d.nn.Sequential(co3d.nn.Conv3d(2, 5, (3, 1, 1)))
+    peer = Peer(co3d.nn.StreamNet(conv, co3d.nn.Linear(5 * 4 * 4, 2)).eval())
+    peer.step(torch.zeros(1, 2, 4, 4))
+    assert peer.state_bytes() == 4 * (2 * 2 * 5 * 4 * 4)  # (kT - 1)^2 maps of float32
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("cor2plus1d_mini", {}, "convolutions that are strided or dilated in time"),
+        ("coslowfast_mini", {}, "TwoPath"),
+        ("coi3d_mini", {"dense": True}, "convolutions that are strided or dilated in time"),
+        ("cox3d_mini", {"gate": "window"}, "a gate over a window"),
+    ],
+)
+def test_networks_that_it_has_no_layers_for_are_refused(name, options, what):
+    net = co3d.create(name, **options)
+    with pytest.raises(ValueError, match=f"expected CoX3D, CoSlow or CoI3D .* network with {what}"):
+        Peer(net)
+
+
+def test_without_the_library_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "continual", None)
+    net = co3d.create("coslow_mini")
+    with pytest.raises(ImportError, match="continual-inference, which is not installed: pip"):
+        Peer(net)
+    with pytest.raises(LeftOut, match="expected the package continual-inference|not installed"):
+        make("continual-inference", net, torch.zeros(1, 3, 48, 48), "float32")
+
+
+def test_memory_by_hand():
+    weight = torch.zeros(1000)
+
+    def predict():
+        a = weight + 1  # reads and writes 4000 bytes
+        b = a * 2  # the same; a and b are there at once
+        del a
+        b.view(10, 100).add_(1)  # a view moves nothing, its operand is counted once
+
+    found = memory.footprint(predict)
+    assert found.allocated == 4000 + 2 * 4000
+    assert found.moved == 2 * 4000 + 2 * 4000 + 4000 and found.peak is None
+
+
+def test_a_state_is_counted_once_when_it_is_kept_and_twice_when_it_is_made_anew():
+    kept = torch.zeros(1000)
+    assert memory.footprint(lambda: kept.add_(1)).allocated == 4000
+
+    class Anew:
+        state = torch.zeros(1000)
+
+        def __call__(self):
+            self.state = self.state + 1
+
+    assert memory.footprint(Anew()).allocated == 2 * 4000
+
+
+def test_weights_in_a_layout_of_their_own_are_counted():
+    weight = torch.zeros(1000).to_mkldnn()
+    assert memory.footprint(lambda: torch.relu(weight)).allocated >= 4000
+
+
+@pytest.mark.parametrize(("budget", "batch"), [(0, 1), (10, 1), (13, 2), (18.9, 2), (19, 4)])
+def test_the_largest_batch_takes_weights_once_and_the_rest_per_stream(budget, batch):
+    assert memory.largest_batch(budget, one=10, two=13) == batch
