@@ -48,8 +48,9 @@ class Sequential(Tree, nn.Sequential):
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         fresh = False  # whether a part of this chain has made x, for the next part alone
         for part in self:
-            x = part(x, pad=pad, fresh=True) if fresh and type(part) is ReLU else part(x, pad=pad)
-            fresh = isinstance(part, Conv3d | BatchNorm3d)
+            takes = fresh and type(part) in (BatchNorm3d, ReLU)
+            x = part(x, pad=pad, fresh=True) if takes else part(x, pad=pad)
+            fresh = type(part) in (Conv3d, BatchNorm3d)
         return x
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:

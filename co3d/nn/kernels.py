@@ -26,7 +26,7 @@ def conv3d(
 
     In a graph that is traced, exported or compiled it is the one operator that it stands for.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not _is_last_on_cpu(x):
+    if is_traced() or not _is_last_on_cpu(x):
         return F.conv3d(x, weight, bias, stride, padding, dilation, groups)
     (kernel, *size), (step, *strides), (before, *around) = weight.shape[2:], stride, padding
     if kernel == 1 and before == 0:
@@ -46,9 +46,14 @@ def conv3d(
     return _volumes(x, weight, bias, stride, padding, dilation, groups)
 
 
+def is_traced() -> bool:
+    """Whether a graph is being made, in which every layer should be one operator."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 def _is_last_on_cpu(x: Tensor) -> bool:
-    """Whether every frame is in channels_last; clips of a batch may lie apart."""
-    return x.device.type == "cpu" and x[:1, :, 0].is_contiguous(memory_format=torch.channels_last)
+    """Whether the channels of a pixel lie side by side; frames and clips may lie apart."""
+    return x.device.type == "cpu" and x.stride(1) == 1 and x.shape[1] > 1
 
 
 def _volumes(x, weight, bias, stride, padding, dilation, groups) -> Tensor:
