@@ -24,8 +24,3 @@ def optimize(
     """
     kind = OptimizedStream if isinstance(model, StreamNet) else OptimizedClip
     return kind(model, example, dtype)
-
-
-def optimize_clip(net: ClipNet, clip: Tensor, dtype: torch.dtype = torch.float32) -> OptimizedClip:
-    """The fast twin of a regular net; see `OptimizedClip`."""
-    return OptimizedClip(net, clip, dtype)
