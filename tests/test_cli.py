@@ -16,7 +16,7 @@ from co3d import __main__ as command_line
 from co3d.data import video
 from co3d.data.kinetics import KINETICS400_LABELS
 from co3d.data.synthetic import SYNTHETIC_KINETICS_LABELS
-from co3d.measure import live, speed
+from co3d.measure import live, rungs, speed
 from co3d.report import notebooks, schema
 from co3d.zoo import checkpoints, downloads, specs
 from co3d.zoo.specs import Checkpoint
@@ -138,6 +138,9 @@ def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
         (["bench", "--device", "nope"], "device 'nope' cannot be used"),
         (["bench", "--device", "meta"], "device 'meta' cannot be used"),
         (["bench", "--csv", "no/such/folder.csv"], "existing folder"),
+        (["bench", "--implementation", "fast"], "expected some of co3d contiguous, "),
+        (["bench", "--precision", "int8"], "expected some of float32, bfloat16, given 'int8'"),
+        (["bench", "--memory", "0"], "0 is not in the range"),
         (["models", "cox3d-m"], "expected a model such as cox3d_m"),
         (["models", "coi3d_mini", "--window", "9"], "coi3d_mini: "),
     ],
@@ -388,29 +391,52 @@ def test_models_alone_lists_all(run, monkeypatch):
     assert [line.split()[0] for line in shown.splitlines()[2:]] == ["coi3d_mini", "x3d_mini"]
 
 
-def test_bench_prints_a_line_per_model_and_writes_the_rows(run, tmp_path):
+def test_bench_prints_a_line_per_form_and_writes_the_rows(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))
     table = tmp_path / "out.csv"
     options = ("--repeats", "2", "--threads", "1", "--csv", table)
-    code, shown, error = run("bench", "x3d_mini", "coi3d_mini", *options)
-    head, *lines, last = shown.splitlines()
+    forms = ("--implementation", "co3d eager")
+    code, shown, error = run("bench", "x3d_mini", "coi3d_mini", *options, *forms)
+    head, *lines, last, where = shown.splitlines()
     assert code == 0 and error == ""
     assert [line.split()[:2] for line in lines] == [["x3d_mini", "clip"], ["coi3d_mini", "stream"]]
-    assert "threads 1, float32, 2 measurements each; GEMM" in last
+    assert all(" co3d eager " in line for line in lines)
+    assert ", threads 1, GEMM float32 " in last and last.endswith(" GMACs per second")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert tuple(rows[0]) == schema.TABLES["benchmark"].columns
     assert [(row["window"], row["threads"]) for row in rows] == [("", "1"), ("16", "1")]
     assert rows[0]["state_mb"] == "" and float(rows[1]["state_mb"]) > 0
-    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert {row["precision"] for row in rows} == {"float32"}
+    (written,) = (tmp_path / "runs" / "interactive" / "results").iterdir()
+    assert where == f"rows: {written}" and len(written.read_text().splitlines()) == 3
 
 
-def test_bench_alone_takes_the_minis(run, monkeypatch):
+def test_bench_with_a_peer_compares(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path))
+    options = ("--repeats", "1", "--implementation", "co3d eager", "--precision", "float32")
+    code, shown, _ = run("bench", "coslow_mini", "cor2plus1d_mini", "--peer", *options)
+    assert code == 0
+    assert re.search(r"^left out: continual-inference, float32 \(cor2plus1d_mini\): expected CoX3D",
+                     shown, re.MULTILINE)  # fmt: skip
+    times, memory = shown.split("times of the peer in float32 / ours")[1].split("memory of ours")
+    assert re.search(r"coslow_mini +co3d eager +float32 +\d+\.\d\d +\d+\.\d\d\n", times)
+    assert re.search(r"coslow_mini +0\.\d\d +\d\.\d\d +co3d eager\n", memory)
+    assert "hold for this machine and these networks" in memory
+
+
+def test_bench_alone_takes_the_minis_and_with_peer_the_papers_streams(run, monkeypatch):
     asked = []
 
-    def measure(names, **_):
-        asked.extend(names)
+    def measure(names, implementations, precisions, **_):
+        asked.append((list(names), list(implementations), list(precisions)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(speed, "measure", measure)
     code, _, error = run("bench")
     assert code == 130 and error.endswith("co3d: interrupted\n")
-    assert asked == [name for name in co3d.list_models() if name.endswith("_mini")]
+    run("bench", "--peer")
+    (minis, few, _), (streams, every, precisions) = asked
+    assert minis == [name for name in co3d.list_models() if name.endswith("_mini")]
+    assert few == ["co3d eager", "co3d optimised"] and every == list(rungs.RUNGS)
+    assert len(streams) == 5 and all(co3d.spec(name).continual for name in streams)
+    assert precisions == ["float32", "bfloat16"]
