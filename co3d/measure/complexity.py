@@ -214,7 +214,8 @@ def _handles(stream: bool) -> dict[str, Handle]:
         "aten::bmm": partial(_product, bmm_flop_jit),
         "aten::add": _add,
         "aten::batch_norm": lambda x, y: Counter(norms=2 * _size(x[0])),
-        "aten::relu": lambda x, y: Counter(activations=_size(y[0])),
+        "aten::relu": _relu,
+        "aten::relu_": _relu,
         "aten::max_pool3d": pool,
         "aten::avg_pool3d": pool,
         "aten::adaptive_avg_pool3d": lambda x, y: pool(x[:1], y),
@@ -237,6 +238,10 @@ def _linear(inputs: Values, outputs: Values) -> Counter:
     biases = _size(outputs[0]) if get_shape(inputs[2]) else 0
     published = _size(inputs[0]) + (1 if biases else 0)
     return Counter(macs=macs, biases=biases, linear=macs + biases, linear_published=published)
+
+
+def _relu(inputs: Values, outputs: Values) -> Counter:
+    return Counter(activations=_size(outputs[0]))
 
 
 def _product(macs: Handle, inputs: Values, outputs: Values) -> Counter:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .conv import Conv3d
 from .core import Continual, Timing, Tree
-from .pointwise import Identity, ReLU, Sigmoid
+from .pointwise import BatchNorm3d, Identity, ReLU, Sigmoid
 from .pool import spatial_mean
 from .temporal import append, check_long_enough, constant, join
 
@@ -45,8 +46,11 @@ class Sequential(Tree, nn.Sequential):
         return None
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        fresh = False  # whether a part of this chain has made x, for the next part alone
         for part in self:
-            x = part(x, pad=pad)
+            takes = fresh and type(part) in (BatchNorm3d, ReLU)
+            x = part(x, pad=pad, fresh=True) if takes else part(x, pad=pad)
+            fresh = type(part) in (Conv3d, BatchNorm3d)
         return x
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
@@ -166,6 +170,8 @@ class Residual(Parallel):
 
     def _join(self, columns: list[Tensor]) -> Tensor:
         y = super()._join(columns)
+        if type(self.activation) is ReLU:
+            return self.activation(y, fresh=True)
         return y if self.activation is None else self.activation(y)
 
 

@@ -19,6 +19,16 @@ class ClipNet(nn.Module):
         super().__init__()
         self.body, self.classifier = body, classifier
 
+    @property
+    def _layout(self) -> torch.memory_format:
+        """Of the first convolution's weights, which decide that of the maps.
+
+        `net.to(memory_format=...)` sets it; `create` takes the one that is fastest on a CPU.
+        """
+        weight = next((p for p in self.body.parameters() if p.ndim == 5), None)
+        last = weight is not None and not weight.is_contiguous()
+        return torch.channels_last_3d if last else torch.contiguous_format
+
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
         """The vector before the classifier, (B, D). `pad=False` leaves temporal padding out.
 
@@ -26,6 +36,8 @@ class ClipNet(nn.Module):
             ValueError, TypeError: for a clip that does not fit the network.
         """
         self.body._check_input(clip)
+        if clip.device.type == "cpu":
+            clip = clip.contiguous(memory_format=self._layout)
         return self.body(clip, pad=pad).flatten(2)[:, :, -1]
 
     def forward(self, clip: Tensor, pad: bool = True) -> Tensor:

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Continual
+from .kernels import is_traced
 
 
 class Pointwise(Continual):
@@ -32,23 +35,43 @@ def _pointwise(name: str, **body) -> type:
     return type(name, (Pointwise, getattr(nn, name)), body)
 
 
-ACTIVATIONS = {
+class ReLU(Pointwise, nn.ReLU):
+    """`torch.nn.ReLU` that can be stepped; a `fresh` x is nobody else's and is written over."""
+
+    def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
+        return F.relu(x, inplace=fresh)
+
+
+ACTIVATIONS = {"ReLU": ReLU} | {
     name: _pointwise(name)
     for name in (
-        *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
+        *("ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
         *("Sigmoid", "Tanh", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
     )
 }
 globals().update(ACTIVATIONS)  # where pickle looks for them
-ReLU, SiLU, Sigmoid = ACTIVATIONS["ReLU"], ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
+SiLU, Sigmoid = ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
 Dropout, Identity = _pointwise("Dropout", differs_in_training=True), _pointwise("Identity")
 
 
 class BatchNorm3d(Pointwise, nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d` with running statistics; stepping needs evaluation mode."""
+    """`torch.nn.BatchNorm3d` with running statistics; stepping needs evaluation mode.
+
+    A `fresh` x is nobody else's and may be written over.
+    """
 
     expected_rank = 5
     differs_in_training = True
+
+    def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
+        # Torch's own takes new memory for every map, which costs more than the work.
+        in_place = fresh and x.device.type == "cpu" and not torch.is_grad_enabled()
+        wide = self.weight is not None and self.weight.dtype == x.dtype != torch.bfloat16
+        if self.training or not in_place or not wide or is_traced():
+            return super().forward(x)
+        scale = (self.running_var + self.eps).rsqrt_().mul_(self.weight)
+        shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
+        return torch.addcmul(shift.view(-1, 1, 1, 1), x, scale.view(-1, 1, 1, 1), out=x)
 
     def _prepare(self) -> None:
         if self.running_mean is None:

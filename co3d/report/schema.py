@@ -84,6 +84,8 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "moved_mb": (float, "operands and results of all torch operators of a prediction, MB"),
     "copy_peak_gb_per_s": (float, "best copy of 64 MiB in the same run, read and written"),
     "repeats": (int, "measurements of the row"),
+    "top1_agreement": (float, "videos whose likeliest class is that of float32, % of n_scored"),
+    "max_prob_diff": (float, "largest difference of a class's probability to that of float32"),
     "loss": (float, "mean (binary) cross entropy over the epoch's training clips"),
     # where it came from
     "commit": (str, "git commit of the code; blank outside a clone"),
@@ -177,6 +179,12 @@ TABLES = {
         key="model implementation mode window batch threads repeat",
         machine="latency_ms",
         split="device precision",
+    ),
+    "precision": _table(
+        "Optimised networks in another number type against the same weights in float32.",
+        key="model weights dataset split window dtype limit",
+        exact="n_scored",
+        machine="top1_agreement max_prob_diff",
     ),
     "training": _table(
         "Training curves of the committed mini weights; accuracies are of validation clips.",

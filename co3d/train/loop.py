@@ -183,7 +183,7 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, epoch + step / len(batches))
         x, y = clips.batch(picked, [clips.anywhere(n, rng) for n in picked])
-        x = x.to(device, memory_format=torch.channels_last_3d)
+        x = x.to(device)
         loss = loss_of(model(x), y.to(device))
         optimizer.zero_grad()
         loss.backward()

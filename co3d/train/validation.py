@@ -28,7 +28,7 @@ def validate(
             continue
         if shuffle is not None:
             x = x[:, :, torch.from_numpy(shuffle.permutation(x.shape[2]))]
-        x = x.to(model.classifier.weight.device, memory_format=torch.channels_last_3d)
+        x = x.to(model.classifier.weight.device)
         logits.append(model(x)[0].cpu())
         targets.append(multi_hot(video.class_ids, y.shape[1]) if clips.data.multilabel else y[0])
     if not logits:

@@ -3,21 +3,24 @@
 import torch
 from torch import Tensor
 
-from ..net import StreamNet
+from ..net import ClipNet, StreamNet
+from .clip import OptimizedClip
 from .net import OptimizedStream
 
 
 def optimize(
-    model: StreamNet, example: Tensor, dtype: torch.dtype = torch.float32
-) -> OptimizedStream:
-    """The fast twin of a continual net; see `OptimizedStream`.
+    model: ClipNet, example: Tensor, dtype: torch.dtype = torch.float32
+) -> OptimizedStream | OptimizedClip:
+    """The fast twin of a net; see `OptimizedStream` and `OptimizedClip`.
 
     Args:
         model: in evaluation mode.
-        example: a frame (B, C, H, W) of the size to come.
+        example: of the size to come: a frame (B, C, H, W) for a continual net, a clip
+            (B, C, T, H, W) for a regular one.
         dtype: of weights, maps and state: float32, bfloat16, or float64 for checks.
 
     Raises:
-        TypeError, ValueError: as `OptimizedStream`.
+        TypeError, ValueError: as `OptimizedStream` and `OptimizedClip`.
     """
-    return OptimizedStream(model, example, dtype)
+    kind = OptimizedStream if isinstance(model, StreamNet) else OptimizedClip
+    return kind(model, example, dtype)
