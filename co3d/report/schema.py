@@ -33,6 +33,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "dtype": (str, "number type of the computation"),
     "implementation": (str, "whose code, in which form"),
     "batch": (int, "streams or clips computed at once"),
+    "streams": (int, "streams that are served at a time"),
     "epoch": (int, "passes over the training videos"),
     "frames_seen": (int, "frames since the stream was reset"),
     # what came out
@@ -157,6 +158,11 @@ TABLES = {
         key="model implementation mode window batch threads",
         machine="latency_ms_median latency_ms_p95 latency_ms_std throughput_per_s peak_mem_mb "
         "state_mb gemm_peak_gmacs",
+    ),
+    "deployment": _table(
+        "Exported networks: one round of predictions of all streams, or one clip.",
+        key="model implementation mode window batch streams threads",
+        machine="latency_ms_median latency_ms_p95",
     ),
     "training": _table(
         "Training curves of the committed mini weights; accuracies are of validation clips.",
