@@ -258,7 +258,7 @@ _RULES: dict[str, Callable] = {
         "slice": _slice,
     },
     **{"flatten": _reshape, "view": _reshape, "reshape": _reshape, "unsqueeze": _reshape},
-    **{"squeeze": _reshape, "transpose": _transpose, "permute": _permute},
+    **{"squeeze": _reshape, "unflatten": _reshape, "transpose": _transpose, "permute": _permute},
     **{"relu": _unary("Relu"), "sigmoid": _unary("Sigmoid"), "alias": _same, "expand": _same},
     **{"add": _binary("Add"), "mul": _binary("Mul"), "div": _binary("Div"), "where": _where},
     **{"maximum": _binary("Max"), "minimum": _binary("Min"), "abs": _unary("Abs")},
