@@ -10,6 +10,7 @@ from .commands import (
     convert,
     download,
     evaluate,
+    export,
     models,
     notebooks,
     status,
@@ -63,7 +64,7 @@ def cli(context: click.Context) -> None:
 for command in (
     *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick),
     *(stream.stream, evaluate.evaluate, bench.bench, models.models, train.train),
-    *(convert.convert, download.download, verify.verify),
+    *(convert.convert, export.export, download.download, verify.verify),
 ):
     cli.add_command(command)
 

@@ -46,10 +46,11 @@ def test_the_explicit_step_equals_the_step_from_the_first_logits_on(name, option
     assert agree(net, net.receptive_field + 2 * net.stride, mask=mask) > 2
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch, pixels", [(1, 12), (2, 12), (1, 2), (2, 2)])
 @pytest.mark.parametrize("name", MINIS)
-def test_other_forms_give_the_same_numbers(monkeypatch, name, batch):
+def test_other_forms_give_the_same_numbers(monkeypatch, name, batch, pixels):
     monkeypatch.setattr(WinogradConvolution, "CHANNELS", 4)
+    monkeypatch.setattr(WinogradConvolution, "PIXELS", pixels)
     net = stream_net(name, size=40)
     assert agree(net, net.warmup + net.stride + 1, 40, batch, form=OTHER) > 0
     explicit = Explicit(net, torch.zeros(1, 3, 40, 40, dtype=torch.float64), form=OTHER)

@@ -38,10 +38,11 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
 
-    def constant(self, value: Any, dtype: torch.dtype = torch.int64) -> str:
+    def constant(self, value: Any, dtype: torch.dtype | None = None) -> str:
+        """The name of a tensor of numbers, int64 or as they are."""
         tensor = torch.as_tensor(value, dtype=dtype)
-        name = f"constant_{str(dtype)[6:]}_{'_'.join(map(str, tensor.flatten().tolist()))}"
-        name = name if tensor.ndim else f"{name}_scalar"
+        facts = (str(tensor.dtype)[6:], *tensor.shape, "is", *tensor.flatten().tolist())
+        name = "_".join(map(str, ("constant", *facts)))
         self.constants[name] = tensor
         return name
 
@@ -53,7 +54,7 @@ def lowered(module: nn.Module, args: tuple[Tensor, ...], inputs, outputs) -> Gra
         TypeError: for an operator that is not known, which no network of the zoo has.
     """
     program = torch.export.export(module, args, strict=False)
-    graph, values = Graph(), {}
+    graph, values, known = Graph(), {}, {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     names = iter(inputs)
     held = {**dict(program.state_dict), **program.constants}
@@ -70,6 +71,11 @@ def lowered(module: nn.Module, args: tuple[Tensor, ...], inputs, outputs) -> Gra
                 graph.constants[spec.target] = held[spec.target]
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
+        elif node.op == "call_function" and all(one in known for one in node.all_input_nodes):
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = node.target(*args, **kwargs)  # of numbers alone, such as torch.linspace
+            if isinstance(known[node], Tensor):  # else a check
+                values[node] = graph.constant(known[node])
         elif node.op == "call_function":
             values[node] = _lower(graph, node, values)
     results = program.graph.output_node().args[0]
@@ -166,9 +172,12 @@ def _max_pool(graph: Graph, node: torch.fx.Node, a: dict) -> str:
     )
 
 
-def _mean(graph: Graph, node: torch.fx.Node, a: dict) -> str:
-    axes = graph.constant(a["dim"])
-    return graph.add("ReduceMean", [a["self"], axes], keepdims=int(a["keepdim"] or False))
+def _reduction(kind: str) -> Callable:
+    def rule(graph: Graph, node: torch.fx.Node, a: dict) -> str:
+        axes = graph.constant(a["dim"])
+        return graph.add(kind, [a["self"], axes], keepdims=int(a["keepdim"] or False))
+
+    return rule
 
 
 def _global_mean(graph: Graph, node: torch.fx.Node, a: dict) -> str:
@@ -210,7 +219,18 @@ def _permute(graph: Graph, node: torch.fx.Node, a: dict) -> str:
 
 
 def _same(graph: Graph, node: torch.fx.Node, a: dict) -> str:
-    return a["self"]
+    return a["self"]  # where shapes are broadcast, ONNX does so too
+
+
+def _select(graph: Graph, node: torch.fx.Node, a: dict) -> str:
+    return graph.add("Gather", [a["self"], graph.constant(a["index"])], axis=a["dim"])
+
+
+def _index(graph: Graph, node: torch.fx.Node, a: dict) -> str:
+    *before, indices = a["indices"]
+    if any(one is not None for one in before):
+        raise TypeError("expected an index along one axis, given several")
+    return graph.add("Gather", [a["self"], indices], axis=len(before))
 
 
 def _where(graph: Graph, node: torch.fx.Node, a: dict) -> str:
@@ -229,12 +249,24 @@ def _split(graph: Graph, node: torch.fx.Node, a: dict) -> list[str]:
 
 _RULES: dict[str, Callable] = {
     **{"conv2d": _conv, "conv3d": _conv, "linear": _linear, "max_pool2d": _max_pool},
-    **{"max_pool3d": _max_pool, "mean": _mean, "silu": _silu, "cat": _cat, "slice": _slice},
+    **{
+        "max_pool3d": _max_pool,
+        "mean": _reduction("ReduceMean"),
+        "sum": _reduction("ReduceSum"),
+        "silu": _silu,
+        "cat": _cat,
+        "slice": _slice,
+    },
     **{"flatten": _reshape, "view": _reshape, "reshape": _reshape, "unsqueeze": _reshape},
-    **{"squeeze": _reshape, "transpose": _transpose, "permute": _permute},
+    **{"squeeze": _reshape, "unflatten": _reshape, "transpose": _transpose, "permute": _permute},
     **{"relu": _unary("Relu"), "sigmoid": _unary("Sigmoid"), "alias": _same, "expand": _same},
     **{"add": _binary("Add"), "mul": _binary("Mul"), "div": _binary("Div"), "where": _where},
     **{"maximum": _binary("Max"), "minimum": _binary("Min"), "abs": _unary("Abs")},
-    **{"matmul": _binary("MatMul"), "split": _split, "to": _same},
-    **{"ge": _binary("GreaterOrEqual"), "adaptive_avg_pool3d": _global_mean},
+    **{"matmul": _binary("MatMul"), "split": _split},
+    **{
+        "select": _select,
+        "index": _index,
+        "ge": _binary("GreaterOrEqual"),
+        "adaptive_avg_pool3d": _global_mean,
+    },
 }

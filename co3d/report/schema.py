@@ -33,6 +33,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "dtype": (str, "number type of the computation"),
     "implementation": (str, "whose code, in which form"),
     "batch": (int, "streams or clips computed at once"),
+    "streams": (int, "streams that are served at a time"),
     "epoch": (int, "passes over the training videos"),
     "frames_seen": (int, "frames since the stream was reset"),
     "repeat": (int, "number of the measurement, from 1"),
@@ -185,6 +186,11 @@ TABLES = {
         key="model weights dataset split window dtype limit",
         exact="n_scored",
         machine="top1_agreement max_prob_diff",
+    ),
+    "deployment": _table(
+        "Exported networks: one round of predictions of all streams, or one clip.",
+        key="model implementation mode window batch streams threads",
+        machine="latency_ms_median latency_ms_p95",
     ),
     "training": _table(
         "Training curves of the committed mini weights; accuracies are of validation clips.",

@@ -57,7 +57,7 @@ class Gate(Framewise):
             return None
         mean = x.mean((2, 3))
         if self.window:  # zeros are not counted, nor is the one that is held beside each vector
-            counted = torch.cat([mean, torch.ones_like(mean[:, :1])], 1)
+            counted = torch.cat([mean, torch.ones(len(x), 1, dtype=x.dtype, device=x.device)], 1)
             total = past_vectors(counted, self.window - 1, self.name, tape, self.clock.delay).sum(1)
             mean = total[:, :-1] / total[:, -1:]
         inner = self.relu(F.linear(mean, self.fc1.weight.flatten(1), self.fc1.bias))

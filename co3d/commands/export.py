@@ -1,0 +1,83 @@
+"""co3d export: a model as files for ONNX Runtime or OpenVINO."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+              help="FILE.onnx or FILE.xml (default: MODEL here, of the format).")  # fmt: skip
+@click.option("--format", type=click.Choice(["onnx", "openvino"]),
+              help="Default: as FILE ends, else onnx.")  # fmt: skip
+@click.option("--weights", help="As published, such as kinetics400, or a file; none for random "
+              "ones, to time (default: what comes with co3d).")  # fmt: skip
+@click.option("--window", type=int, help="Span of the running average in frames.")
+@click.option("--dense", is_flag=True, help="Predict on every frame in spite of temporal strides.")
+@click.option("--state", type=click.Choice(["explicit", "internal"]), default="explicit",
+              show_default=True, help="Tensors in and out, or kept by OpenVINO.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
+              show_default=True)  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Streams, or clips, at a time.")  # fmt: skip
+@click.option("--size", type=click.IntRange(min=1), help="Pixels (default: the model's own).")
+@click.option("--check/--no-check", default=True, show_default=True,
+              help="Compare the files with torch up to the first predictions.")  # fmt: skip
+def export(
+    name: str,
+    out: Path | None,
+    format: str | None,
+    weights: str | None,
+    window: int | None,
+    dense: bool,
+    state: str,
+    precision: str,
+    batch: int,
+    size: int | None,
+    check: bool,
+) -> None:
+    """Write MODEL for inference on a CPU without torch's operators: weights folded, shape fixed.
+
+    A continual model becomes its step, one graph per phase of its temporal strides; another one a
+    function of clips. The files tell how they are to be run; co3d.export.Runner runs them.
+    """
+    import torch
+
+    from .. import export as exporting
+
+    path = out or Path(f"{name}{exporting.FORMATS[format or 'onnx']}")
+    model, transform, labels = _loaded(name, weights, window, dense)
+    size = size or model.spec.image_size
+    clip = () if model.spec.continual else (model.spec.frames,)
+    example = torch.zeros(batch, 3, *clip, size, size)
+    options = {"format": format, "state": state, "precision": precision}
+    files = exporting.export(model, path, example, **options, transform=transform, labels=labels)
+    for file in files:
+        click.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
+    if check:
+        away = exporting.difference(model, exporting.Runner(path))
+        if not away <= exporting.TOLERANCES[precision]:
+            raise ValueError(f"{path} differs from {name} by {away:.1e} of its largest logit")
+        click.echo(f"equals {name} to {away:.1e} of its largest logit")
+
+
+def _loaded(name: str, weights: str | None, window: int | None, dense: bool):
+    """A model, the transform of its input and the names of its classes."""
+    from .. import create, load, spec, transform_for
+    from ..measure import live
+    from ..zoo.checkpoints import shipped
+
+    continual = spec(name).continual
+    if (window is not None or dense) and not continual:
+        raise ValueError(f"{name} needs whole clips, without --window and --dense; co{name} runs "
+                         "the same weights on a stream")  # fmt: skip
+    options = {"window": window, "dense": dense} if continual else {}
+    if weights == "none":
+        return create(name, **options), transform_for(name), ()
+    if not weights and not shipped(name):
+        raise ValueError(
+            f"no weights come with {name}: give --weights kinetics400 or a file, or none"
+        )
+    model, transform = load(name, weights or next(iter(shipped(name))), **options)
+    return model, transform, live.class_names(model)
