@@ -59,7 +59,7 @@ def make(name: str, net: nn.Module, example: Tensor, precision: str) -> Made:
         raise LeftOut(f"the package {missing[0]} is not installed")
     try:
         return rung.make(net, example, PRECISIONS[precision])
-    except (ImportError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
+    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
         raise LeftOut(str(error).splitlines()[0]) from error
 
 
