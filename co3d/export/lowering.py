@@ -53,7 +53,7 @@ def lowered(module: nn.Module, args: tuple[Tensor, ...], inputs, outputs) -> Gra
     Raises:
         TypeError: for an operator that is not known, which no network of the zoo has.
     """
-    program = torch.export.export(module, args, strict=False)
+    program = torch.export.export(module, args, strict=False).run_decompositions({})
     graph, values, known = Graph(), {}, {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     names = iter(inputs)
@@ -260,6 +260,7 @@ _RULES: dict[str, Callable] = {
     **{"flatten": _reshape, "view": _reshape, "reshape": _reshape, "unsqueeze": _reshape},
     **{"squeeze": _reshape, "unflatten": _reshape, "transpose": _transpose, "permute": _permute},
     **{"relu": _unary("Relu"), "sigmoid": _unary("Sigmoid"), "alias": _same, "expand": _same},
+    **{"contiguous": _same, "clone": _same},  # a layout in memory is no part of a graph
     **{"add": _binary("Add"), "mul": _binary("Mul"), "div": _binary("Div"), "where": _where},
     **{"maximum": _binary("Max"), "minimum": _binary("Min"), "abs": _unary("Abs")},
     **{"matmul": _binary("MatMul"), "split": _split},
