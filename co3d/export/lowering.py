@@ -6,6 +6,7 @@ and nothing of the machine that made the file gets into it.
 """
 
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,7 +54,10 @@ def lowered(module: nn.Module, args: tuple[Tensor, ...], inputs, outputs) -> Gra
     Raises:
         TypeError: for an operator that is not known, which no network of the zoo has.
     """
-    program = torch.export.export(module, args, strict=False).run_decompositions({})
+    program = torch.export.export(module, args, strict=False)
+    with warnings.catch_warnings():  # torch 2.13 warns of its own code here
+        warnings.simplefilter("ignore", FutureWarning)
+        program = program.run_decompositions({})  # nothing is written in place then
     graph, values, known = Graph(), {}, {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     names = iter(inputs)
