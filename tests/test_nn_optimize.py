@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from nets import run
 
 import co3d
 from co3d.measure.equivalence import calibrate
-from tests.nets import run
 
 STREAMS = ["cox3d_mini", "coslow_mini", "coi3d_mini", "coslowfast_mini", "cor2plus1d_mini"]
 SIZE = 32
