@@ -6,6 +6,7 @@ from nets import run
 
 import co3d
 from co3d.measure.equivalence import calibrate
+from co3d.nn import Conv3d, Linear, Residual, RunningWindow, Sequential, StreamNet
 
 STREAMS = ["cox3d_mini", "coslow_mini", "coi3d_mini", "coslowfast_mini", "cor2plus1d_mini"]
 SIZE = 32
@@ -128,6 +129,24 @@ def test_the_original_the_frames_and_earlier_outputs_are_left_alone():
     assert torch.equal(clip, kept)
     assert outputs and all(torch.equal(y, copy) for y, copy in outputs)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_block_that_keeps_the_frame_itself_is_not_changed_with_it():
+    """A camera may fill the same memory again."""
+    torch.manual_seed(0)
+    conv = Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0))
+    body = Sequential(Residual(Sequential(conv)), RunningWindow(2))
+    net = StreamNet(body, Linear(4, 3)).double().eval()
+    frames = torch.randn(6, 1, 4, 5, 5, dtype=torch.float64)
+    memory = frames[0].contiguous(memory_format=torch.channels_last)
+    twin = co3d.optimize(net, memory, torch.float64)
+    slow, quick = net.begin(), twin.begin()
+    for frame in frames:
+        memory.copy_(frame)
+        (expected, slow), (given, quick) = net.step(frame, slow), twin.step(memory, quick)
+        assert (given is None) == (expected is None)
+        if given is not None:
+            torch.testing.assert_close(given, expected, rtol=0, atol=1e-10)
 
 
 def test_features_are_those_before_the_classifier():

@@ -55,7 +55,7 @@ class OptimizedClip(ClipNet):
     def extra_repr(self) -> str:
         return f"shape={self.shape}, dtype={self.dtype}"
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
         """The vector before the classifier, (B, D).
 
@@ -65,12 +65,14 @@ class OptimizedClip(ClipNet):
         if not pad:
             raise ValueError("expected pad=True, given pad=False: ask the original net for that")
         self._check(clip)
-        rows = self.body.maps.rows(clip)
-        if rows.data_ptr() == clip.data_ptr() and not self.body.reads:
-            rows = rows.clone()
-        return self.body(rows)
+        with torch.inference_mode():
+            rows = self.body.maps.rows(clip)
+            if rows.data_ptr() == clip.data_ptr() and not self.body.reads:
+                rows = rows.clone()
+            vector = self.body(rows)
+        return vector.clone()  # an ordinary tensor
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, clip: Tensor, pad: bool = True) -> Tensor:
         """Logits (B, classes) of a clip (B, C, T, H, W); raises as `features`."""
         return self.classifier(self.features(clip, pad)).to(self.given)

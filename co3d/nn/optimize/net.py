@@ -1,6 +1,7 @@
 """The fast twin of a continual net, with the same step."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,13 +77,16 @@ class OptimizedStream(StreamNet):
         return self.steps(clip, end=pad, features=True)[0][:, :, -1]
 
     def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a clip as a tensor, given {type(x).__name__}")
         shape = (*x.shape[:2], *x.shape[3:])
-        if x.ndim != 5 or shape != self.shape or x.dtype != self.given:
+        expected = self.shape, self.given, self.body.frames.device
+        if x.ndim != 5 or (shape, x.dtype, x.device) != expected:
             raise ValueError(
-                f"expected frames {self.shape} of {self.given}, for which the net was optimised, "
-                f"given {shape} of {x.dtype}"
+                f"expected frames {self.shape} of {self.given} on {expected[2]}, for which the net "
+                f"was optimised, given {shape} of {x.dtype} on {x.device}"
             )
 
-    def _steps(self, x, state, end):
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         y, state = self.body._steps(None if x is None else x.to(self.dtype), state, end)
         return (None if y is None else y.to(self.classifier.weight.dtype)), state

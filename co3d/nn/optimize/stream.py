@@ -176,7 +176,10 @@ class Block(Part):
         return {"main": main, "side": side, "zeros": early - first, "queue": ()}, first
 
     def push(self, x: Tensor, state: dict[str, Any]) -> Tensor | None:
-        side = x if self.holds else self.shortcut.push(x, state["side"])
+        if self.holds:
+            side = x if self.owns else x.clone()  # somebody else may write to theirs
+        else:
+            side = self.shortcut.push(x, state["side"])
         if side is not None:
             state["queue"] = (*state["queue"], side)
         y = self.main.push(x, state["main"])
@@ -195,7 +198,6 @@ class Block(Part):
         else:
             total, *rest = state["queue"]
             state["queue"] = tuple(rest)
-            total = total if self.owns else total.clone()
         if self.tail is not None:
             return self.tail.kernel.add_(y, total, self.relu)
         total.add_(y)
