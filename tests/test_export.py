@@ -215,10 +215,9 @@ def test_the_onnx_file_runs_by_its_record_alone(tmp_path):
         frame = torch.randn(record["shape"])
         expected, held = net.step(frame, held)
         read = {f"state.{name}@{depth}": state[name][depth - 1] for name, depth in phase["reads"]}
-        logits, *written = session.run(None, {"frame": frame.numpy(), **read})
+        given = {"frame": frame.numpy(), "counter": np.array(number), **read}
+        logits, *written = session.run(None, given)
         for queue in record["queues"]:
             new = written[phase["writes"].index(queue["name"])]
-            if number < queue["first"]:
-                new = np.full_like(new, queue["initial"])
             state[queue["name"]] = [new, *state[queue["name"]]][: queue["length"]]
     close(torch.from_numpy(logits), expected)

@@ -200,7 +200,7 @@ def test_what_a_runner_cannot_do_is_refused(copies, suffix):
         runner.step(FRAME.double())
     with pytest.raises(TypeError, match="expected a float32 tensor, given str"):
         runner.step("frame")
-    with pytest.raises(TypeError, match="expected a state of a Runner, given list"):
+    with pytest.raises(TypeError, match="expected a state that begin or step gave, given list"):
         runner.step(FRAME, [])
     with pytest.raises(ValueError, match="given one of another"):
         runner.step(FRAME, other.begin())

@@ -13,7 +13,7 @@ from co3d.nn.explicit.trees import lower
 from co3d.nn.explicit.winograd import WinogradConvolution
 
 MINIS = [name for name in co3d.list_models() if name.startswith("co") and name.endswith("_mini")]
-OPTIONS = [({}, False), ({}, True), ({"dense": True}, False), ({"window": 32}, True)]
+OPTIONS = [{}, {"dense": True}, {"window": 32}]
 OTHER = Form(channels_last=True, apart=True, winograd=True)
 
 
@@ -39,11 +39,11 @@ def agree(net, frames, size=32, batch=1, **options):
     return emitted
 
 
-@pytest.mark.parametrize("options, mask", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", MINIS)
-def test_the_explicit_step_equals_the_step_from_the_first_logits_on(name, options, mask):
+def test_the_explicit_step_equals_the_step_from_the_first_logits_on(name, options):
     net = stream_net(name, **options)
-    assert agree(net, net.receptive_field + 2 * net.stride, mask=mask) > 2
+    assert agree(net, net.receptive_field + 2 * net.stride) > 2
 
 
 @pytest.mark.parametrize("batch, pixels", [(1, 12), (2, 12), (1, 2), (2, 2)])
@@ -58,13 +58,11 @@ def test_other_forms_give_the_same_numbers(monkeypatch, name, batch, pixels):
     assert found == ("x3d" not in name)
 
 
-@pytest.mark.parametrize("mask", [False, True])
-def test_a_gate_over_a_window_counts_the_frames_that_there_are(mask):
+def test_a_gate_over_a_window_counts_the_frames_that_there_are():
     net = stream_net(gate="window")
-    assert agree(net, net.warmup + 20, mask=mask) > 2
+    assert agree(net, net.warmup + 20) > 2
 
 
-@pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize(
     "layers",
     [
@@ -78,7 +76,7 @@ def test_a_gate_over_a_window_counts_the_frames_that_there_are(mask):
     ],
     ids=lambda layers: "-".join(type(layer).__name__ for layer in layers),
 )
-def test_every_layer_keeps_its_time(layers, mask):
+def test_every_layer_keeps_its_time(layers):
     """Behind a convolution that delays, so that inputs before the first are masked."""
     first = nn.Conv3d(3, 3, (3, 3, 3), padding=(1, 1, 1))
     shortcut = nn.Sequential(nn.Conv3d(3, 3, 1))
@@ -86,7 +84,7 @@ def test_every_layer_keeps_its_time(layers, mask):
     body = nn.Sequential(first, block, *copy.deepcopy(layers), nn.RunningWindow(3))
     channels = body(torch.randn(1, 3, 40, 6, 6)).shape[1]
     net = nn.StreamNet(body, nn.Linear(channels, 4)).eval().double()
-    assert agree(net, net.receptive_field + 3 * net.stride, 6, mask=mask) > 3
+    assert agree(net, net.receptive_field + 3 * net.stride, 6) > 3
 
 
 def test_branches_of_other_delays_join_by_index_at_every_phase():

@@ -258,7 +258,7 @@ def test_single_measurements_have_a_table(tmp_path):
         (
             ["x3d_mini"],
             {"precisions": ["int8"]},
-            "expected some of float32, bfloat16, given 'int8'",
+            "expected some of float32, bfloat16, float16, given 'int8'",
         ),
         ([], {}, "nothing to time: no models given"),
     ],

@@ -21,7 +21,7 @@ PAPER = ("cox3d_s", "cox3d_m", "cox3d_l", "coslow_8x8_r50", "coi3d_8x8_r50")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: torch's).")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", "precisions", multiple=True,
-              help="float32 or bfloat16; may be repeated.  "
+              help="float32, bfloat16 or float16; may be repeated.  "
               "[default: float32, with --peer both]")  # fmt: skip
 @click.option("--implementation", "implementations", multiple=True,
               help="A form such as 'co3d optimised', or all; may be repeated.  "
@@ -59,7 +59,7 @@ def bench(
     minis = [name for name in list_models() if name.endswith("_mini")]
     chosen = names or (PAPER if peer else minis)
     forms = list(implementations) or (["all"] if peer else [rungs.EAGER, rungs.OPTIMISED])
-    ours = rungs.OURS if "all" in forms else tuple(forms)
+    ours = rungs.ours(device) if "all" in forms else tuple(forms)
     speeds, left_out = speed.measure(
         chosen,
         device=device,

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from ..nn import ClipNet, StreamNet, fold
 from ..nn.explicit import Explicit, Form
 from .lowering import Graph, lowered
-from .record import Phase
-
-COUNTER = "counter"  # frames seen, as one of the variables of internal state
+from .record import COUNTER, Phase
 
 
 def step_graphs(
@@ -21,7 +19,7 @@ def step_graphs(
     Raises:
         ValueError: for internal state of a net that does not have one phase alone.
     """
-    explicit = Explicit(net, frame, mask=state == "internal", form=form)
+    explicit = Explicit(net, frame, form)
     if state == "internal":
         graphs, phases = [_internal(explicit, frame)], [Phase((), (), True)]
     else:
@@ -50,9 +48,9 @@ def clip_graphs(net: ClipNet, clip: Tensor) -> tuple[list[Graph], dict[str, Any]
 def _explicit(net: Explicit, phase: int, frame: Tensor) -> Graph:
     step = net.phases[phase]
     state = [torch.zeros(net.queues[name].shape) for name, _ in step.reads]
-    inputs = ["frame", *(f"state.{name}@{depth}" for name, depth in step.reads)]
+    inputs = ["frame", COUNTER, *(f"state.{name}@{depth}" for name, depth in step.reads)]
     outputs = [*(["logits"] if step.emits else []), *(f"state.{name}" for name in step.writes)]
-    return lowered(step, (frame, None, *state), inputs, outputs)
+    return lowered(step, (frame, torch.tensor(0), *state), inputs, outputs)
 
 
 class _Whole(nn.Module):

@@ -65,8 +65,6 @@ def lowered(module: nn.Module, args: tuple[Tensor, ...], inputs, outputs) -> Gra
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
-            if node.meta.get("val") is None:  # an argument that was not given
-                continue
             if spec.kind == InputKind.USER_INPUT:
                 values[node] = next(names)
                 graph.inputs.append(_info(values[node], node.meta["val"]))

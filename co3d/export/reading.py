@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .record import KEY, Record, input_names, output_names
+from .record import COUNTER, KEY, Record, input_names, output_names
 from .runtimes import Kind, Runtime
 
 
@@ -48,11 +48,13 @@ def _expected(record: Record, phase: int) -> tuple[dict[str, Kind], dict[str, Ki
     """The inputs and outputs of a graph, by name."""
     kinds = {queue.name: (record.precision, queue.shape) for queue in record.queues}
     one = record.phases[phase]
-    inputs = [("float32", record.shape), *(kinds[name] for name, _ in one.reads)]
+    names = input_names(record, phase)
+    counter = [("int64", ())] if COUNTER in names else []
+    inputs = [("float32", record.shape), *counter, *(kinds[name] for name, _ in one.reads)]
     logits = [("float32", (record.shape[0], record.classes))] if one.emits else []
     outputs = [*logits, *(kinds[name] for name in one.writes)]
     return (
-        dict(zip(input_names(record, phase), inputs, strict=True)),
+        dict(zip(names, inputs, strict=True)),
         dict(zip(output_names(record, phase), outputs, strict=True)),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..nn.explicit import Queue
 
 KEY = "co3d"  # of the record in a file's metadata
+COUNTER = "counter"  # frames seen before this one: an input, or a variable of internal state
 LIMIT = 10_000  # steps after which the buffers of a sane file have gone round
 
 
@@ -15,8 +16,8 @@ class Phase:
     """One graph of a step.
 
     Attributes:
-        reads: (queue, depth) of its inputs behind the frame, depth 1 being what was put in last;
-            they are called state.QUEUE@DEPTH.
+        reads: (queue, depth) of its inputs behind the frame and its number, depth 1 being what was
+            put in last; they are called state.QUEUE@DEPTH.
         writes: queues that it puts a tensor into, called state.QUEUE.
         emits: whether it also gives logits.
     """
@@ -34,9 +35,8 @@ class Record:
         version: of co3d.
         model: name, or the class of a net without one.
         kind: "step" or "clip".
-        state: "explicit": tensors that go in and out; "internal": kept by the runtime. What is put
-            into an explicit queue before frame `first` of it, counted from 0, has to be replaced by
-            its `initial` number; graphs with internal state do so themselves.
+        state: "explicit": tensors that go in and out, beside the number of the frame, by which the
+            graph masks what comes before a layer's first frame; "internal": kept by the runtime.
         precision: of the arithmetic and of explicit state; frames, clips and logits are float32.
         shape: of the frame or clip, batch first.
         classes, labels: number and names of the classes; no names if they are not known.
@@ -128,8 +128,11 @@ def _is_plain(name: str) -> bool:
 
 def input_names(record: Record, phase: int) -> list[str]:
     """The inputs of a graph, in order."""
-    first = "clip" if record.kind == "clip" else "frame"
-    return [first, *(f"state.{name}@{depth}" for name, depth in record.phases[phase].reads)]
+    if record.kind == "clip":
+        return ["clip"]
+    counter = [COUNTER] if record.state == "explicit" else []
+    reads = record.phases[phase].reads
+    return ["frame", *counter, *(f"state.{name}@{depth}" for name, depth in reads)]
 
 
 def output_names(record: Record, phase: int) -> list[str]:

@@ -36,7 +36,8 @@ class OnnxRuntime:
         ]
 
     def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
-        session, types = self.sessions[phase], {"tensor(float)": "float32"}
+        session = self.sessions[phase]
+        types = {"tensor(float)": "float32", "tensor(int64)": "int64"}
         return tuple(
             {one.name: (types.get(one.type, one.type), tuple(one.shape)) for one in side}
             for side in (session.get_inputs(), session.get_outputs())
@@ -79,7 +80,8 @@ class OpenVino:
 
     def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
         graph = self.graphs[phase]  # compiled ones have more names
-        types = {self.ov.Type.f32: "float32", self.ov.Type.bf16: "bfloat16"}
+        of = self.ov.Type
+        types = {of.f32: "float32", of.bf16: "bfloat16", of.i64: "int64"}
         return tuple(
             {one.any_name: (types.get(one.element_type, ""), tuple(one.shape)) for one in side}
             for side in (graph.inputs, graph.outputs)
@@ -99,7 +101,7 @@ class OpenVino:
 
     def _shared(self, tensor: Tensor):
         """Over the same memory."""
-        if tensor.dtype == torch.float32:
+        if tensor.dtype != torch.bfloat16:
             return self.ov.Tensor(tensor.numpy(), shared_memory=True)
         raw = tensor.view(torch.uint8).numpy()  # numpy has no bfloat16
         return self.ov.Tensor(raw, self.ov.Shape(tensor.shape), self.ov.Type.bf16)

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from ..nn import state_bytes
 from .peers import Peer
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 Made = tuple[Any, Tensor]  # what is stepped or called, and what it is fed
 
 
@@ -53,7 +57,7 @@ def make(name: str, net: nn.Module, example: Tensor, precision: str) -> Made:
         LeftOut: if the form or the precision is not to be had here.
     """
     rung = RUNGS[name]
-    if precision == "bfloat16" and (reason := slow_bfloat16(example.device)):
+    if reason := _slow(precision, example.device):
         raise LeftOut(reason)
     if missing := [package for package in rung.needs if not importlib.util.find_spec(package)]:
         raise LeftOut(f"the package {missing[0]} is not installed")
@@ -66,6 +70,13 @@ def make(name: str, net: nn.Module, example: Tensor, precision: str) -> Made:
 def held_bytes(made: Any, state: Any) -> int:
     """Memory of the state of one of the streams that `make` makes."""
     return made.state_bytes() if isinstance(made, Peer) else state_bytes(state)
+
+
+def _slow(precision: str, device: torch.device) -> str:
+    """Why a precision would be no faster than float32 on a device; "" where it is."""
+    if precision == "float16" and device.type == "cpu":
+        return "float16 is for GPUs"
+    return slow_bfloat16(device) if precision == "bfloat16" else ""
 
 
 def slow_bfloat16(device: str | torch.device) -> str:
@@ -93,10 +104,13 @@ def _eager(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
     return net, example.to(dtype, memory_format=layout)
 
 
-def _optimised(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
-    from ..nn.optimize import optimize
+def _optimised(graph: bool) -> Callable[[nn.Module, Tensor, torch.dtype], Made]:
+    def make(net: nn.Module, example: Tensor, dtype: torch.dtype) -> Made:
+        from ..nn.optimize import optimize
 
-    return optimize(net, example, dtype), example
+        return optimize(net, example, dtype, graph), example
+
+    return make
 
 
 def _exported(format: str) -> Callable[[nn.Module, Tensor, torch.dtype], Made]:
@@ -121,15 +135,22 @@ def _peer(free: bool) -> Callable[[nn.Module, Tensor, torch.dtype], Made]:
 
 
 CONTIGUOUS, EAGER, OPTIMISED = "co3d contiguous", "co3d eager", "co3d optimised"
+GRAPH = "co3d CUDA graph"
 INSTALLED, FREE = "continual-inference", "continual-inference free"
 RUNGS = {
     CONTIGUOUS: Rung(_contiguous, mode="clip"),  # torch's default layout, as most code runs it
     EAGER: Rung(_eager),  # as `create` gives it: channels-last
-    OPTIMISED: Rung(_optimised),
+    OPTIMISED: Rung(_optimised(False)),
+    GRAPH: Rung(_optimised(True), mode="stream"),
     "onnxruntime": Rung(_exported("onnx"), ("onnx", "onnxruntime"), seen=False),
     "openvino": Rung(_exported("openvino"), ("onnx", "openvino"), seen=False),
     INSTALLED: Rung(_peer(False), ("continual",), mode="stream"),
     FREE: Rung(_peer(True), ("continual",), mode="stream"),
 }
 PEERS = (INSTALLED, FREE)  # another library's, whose clip nets are those of torch
-OURS = tuple(name for name in RUNGS if name not in PEERS)
+
+
+def ours(device: str) -> tuple[str, ...]:
+    """Our forms, those for CUDA alone where it is."""
+    cuda = torch.device(device).type == "cuda"
+    return tuple(name for name in RUNGS if name not in PEERS and (cuda or name != GRAPH))

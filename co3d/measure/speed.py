@@ -119,7 +119,7 @@ def measure(
         threads: of torch (default: as it is).
         device: that torch can use.
         implementations: names in `rungs.RUNGS`.
-        precisions: "float32", "bfloat16".
+        precisions: "float32", "bfloat16", "float16" (on a GPU).
         memory: MB; each subject is also timed in the largest batch, a power of two, that fits,
             with a tenth of the repeats. Where memory cannot be watched, that is the batch of
             "co3d eager".

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from ..measure.rungs import CONTIGUOUS, EAGER, FREE, INSTALLED, OPTIMISED, PEERS, RUNGS
+from ..measure.rungs import CONTIGUOUS, EAGER, FREE, GRAPH, INSTALLED, OPTIMISED, PEERS, RUNGS
 from ..zoo.specs import SPECS
 from . import speedups
 from .style import INK, MUTED, STYLE, Drawing, color, label
@@ -23,6 +23,7 @@ NAMES = {
     CONTIGUOUS: "torch's layout",
     EAGER: "eager",
     OPTIMISED: "optimised",
+    GRAPH: "CUDA graph",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     INSTALLED: "continual-inference",
@@ -31,6 +32,7 @@ NAMES = {
 MARKERS = {
     EAGER: "o",
     OPTIMISED: "D",
+    GRAPH: "*",
     "onnxruntime": "^",
     "openvino": "v",
     INSTALLED: "s",
@@ -149,12 +151,14 @@ def roofline(rows: pd.DataFrame) -> Figure:
         look = {"color": color(row.model), "ms": 8, "mec": "white"}
         ax.plot(row.macs_per_byte, row.gmacs_per_s, MARKERS[row.implementation], **look,
                 gid=f"{row.model}:{row.implementation}")  # fmt: skip
-    for model, own in rows.groupby("model"):
-        named = own[own["implementation"] == OPTIMISED]
-        best = (own if named.empty else named).iloc[0]
-        look = {"va": "center", "color": color(model), "size": 8.5}
-        ax.annotate(label(model), (best["macs_per_byte"], best["gmacs_per_s"]), (9, -4),
-                    textcoords="offset points", **look)  # fmt: skip
+    named = rows[rows["implementation"] == OPTIMISED]
+    named = (rows if named.empty else named).drop_duplicates("model")
+    for x, y, model in named[["macs_per_byte", "gmacs_per_s", "model"]].itertuples(index=False):
+        beside = named["macs_per_byte"].between(x, 1.6 * x, inclusive="right")
+        left = (beside & named["gmacs_per_s"].between(y / 1.2, 1.2 * y)).any()
+        ax.annotate(label(model), (x, y), (-9 if left else 9, -4), va="center", size=8.5,
+                    ha="right" if left else "left", color=color(model),
+                    textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log", xlim=(low, high))
     ax.set_ylim(rows["gmacs_per_s"].min() / 2, 2.2 * gemm)
     ax.set_xlabel("MACs of the formula per byte that torch's operators read and write")

@@ -7,7 +7,8 @@ are due. Maps are (B, C, H, W), vectors (B, C), and all state lies in queues of 
 that a runner hands on pointers and copies nothing.
 """
 
+from .rounds import Kinds, Rounds
 from .steps import Explicit, Step
 from .tape import PLAIN, Clock, Form, Queue, Tape
 
-__all__ = ["PLAIN", "Clock", "Explicit", "Form", "Queue", "Step", "Tape"]
+__all__ = ["PLAIN", "Clock", "Explicit", "Form", "Kinds", "Queue", "Rounds", "Step", "Tape"]

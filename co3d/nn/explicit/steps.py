@@ -16,9 +16,6 @@ class Explicit(nn.Module):
     Args:
         net: a continual net in evaluation mode.
         frame: one for its shape (B, C, H, W), which is fixed.
-        mask: whether the functions themselves put `Queue.initial` into a queue before
-            `Queue.first`, from the counter that they are given; else whoever runs them must, which
-            takes no time at all: the next step is handed the initial tensor again.
         form: how the numbers are computed.
 
     Attributes:
@@ -30,9 +27,7 @@ class Explicit(nn.Module):
         ValueError: for a net in training mode, or a frame that does not fit.
     """
 
-    def __init__(
-        self, net: StreamNet, frame: Tensor, mask: bool = False, form: Form = PLAIN
-    ) -> None:
+    def __init__(self, net: StreamNet, frame: Tensor, form: Form = PLAIN) -> None:
         super().__init__()
         if not isinstance(net, StreamNet):
             raise TypeError(f"expected a continual net, given {type(net).__name__}")
@@ -41,10 +36,9 @@ class Explicit(nn.Module):
         self.timing = net.timing
         self.body = lower(folded.body, Clock(), "", form)
         self.classifier = folded.classifier
-        self.frame_shape, self.mask = tuple(frame.shape), mask
-        self.form = form
+        self.frame_shape, self.form = tuple(frame.shape), form
+        self.made = {"dtype": frame.dtype, "device": frame.device}  # how tensors are made
         tape = Tape(None, form=form)
-        self.dtype = frame.dtype
         self.dry_run(tape)
         self.queues: dict[str, Queue] = tape.queues
         self.phases = [Step(self, phase) for phase in range(self.timing.stride)]
@@ -58,13 +52,13 @@ class Explicit(nn.Module):
     def dry_run(self, tape: Tape) -> Tensor | None:
         """As `run` on some frame, without any arithmetic."""
         with FakeTensorMode(allow_non_fake_inputs=True):
-            return self.run(torch.zeros(self.frame_shape, dtype=self.dtype), tape)
+            return self.run(torch.zeros(self.frame_shape, **self.made), tape)
 
     @torch.no_grad()
     def begin(self) -> dict[str, tuple[Tensor, ...]]:
         """The tensors of every queue before the first frame, the last one put in first."""
         return {
-            q.name: (torch.full(q.shape, q.initial, dtype=self.dtype),) * q.length
+            q.name: (torch.full(q.shape, q.initial, **self.made),) * q.length
             for q in self.queues.values()
         }
 
@@ -80,10 +74,7 @@ class Explicit(nn.Module):
         logits = outputs.pop(0) if step.emits else None
         state = dict(state)
         for name, x in zip(step.writes, outputs, strict=True):
-            queue = self.queues[name]
-            if not self.mask and number < queue.first:
-                x = torch.full_like(x, queue.initial)
-            state[name] = (x, *state[name])[: queue.length]
+            state[name] = (x, *state[name])[: self.queues[name].length]
         return logits, state
 
 
@@ -105,10 +96,10 @@ class Step(nn.Module):
         self.emits = net.dry_run(tape) is not None
         self.reads, self.writes = tuple(state), tuple(tape.written)
 
-    def forward(self, frame: Tensor, counter: Tensor | None, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, frame: Tensor, counter: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         net = self._net[0]
         tensors = dict(zip(self.reads, state, strict=True))
-        tape = Tape(self.phase, tensors, counter if net.mask else None, net.form)
+        tape = Tape(self.phase, tensors, counter, net.form)
         logits = net.run(frame, tape)
         return (*((logits,) if self.emits else ()), *tape.written.values())
 
@@ -121,5 +112,5 @@ class _Noted(dict):
         self.net = net
 
     def __missing__(self, key: tuple[str, int]) -> Tensor:
-        self[key] = torch.zeros(self.net.queues[key[0]].shape, dtype=self.net.dtype)
+        self[key] = torch.zeros(self.net.queues[key[0]].shape, **self.net.made)
         return self[key]

@@ -72,8 +72,8 @@ class Tape:
     Args:
         phase: of the frame; with None all layers run, on made-up state, which finds the queues.
         state: tensors by queue and depth, the depth being 1 for the tensor put in last.
-        counter: the number of the frame, counted from 0; None leaves it to the caller to put
-            `Queue.initial` in the place of what is put in before `Queue.first`.
+        counter: the number of the frame, counted from 0, by which `Queue.initial` takes the place
+            of what is put in before `Queue.first`; None in passes without arithmetic.
         form: says how maps lie in queues.
     """
 

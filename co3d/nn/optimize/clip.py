@@ -16,7 +16,7 @@ from ..pointwise import Identity, ReLU, SiLU
 from ..pool import AdaptiveAvgPool3d, _triple
 from ..twopath import TwoPath
 from .maps import Activation, Convolution, Gate, Maps, Mean, Part, Pool
-from .net import DTYPES
+from .net import check_dtype, keep_facts
 
 
 class OptimizedClip(ClipNet):
@@ -29,8 +29,8 @@ class OptimizedClip(ClipNet):
     Args:
         net: in evaluation mode; it stays as it is.
         clip: (B, C, T, H, W); only shape and device matter.
-        dtype: float32, bfloat16 (the mean over the clip and the head stay float32), or float64 for
-            checks.
+        dtype: float32, bfloat16 or, on a GPU, float16 (the mean over the clip and the head stay
+            float32), or float64 for checks.
 
     Raises:
         TypeError: for another dtype, or something else than a net for clips.
@@ -39,17 +39,14 @@ class OptimizedClip(ClipNet):
 
     def __init__(self, net: ClipNet, clip: Tensor, dtype: torch.dtype = torch.float32) -> None:
         nn.Module.__init__(self)
-        if dtype not in DTYPES:
-            raise TypeError(f"expected dtype in {DTYPES}, given {dtype}")
+        check_dtype(dtype, clip.device)
         net.body._check_input(clip)
         self.shape, self.dtype, self.given = tuple(clip.shape), dtype, clip.dtype
         self.device = clip.device
         with torch.no_grad():
             self.body = Chain([part for _, part in flat(fold(net).body)], Maps.of(clip, dtype))
         self.classifier = copy.deepcopy(net.classifier).to(self.body.out.dtype)
-        for name in ("spec", "weights"):
-            if hasattr(net, name):
-                setattr(self, name, getattr(net, name))
+        keep_facts(net, self)
         self.requires_grad_(False).eval()
 
     def extra_repr(self) -> str:

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ..core import Timing
 from ..fold import flat, fold
-from ..net import StreamNet
+from ..net import ClipNet, StreamNet
 from .kernels import Frames
 from .stream import Chain
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class OptimizedStream(StreamNet):
@@ -26,8 +26,8 @@ class OptimizedStream(StreamNet):
     Args:
         net: in evaluation mode; it stays as it is.
         frame: (B, C, H, W); only shape and device matter.
-        dtype: float32, bfloat16 (the average over the window and the head stay float32), or
-            float64 for checks.
+        dtype: float32, bfloat16 or, on a GPU, float16 (the average over the window and the head
+            stay float32), or float64 for checks.
 
     Raises:
         TypeError: for another dtype, or a layer that has no fast form.
@@ -36,8 +36,7 @@ class OptimizedStream(StreamNet):
 
     def __init__(self, net: StreamNet, frame: Tensor, dtype: torch.dtype = torch.float32) -> None:
         nn.Module.__init__(self)
-        if dtype not in DTYPES:
-            raise TypeError(f"expected dtype in {DTYPES}, given {dtype}")
+        check_dtype(dtype, frame.device)
         net.body._check_input(net._as_chunk(frame))
         self.original = net._signature()
         self.shape, self.dtype, self.given = tuple(frame.shape), dtype, frame.dtype
@@ -49,9 +48,7 @@ class OptimizedStream(StreamNet):
         self.classifier = (
             copy.deepcopy(net.classifier).to(self.body.out.dtype).requires_grad_(False)
         )
-        for name in ("spec", "weights"):
-            if hasattr(net, name):
-                setattr(self, name, getattr(net, name))
+        keep_facts(net, self)
         self.eval()
 
     def extra_repr(self) -> str:
@@ -90,3 +87,18 @@ class OptimizedStream(StreamNet):
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         y, state = self.body._steps(None if x is None else x.to(self.dtype), state, end)
         return (None if y is None else y.to(self.classifier.weight.dtype)), state
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Raises TypeError for a type in which no net is optimised for a device."""
+    known = [one for one in DTYPES if one != torch.float16 or device.type != "cpu"]
+    if dtype not in known:
+        names = ", ".join(str(one).removeprefix("torch.") for one in known)
+        raise TypeError(f"expected dtype in {names} on {device}, given {dtype}")
+
+
+def keep_facts(net: ClipNet, twin: Any) -> None:
+    """Its record and the origin of its weights, as far as it has them."""
+    for name in ("spec", "weights"):
+        if hasattr(net, name):
+            setattr(twin, name, getattr(net, name))
