@@ -13,6 +13,7 @@ from .commands import (
     export,
     models,
     notebooks,
+    scale,
     status,
     stream,
     train,
@@ -63,7 +64,7 @@ def cli(context: click.Context) -> None:
 
 for command in (
     *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick),
-    *(stream.stream, evaluate.evaluate, bench.bench, models.models, train.train),
+    *(stream.stream, evaluate.evaluate, bench.bench, scale.scale, models.models, train.train),
     *(convert.convert, export.export, download.download, verify.verify),
 ):
     cli.add_command(command)

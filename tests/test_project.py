@@ -74,7 +74,7 @@ def test_the_dependencies_are_those_that_are_imported():
     """co3d also imports what is optional, where it is used: runtimes, and a library to compare."""
     names = {"PIL": "pillow", "yaml": "pyyaml", "continual": "continual-inference"}
     for folder, extra, optional, indirect in (
-        ("co3d", [], ["deploy", "dev"], {"jupyterlab"}),
+        ("co3d", [], ["cluster", "deploy", "dev"], {"jupyterlab"}),
         ("tests", ["dev"], [], {"jupyterlab", "import-linter", "ruff", "setuptools"}),
     ):
         extras = PROJECT["optional-dependencies"]
@@ -98,7 +98,7 @@ def top_level_imports(folder):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    local = {"co3d", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    local = {"co3d", "standin", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     return found - set(sys.stdlib_module_names) - local
 
 

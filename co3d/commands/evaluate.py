@@ -36,7 +36,7 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
 )
 @click.option("--weights", help="Training data, or a file for one model.  [default: DATASET]")
 @click.option("--split", help="[default: val of kinetics400, else test]")
-@click.option("--root", type=click.Path(path_type=Path), help="Of the data set.")
+@click.option("--root", help="Of the data set: a folder, or an address such as s3://bucket/set.")
 @click.option("--parts", type=click.IntRange(min=1),
               help="Only the first N archives of kinetics400, fetched if need be.")  # fmt: skip
 @click.option("--limit", default=0, show_default=True, type=click.IntRange(min=0),
@@ -49,9 +49,15 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
 @click.option("--views", type=click.IntRange(min=1), help="Clips per video.")
 @click.option("--position", type=click.FloatRange(0, 1), help="Of one clip; 0.5 is the middle.")
 @click.option("--channel-order", type=click.Choice(["rgb", "bgr"]))
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", help="[default: cpu; of a cluster its GPUs, if it has any]")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1),
-              help="Processes that decode.")  # fmt: skip
+              help="Processes that decode (of each actor of a cluster).")  # fmt: skip
+@click.option("--engine", "engine_name", default="local", show_default=True,
+              type=click.Choice(["local", "ray"]),
+              help="This process, or a Ray cluster.")  # fmt: skip
+@click.option("--address",
+              help="Of the cluster's head; auto is one that runs on this machine.  "
+              "[default: start one here]")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True,
               help="Print which frames of a video would feed which model, and stop.")  # fmt: skip
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write the rows here, too.")
@@ -62,12 +68,14 @@ def evaluate(
     windows: tuple[int, ...],
     weights: str | None,
     split: str | None,
-    root: Path | None,
+    root: str | None,
     parts: int | None,
     limit: int,
     controls: bool,
-    device: str,
+    device: str | None,
     workers: int,
+    engine_name: str,
+    address: str | None,
     only_plan: bool,
     table: Path | None,
     **options: float | str | None,
@@ -80,22 +88,29 @@ def evaluate(
     """
     import pandas as pd
 
+    from ..data.remote import is_address
     from ..data.sets import open_parts, open_set
-    from ..measure import accuracy, readings, runs
+    from ..measure import accuracy, cluster, readings, runs
     from ..measure import protocols as rules
     from .options import check_device, check_file, write_table
 
-    check_device(device)
+    here = device or "cpu" if engine_name == "local" else "cpu"  # where networks are loaded
+    check_device(here)
     check_file(table)
     if parts and dataset != "kinetics400":
         raise ValueError(f"expected --parts of kinetics400, which comes in parts, given {dataset}")
+    place = Path(root) if root and not is_address(root) else root
+    if parts and is_address(place):
+        raise ValueError(
+            f"expected a folder with --parts, into which they are fetched, given {root}"
+        )
     data = (
-        open_parts(parts, split, root=root, limit=limit or None, tell=click.echo)
+        open_parts(parts, split, root=place, limit=limit or None, tell=click.echo)
         if parts
-        else open_set(dataset, split, root=root, limit=limit or None)
+        else open_set(dataset, split, root=place, limit=limit or None)
     )
     chosen = readings.readings(
-        readings.loaded(names, weights or dataset, device, len(data.labels)),
+        readings.loaded(names, weights or dataset, here, len(data.labels)),
         data.name,
         protocols or rules.usual(dataset),
         windows or (None,),
@@ -106,7 +121,9 @@ def evaluate(
         for line in runs.plan_lines(chosen, data.videos):
             click.echo(line)
         return
-    results, times = accuracy.evaluate(chosen, data, limit=limit, workers=workers)
+    accuracy.check(chosen, data)
+    with cluster.engine(engine_name, address, device=device, workers=workers) as engine:
+        results, times = accuracy.evaluate(chosen, data, limit=limit, engine=engine)
     rows = pd.DataFrame([result.row for result in results])
     wrong = [accuracy.failures_as_wrong(result.row) for result in results]
     shown = rows.assign(as_wrong=wrong)[SHOWN].dropna(axis=1, how="all")

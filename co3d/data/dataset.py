@@ -6,6 +6,21 @@ from typing import Self
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where a file lies that is not on this machine, and what its store says of it.
+
+    Attributes:
+        url: as fsspec reads it.
+        size: in bytes.
+        md5: "" where the store does not tell.
+    """
+
+    url: str
+    size: int
+    md5: str = ""
+
+
+@dataclass(frozen=True)
 class Video:
     """A video that is planned, found or not.
 
@@ -14,7 +29,8 @@ class Video:
             ("-3B32lodo2M_000059_000069"), the video's id for Charades.
         label: raw name of its class; "" where the annotation names none, or several.
         class_id: of that class; None likewise.
-        path: a video file, or a folder of JPEG frames; None where it is missing.
+        path: a video file, or a folder of JPEG frames; where it lies elsewhere, its address; None
+            where it is missing.
         class_ids: all classes, sorted and distinct (one for Kinetics).
         frames_fps: rate of a folder of JPEG frames (Charades: 24 per second).
         actions: (class id, start s, end s) of Charades as given, reversed ones and ends past the
@@ -24,7 +40,7 @@ class Video:
     id: str
     label: str
     class_id: int | None
-    path: Path | None
+    path: Path | Address | None
     class_ids: tuple[int, ...] = ()
     frames_fps: float | None = None
     actions: tuple[tuple[int, float, float], ...] = ()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import paths
-from . import charades, downloads, files, folder, kinetics, synthetic
+from . import charades, downloads, files, folder, kinetics, remote, synthetic
 from .dataset import Dataset
 
 NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
@@ -17,22 +17,32 @@ def open_set(
     name_or_folder: str | Path,
     split: str | None = None,
     *,
-    root: Path | None = None,
+    root: str | Path | None = None,
     limit: int | None = None,
 ) -> Dataset:
     """The planned videos of a data set, or the first `limit` of them.
 
     Args:
         name_or_folder: one of NAMES, or a folder with one folder of videos per class (see
-            `folder.load`). A name wins over a folder of that name: write `./name` or give a Path.
+            `folder.load`) or its address. A name wins over a folder of that name: write `./name`
+            or give a Path.
         split: train, val or test in any spelling; None is DEFAULT_SPLITS.
-        root: where the set lies; None is `set_root`. Generated sets are made on first use.
+        root: where the set lies, a folder or an address such as s3://bucket/kinetics400, see
+            `remote`; None is `set_root`. Generated sets are made on first use.
 
     Raises:
         FileNotFoundError: the set, or this split of it, is not there.
         ValueError: no such set, or an annotation that cannot be used.
+        OSError: if an address cannot be read.
     """
     name = str(name_or_folder)
+    if remote.is_address(name) and root is None:
+        return remote.opened(name, lambda folder: _own(str(folder), split)).first(limit)
+    if remote.is_address(root):
+        if name not in NAMES[:2]:
+            real = " or ".join(NAMES[:2])
+            raise ValueError(f"expected an address only of {real}, given one of {name}")
+        return remote.opened(root, lambda folder: open_set(name, split, root=folder)).first(limit)
     if name not in NAMES or isinstance(name_or_folder, Path):
         if root is not None:
             raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")

@@ -10,13 +10,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .. import paths
-from ..data.dataset import Dataset, Video
+from ..data import remote
+from ..data.dataset import Address, Dataset, Video
 from ..data.sampling import timeline
 from ..progress import bar
 from .decoding import Decoded, decode
@@ -63,14 +65,66 @@ class Times:
     model_s: float = 0.0
 
 
+class Job(NamedTuple):
+    """A video, and the numbers of the readings that lack it."""
+
+    video: Video
+    waiting: tuple[int, ...]
+
+
+class Outcome(NamedTuple):
+    """Records of a video, one for each reading that lacked it, and how long they took."""
+
+    job: Job
+    records: list[dict]
+    decode_s: float
+    model_s: float
+
+
+Predict = Callable[[Sequence[Any], Decoded], list[dict]]
+Decode = Callable[[Callable, Iterable], Iterable]  # as `workers.in_processes`
+
+
+class Engine(Protocol):
+    """Where the work of a run is done: here, or in a cluster.
+
+    Attributes:
+        compute: what it computes with, as far as that is not what this process has: entries of
+            `compute` in a reading's header.
+    """
+
+    compute: Mapping[str, Any]
+
+    def outcomes(
+        self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
+    ) -> Iterator[Outcome]:
+        """The outcome of each job, in any order."""
+
+
+class Local:
+    """This process, with `workers` processes that decode."""
+
+    compute: Mapping[str, Any] = {}
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+
+    def outcomes(
+        self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
+    ) -> Iterator[Outcome]:
+        decoded = partial(in_processes, count=self.workers, **bounds)
+        return outcomes(jobs, readings, predict, decoded)
+
+
 def run(
     readings: Sequence[Planned],
     data: Dataset,
-    predict: Callable[[Sequence[Any], Decoded], list[dict]],
+    predict: Predict,
     *,
     limit: int = 0,
     folder: Path | None = None,
     workers: int = 1,
+    engine: Engine | None = None,
     seconds: float = SECONDS,
     memory: int = MEMORY,
     progress: bool = True,
@@ -83,8 +137,9 @@ def run(
         predict: a record per reading, from the readings that lack a video, and the video.
         limit: what `data` was cut down to; 0 is all. Part of the run's key.
         folder: of all predictions (default: among the runs).
-        workers: processes that decode.
-        seconds, memory: that decoding one video may take, see `in_processes`.
+        workers: processes that decode, where there is no other `engine` than this process.
+        engine: where the work is done, such as a `cluster.Cluster`. All engines leave the same.
+        seconds, memory: that decoding one video may take, see `Processes`.
         progress: whether to show a bar.
 
     Returns:
@@ -94,6 +149,7 @@ def run(
         ValueError: if another process is at work on the same run, or ids come twice.
         OSError: if the disk is full; the run can be continued.
     """
+    engine = engine or Local(workers)
     folder = Path(folder or paths.logs_path() / "predictions") / f"{data.name}-{data.split}"
     bounds = {"seconds": seconds, "memory": memory}
     common = {
@@ -104,47 +160,49 @@ def run(
     if len(sizes) < len(data.videos):
         raise ValueError(f"{data.name} plans some videos twice: expected ids of their own")
     with ExitStack() as stack:
-        stores = [
-            stack.enter_context(Store(folder, {**reading.header(), **common}, sizes))
-            for reading in readings
+        stores = []
+        for reading in readings:
+            header = {**reading.header(), **common}
+            if engine.compute:
+                header["compute"] = {**header["compute"], **engine.compute}
+            stores.append(stack.enter_context(Store(folder, header, sizes)))
+        waiting = [
+            Job(video, tuple(n for n, store in enumerate(stores) if video.id not in store.records))
+            for video in data.videos
         ]
-        times = Times()
-        for video, waiting, decoded in _decoded(stores, readings, data, workers, bounds, progress):
+        jobs, times = [job for job in waiting if job.waiting], Times()
+        found = stack.enter_context(closing(engine.outcomes(jobs, readings, predict, bounds)))
+        for _ in bar(range(len(jobs)), f"{data.name} {data.split}", shown=progress):
+            job, records, decode_s, model_s = next(found)
             times.videos += 1
-            times.decode_s += decoded.seconds
-            started = time.perf_counter()
-            records = predict([readings[n] for n in waiting], decoded)
-            times.model_s += time.perf_counter() - started
-            for n, record in zip(waiting, records, strict=True):
-                stores[n].add(video.id, record)
+            times.decode_s += decode_s
+            times.model_s += model_s
+            for n, record in zip(job.waiting, records, strict=True):
+                stores[n].add(job.video.id, record)
         return [Run(store.records, store.finish()) for store in stores], times
 
 
-def _decoded(
-    stores: Sequence[Store],
-    readings: Sequence[Planned],
-    data: Dataset,
-    workers: int,
-    bounds: dict,
-    progress: bool,
-) -> Iterator[tuple[Video, list[int], Decoded]]:
-    """Each video that a store lacks, the numbers of these stores, and what their plans want."""
-    lacking = {
-        video: [n for n, store in enumerate(stores) if video.id not in store.records]
-        for video in data.videos
-    }
-    todo = [video for video in data.videos if lacking[video]]
-    jobs = [
-        (video, tuple(dict.fromkeys(readings[n].plan for n in lacking[video])))
-        for video in todo
-        if video.path
-    ]
-    outcomes = in_processes(decode, jobs, count=workers, **bounds)
-    for video in bar(todo, f"{data.name} {data.split}", shown=progress):
-        outcome = next(outcomes) if video.path else Failure("missing", "")
-        if isinstance(outcome, Failure):
-            outcome = Decoded.failed([readings[n].plan for n in lacking[video]], *outcome)
-        yield video, lacking[video], outcome
+def outcomes(
+    jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, decoded: Decode
+) -> Iterator[Outcome]:
+    """The outcome of each job in order, one video after the other; videos are decoded ahead."""
+    plans = {job: list(dict.fromkeys(readings[n].plan for n in job.waiting)) for job in jobs}
+    videos = decoded(fetched_and_decoded, ((j.video, plans[j]) for j in jobs if j.video.path))
+    videos = iter(videos)
+    for job in jobs:
+        video = next(videos) if job.video.path else Failure("missing", "")
+        if isinstance(video, Failure):
+            video = Decoded.failed(plans[job], *video)
+        started = time.perf_counter()
+        records = predict([readings[n] for n in job.waiting], video)
+        yield Outcome(job, records, video.seconds, time.perf_counter() - started)
+
+
+def fetched_and_decoded(job: tuple[Video, Sequence[Plan]]) -> Decoded:
+    """`decode`, of a video that may lie at an address."""
+    video, plans = job
+    with remote.local(video.path) as path:
+        return decode((replace(video, path=path), plans))
 
 
 def _digest(data: Dataset) -> str:
@@ -157,6 +215,8 @@ def _size(video: Video) -> int | None:
     """Bytes of a video's file, the number of entries of a folder of frames; None if missing."""
     if video.path is None:
         return None
+    if isinstance(video.path, Address):
+        return video.path.size
     if video.path.is_dir():
         return len(os.listdir(video.path))
     return video.path.stat().st_size
@@ -191,7 +251,8 @@ def plan_lines(readings: Sequence[Planned], videos: Iterable[Video]) -> Iterator
             yield f"{video.id}: missing"
             continue
         try:
-            line = timeline(video.path, video.frames_fps)
+            with remote.local(video.path) as path:
+                line = timeline(path, video.frames_fps)
         except (ValueError, OSError) as error:
             yield f"{video.id}: {error}"
             continue

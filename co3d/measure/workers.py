@@ -8,7 +8,7 @@ import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from pebble import ProcessExpired, ProcessPool
@@ -28,36 +28,54 @@ class Failure(NamedTuple):
     note: str
 
 
-def in_processes(
-    function: Callable[[Job], Result],
-    jobs: Iterable[Job],
-    *,
-    count: int = 1,
-    seconds: float = SECONDS,
-    memory: int = MEMORY,
-) -> Iterator[Result | Failure]:
-    """The results of `function`, a module's own, for all jobs in their order.
+class Processes:
+    """Processes for such jobs; a context.
 
     Args:
         count: processes.
         seconds: that a job may take.
         memory: bytes that a process may ask for (held on Linux).
-
-    Raises:
-        Exception: what `function` raises, MemoryError aside.
     """
-    spawn = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    with ProcessPool(count, context=spawn, initializer=_bound, initargs=(memory,)) as pool:
+
+    def __init__(self, count: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
+        self.count, self.seconds, self.memory = count, seconds, memory
+        spawn = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+        self._pool = ProcessPool(count, context=spawn, initializer=_bound, initargs=(memory,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+    def results(
+        self, function: Callable[[Job], Result], jobs: Iterable[Job]
+    ) -> Iterator[Result | Failure]:
+        """The results of `function`, a module's own, for all jobs in their order.
+
+        Raises:
+            Exception: what `function` raises, MemoryError aside.
+        """
         pending: deque = deque()
         try:
             for job in jobs:
-                pending.append(pool.schedule(function, args=(job,), timeout=seconds))
-                if len(pending) > WAITING * count:
-                    yield _result(pending.popleft(), seconds, memory)
+                pending.append(self._pool.schedule(function, args=(job,), timeout=self.seconds))
+                if len(pending) > WAITING * self.count:
+                    yield _result(pending.popleft(), self.seconds, self.memory)
             while pending:
-                yield _result(pending.popleft(), seconds, memory)
+                yield _result(pending.popleft(), self.seconds, self.memory)
         finally:  # also when the caller stops early
-            pool.stop()
+            for future in pending:
+                future.cancel()
+
+
+def in_processes(
+    function: Callable[[Job], Result], jobs: Iterable[Job], **options: float
+) -> Iterator[Result | Failure]:
+    """As `Processes(**options).results`, in processes that end with it."""
+    with Processes(**options) as processes:
+        yield from processes.results(function, jobs)
 
 
 def _result(future, seconds: float, memory: int):

@@ -189,7 +189,8 @@ def update(only: Iterable[str] | None = None) -> Path:
         results.merge(table, committed, chosen)
     _replace(schema.readme(), committed / "README.md")
     claims.refresh(repo_root())
-    readme.refresh(repo_root(), models=readme.models())
+    blocks = {"models": readme.models(), "scaling": readme.scaling(repo_root())}
+    readme.refresh(repo_root(), **{name: block for name, block in blocks.items() if block})
     if (run_dir / "figures").exists():
         shutil.copytree(run_dir / "figures", repo_root() / "figures", dirs_exist_ok=True)
     return run_dir

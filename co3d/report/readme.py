@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..measure.scaling import expected
 from ..zoo.downloads import published
 from ..zoo.specs import Checkpoint, Spec
-from . import tables
+from . import results, tables
 from .style import label
 
 
@@ -16,6 +17,20 @@ def models() -> str:
     """The table of models, a row for each published file of weights."""
     rows = pd.DataFrame([_row(*pair) for pair in published()])
     return tables.markdown(rows, tuple(rows))
+
+
+def scaling(root: Path) -> str:
+    """What was measured of runs on Ray, and the hours that follow; blank without results."""
+    rows = results.read("scaling", root / "results")
+    if rows.empty:
+        return ""
+    shown = rows[["work", "actors", "videos"]].assign(**{
+        "videos/s": rows["videos_per_s"].map("{:,.0f}".format)
+    })  # fmt: skip
+    hours = pd.DataFrame(expected(rows.to_dict("records")))
+    hours = hours.assign(hours=hours["hours"].map("{:.3g}".format))
+    both = (tables.markdown(table.astype(str), tuple(table)) for table in (shown, hours))
+    return "\n".join(both)
 
 
 def with_block(text: str, name: str, block: str) -> str:

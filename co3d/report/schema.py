@@ -34,6 +34,10 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "implementation": (str, "whose code, in which form"),
     "batch": (int, "streams or clips computed at once"),
     "streams": (int, "streams that are served at a time"),
+    "work": (str, "videos: decoded and predicted; driver: records of a network that costs nothing"),
+    "actors": (int, "actors of a Ray cluster; 0 is the process that writes, alone"),
+    "videos": (int, "videos of the run"),
+    "videos_per_s": (float, "videos whose records came, per second"),
     "epoch": (int, "passes over the training videos"),
     "frames_seen": (int, "frames since the stream was reset"),
     "repeat": (int, "number of the measurement, from 1"),
@@ -186,6 +190,11 @@ TABLES = {
         key="model weights dataset split window dtype limit",
         exact="n_scored",
         machine="top1_agreement max_prob_diff",
+    ),
+    "scaling": _table(
+        "Videos per second of runs in this process (0 actors) and on Ray; of the driver alone.",
+        key="work actors videos threads",
+        machine="videos_per_s",
     ),
     "deployment": _table(
         "Exported networks: one round of predictions of all streams, or one clip.",

@@ -1,0 +1,287 @@
+"""Runs on a real cluster of two nodes on this machine: no row is lost or double, whatever dies.
+
+`pytest -m slow tests/test_cluster.py` is the whole of it.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from co3d.data import synthetic
+from co3d.measure import cluster, readings, runs
+from co3d.measure.readings import predict
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("cluster"),  # one after the other
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
+N, VIDEOS = 24, 3  # planned, in a task
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+class Nodes:
+    """`ray start` in the foreground, each a process group of its own that can be killed."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.folder, self.nodes = folder, []
+
+    def start(self, *arguments, **environment):
+        command = [RAY, "start", *arguments, "--num-cpus=1", "--block", "--disable-usage-stats"]
+        command += ["--object-store-memory=100000000"]
+        with (self.folder / f"node{len(self.nodes)}.log").open("wb") as log:
+            environment = {**os.environ, **environment}
+            node = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        self.nodes.append(node)
+        return node
+
+    def head(self):
+        port = self.address.partition(":")[2]
+        return self.start("--head", f"--port={port}", "--include-dashboard=false",
+                          f"--temp-dir=/tmp/ray-{port}")  # fmt: skip
+
+    def second(self, **environment):
+        return self.start(f"--address={self.address}", **environment)
+
+    def ready(self, count):
+        """Waits until so many nodes have joined."""
+        program = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); "
+        program += "print(sum(node['Alive'] for node in ray.nodes()))"
+        for _ in range(60):
+            asked = [sys.executable, "-c", program, self.address]
+            told = subprocess.run(asked, capture_output=True, text=True)
+            if told.stdout.strip().endswith(str(count)):
+                return
+            time.sleep(1)
+        raise TimeoutError(f"no {count} nodes: {told.stderr}")
+
+    def kill(self, node):
+        """The node with all that it started, which it may have put into sessions of their own."""
+        below = [node.pid]
+        for pid in below:
+            with contextlib.suppress(FileNotFoundError):
+                below += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        node.wait()
+
+
+@pytest.fixture
+def nodes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
+    found = Nodes(tmp_path)
+    yield found
+    ray.shutdown()
+    for node in found.nodes:
+        found.kill(node)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHE_PATH", str(cache))
+        yield synthetic.dataset("test", limit=N, progress=False)
+
+
+@pytest.fixture(scope="module")
+def some():
+    nets = readings.loaded("x3d_mini,cox3d_mini", "synthetic-kinetics")
+    return readings.readings(nets, "synthetic-kinetics", ["native", "steady"])
+
+
+@pytest.fixture(scope="module")
+def expected(data, some, tmp_path_factory):
+    """The bytes of a local run."""
+    return files_of(*run(some, data, tmp_path_factory.mktemp("local"), None))
+
+
+def run(some, data, folder, engine, function=predict):
+    return runs.run(some, data, function, limit=N, folder=folder, engine=engine, progress=False)
+
+
+def files_of(done, _):
+    return {one.file.name: one.file.read_bytes() for one in done}
+
+
+def on(address, **options):
+    return cluster.Cluster(address, videos=VIDEOS, **options)
+
+
+def test_two_nodes_leave_what_one_process_leaves(nodes, data, some, expected, tmp_path):
+    nodes.head(), nodes.second()
+    nodes.ready(2)
+    with on(nodes.address) as engine:
+        assert (engine.actors, engine.device) == (2, "cpu")
+        assert files_of(*run(some, data, tmp_path, engine)) == expected
+
+
+@pytest.mark.parametrize("first", ["local", "ray"])
+def test_a_run_goes_on_with_another_engine(nodes, data, some, expected, tmp_path, first):
+    nodes.head()
+    nodes.ready(1)
+
+    class Stopped(Exception):
+        pass
+
+    class Half:
+        """An engine that is stopped when half is done."""
+
+        compute: dict = {}
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def outcomes(self, *arguments):
+            for number, outcome in enumerate(self.inner.outcomes(*arguments)):
+                if number == N // 2:
+                    raise Stopped
+                yield outcome
+
+    with on(nodes.address) as engine:
+        engines = [runs.Local(), engine] if first == "local" else [engine, runs.Local()]
+        with pytest.raises(Stopped):
+            run(some, data, tmp_path, Half(engines[0]))
+        parts = list(tmp_path.rglob("*.part"))
+        assert parts and all(len(part.read_bytes().splitlines()) == N // 2 + 1 for part in parts)
+        assert files_of(*run(some, data, tmp_path, engines[1])) == expected
+
+
+def test_a_worker_that_dies_once_costs_nothing(nodes, data, some, expected, tmp_path):
+    nodes.head(), nodes.second()
+    nodes.ready(2)
+    flag = tmp_path / "died"
+
+    def dies(readings, video):
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return predict(readings, video)
+
+    with on(nodes.address) as engine:
+        assert files_of(*run(some, data, tmp_path, engine, dies)) == expected
+    assert flag.exists()
+
+
+def test_a_video_that_kills_every_worker_has_a_status(nodes, data, some, expected, tmp_path):
+    nodes.head()
+    nodes.ready(1)
+    (tmp_path / "tries").touch()
+
+    def dies(readings, video):
+        found = predict(readings, video)
+        if any(record.get("scores") == bad for record in found):
+            with (tmp_path / "tries").open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    (whole, *_), _ = run(some, data, tmp_path / "local", None)
+    victim = data.videos[5].id
+    bad = whole.records[victim]["scores"]
+    with on(nodes.address) as engine:
+        done, _ = run(some, data, tmp_path, engine, dies)
+    for one, name in zip(done, expected, strict=True):
+        assert one.records[victim]["status"] == "decode_error"
+        assert one.notes == {victim: "Its worker died 3 times."}
+        assert one.statuses["ok"] == N - 1
+        lines = expected[name].splitlines()
+        same = [a == b for a, b in zip(one.file.read_bytes().splitlines(), lines, strict=True)]
+        assert same.count(False) == 1
+    assert cluster.TRIES < len((tmp_path / "tries").read_text()) <= 3 * cluster.TRIES
+
+
+def test_a_node_that_dies_and_a_slow_one(nodes, data, some, expected, tmp_path):
+    nodes.head()
+    second = nodes.second(SLOW="1")
+    nodes.ready(2)
+
+    def hangs_there(flag):
+        def slow(readings, video):
+            """The other node waits until this one has begun."""
+            if os.environ.get("SLOW"):
+                flag.touch()
+                time.sleep(600)
+            while not flag.exists():
+                time.sleep(0.05)
+            return predict(readings, video)
+
+        return slow
+
+    class Killed:
+        """An engine whose second node dies when some outcomes are there."""
+
+        compute: dict = {}
+
+        def outcomes(self, *arguments):
+            for number, outcome in enumerate(engine.outcomes(*arguments)):
+                if number == VIDEOS:
+                    nodes.kill(second)
+                yield outcome
+
+    with on(nodes.address) as engine:
+        slow = hangs_there(tmp_path / "slow")
+        assert files_of(*run(some, data, tmp_path / "a", engine, slow)) == expected
+        killed = hangs_there(tmp_path / "killed")
+        assert files_of(*run(some, data, tmp_path / "b", Killed(), killed)) == expected
+
+
+def test_a_driver_that_dies_is_started_again(nodes, data, tmp_path, monkeypatch):
+    nodes.head(), nodes.second()
+    nodes.ready(2)
+    root = data.videos[0].path.parents[2]
+    command = [sys.executable, "-m", "co3d", "evaluate", "synthetic-kinetics", "--root", str(root),
+               "--limit", str(N), "--models", "x3d_mini,cox3d_mini"]  # fmt: skip
+    monkeypatch.setenv("CACHE_PATH", str(root.parent))
+
+    def start(place, *options):
+        environment = {**os.environ, "LOGS_PATH": str(tmp_path / place)}
+        return subprocess.Popen(
+            [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def files(place):
+        return {p.name: p.read_bytes() for p in (tmp_path / place).rglob("*.jsonl")}
+
+    def there(place):
+        parts = (tmp_path / place).rglob("*.part")
+        return max((len(part.read_bytes().splitlines()) for part in parts), default=0)
+
+    assert start("local").wait() == 0
+    on_ray = "--engine", "ray", "--address", nodes.address
+    driver = start("ray", *on_ray)
+    while there("ray") < 3 and driver.poll() is None:
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    assert 2 < there("ray") < N + 1 and not files("ray")
+    again = start("ray", *on_ray)
+    out, err = again.communicate()
+    assert again.returncode == 0, err.decode()
+    assert files("ray") == files("local") and b"top1" in out
+
+
+def test_what_is_not_there_is_a_sentence(nodes, data, some, monkeypatch):
+    engine = cluster.engine("ray", "127.0.0.1:1")
+    with pytest.raises(ConnectionError, match="no Ray cluster at 127.0.0.1:1"), engine:
+        pass
+    nodes.head()
+    nodes.ready(1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    with pytest.raises(ValueError, match="has room for 64 threads"), on(nodes.address):
+        pass

@@ -1,0 +1,141 @@
+"""Data sets at an address: the same videos as in a folder, fetched once, checked and evicted."""
+
+import sys
+
+import fsspec
+import pytest
+from nets import clip_net
+from standin.standin import Store
+from test_sets_rows import frames
+
+from co3d.data import remote, video
+from co3d.data.dataset import Address
+from co3d.data.sets import open_set
+from co3d.measure import accuracy, readings
+
+CLASSES, EACH = 12, 1
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The root of a store with a folder of videos per class in `bucket/made`."""
+    root = tmp_path / "store"
+    for n in range(CLASSES * EACH):
+        path = root / "bucket" / "made" / f"class {n % CLASSES:02d}" / f"{n}.mp4"
+        video.write(path, frames(n, 30), 15)
+    fsspec.register_implementation("standin", Store, clobber=True)
+    monkeypatch.setenv("STANDIN_ROOT", str(root))
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    return root
+
+
+def fetched(tmp_path):
+    return sorted(p for p in (tmp_path / "cache" / "fetched").iterdir() if p.suffix == ".mp4")
+
+
+def test_a_set_at_an_address_ends_in_the_same_bytes_as_in_a_folder(store, tmp_path, inline):
+    some = readings.readings([("x3d_mini", clip_net())], "made", ["native"])
+    files = []
+    for place in (str(store / "bucket" / "made"), "standin://bucket/made"):
+        data = open_set(place)
+        ((result,), _) = accuracy.evaluate(some, data, folder=tmp_path / place[:3], progress=False)
+        files.append(result.run.file)
+        assert result.row["n_scored"] == CLASSES * EACH
+    assert files[0].name == files[1].name and files[0].read_bytes() == files[1].read_bytes()
+    assert len(fetched(tmp_path)) == CLASSES * EACH
+    assert isinstance(data.videos[0].path, Address) and data.videos[0].path.md5
+
+
+def test_published_annotations_are_read_at_an_address(store):
+    rows = ["label,youtube_id,time_start,time_end,split", "abseiling,aaaaaaaaaaa,1,11,val"]
+    rows += ["abseiling,bbbbbbbbbbb,1,11,val"]
+    place = store / "bucket" / "k400"
+    video.write(place / "val" / "aaaaaaaaaaa_000001_000011.mp4", frames(0, 30), 15)
+    (place / "annotations").mkdir()
+    (place / "annotations" / "val.csv").write_text("\n".join(rows) + "\n")
+    there, missing = open_set("kinetics400", "val", root="standin://bucket/k400").videos
+    assert there.path.url == "standin://bucket/k400/val/aaaaaaaaaaa_000001_000011.mp4"
+    assert missing.path is None and there.class_id == 0
+
+
+def test_a_file_is_fetched_once_and_again_when_it_is_damaged(store, tmp_path):
+    address = open_set("standin://bucket/made").videos[0].path
+    with remote.local(address) as path:
+        whole = path.read_bytes()
+    (store / "FAILS").write_text("9")  # the store is not asked again
+    with remote.local(address) as path:
+        assert path.read_bytes() == whole
+    (store / "FAILS").unlink()
+    path.write_bytes(whole[:-1] + b"?")
+    with remote.local(address) as path:
+        assert path.read_bytes() == whole
+
+
+def test_a_store_that_fails_is_asked_three_times(store):
+    address = open_set("standin://bucket/made").videos[0].path
+    (store / "FAILS").write_text("2")
+    with remote.local(address) as path:
+        assert path.stat().st_size == address.size
+    other = open_set("standin://bucket/made").videos[1].path
+    (store / "FAILS").write_text("3")
+    sentence = "cannot be read: TimeoutError: the store did not answer"
+    with pytest.raises(OSError, match=sentence), remote.local(other):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda data: data[:-5], "was cut off: .* of .* bytes came"),
+        (lambda data: data + b"more", "has more than the .* bytes told"),
+        (lambda data: data[:-1] + b"?", "came with other bytes than its store has"),
+    ],
+)
+def test_other_bytes_than_told_are_refused_and_not_kept(store, tmp_path, change, sentence):
+    one = open_set("standin://bucket/made").videos[0]
+    place = store / one.path.url.removeprefix("standin://")
+    place.write_bytes(change(place.read_bytes()))
+    with pytest.raises(OSError, match=sentence), remote.local(one.path):
+        pass
+    assert not fetched(tmp_path)
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_read(store, tmp_path, monkeypatch):
+    videos = open_set("standin://bucket/made").videos
+    size = videos[0].path.size
+    monkeypatch.setenv("FETCHED_GB", str(2.5 * size / 1e9))
+    with remote.local(videos[0].path) as read:
+        for one in videos[1:5]:
+            with remote.local(one.path):
+                pass
+        held = fetched(tmp_path)
+        assert read in held and len(held) <= 3
+    with remote.local(videos[5].path):
+        assert read not in fetched(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "address, sentence",
+    [
+        ("standin://bucket/none", "nothing"),
+        ("nosuch://bucket/made", "cannot be read: Protocol not known"),
+    ],
+)
+def test_addresses_that_lead_nowhere(store, address, sentence):
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        open_set(address)
+
+
+def test_generated_sets_have_no_address_and_names_stay_below_it(store, monkeypatch):
+    with pytest.raises(ValueError, match="expected an address only of kinetics400 or charades"):
+        open_set("synthetic-kinetics", root="standin://bucket/made")
+    monkeypatch.setattr(Store, "find", lambda *_, **__: {"bucket/made/../x.mp4": {"size": 1}})
+    with pytest.raises(ValueError, match="expected names below"):
+        open_set("standin://bucket/made")
+
+
+def test_without_fsspec_there_is_a_sentence(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(ValueError, match=r"pip install 'co3d\[cluster\]'"):
+        open_set("standin://bucket/made")
