@@ -114,6 +114,22 @@ def _result(reading: Reading, data: Dataset, limit: int, run: Run) -> Result:
     return Result(reading, row, scores, tuple(scored), run)
 
 
+def agreement(one: Result, other: Result) -> tuple[float, int]:
+    """How far two runs of one reading agree that were computed by other devices or threads, whose
+    scores are not the same bits.
+
+    Returns:
+        Per cent of the videos scored by both with the same first guess, and how many these are.
+    """
+    guesses = [
+        dict(zip((video.id for video in result.videos), result.scores.argmax(1), strict=True))
+        for result in (one, other)
+    ]
+    both = guesses[0].keys() & guesses[1].keys()
+    same = sum(guesses[0][video] == guesses[1][video] for video in both)
+    return (100 * same / len(both) if both else 0.0), len(both)
+
+
 def failures_as_wrong(row: Mapping) -> float | None:
     """Top-1 in per cent if every planned video without a prediction counts as wrong."""
     return None if row["top1"] is None else row["top1"] * row["n_scored"] / row["n_expected"]

@@ -6,6 +6,7 @@ one that writes: what is left is what the same run leaves here.
 """
 
 import importlib
+import os
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Self
 
+import av
 import torch
 
 from .readings import code_hash
@@ -37,23 +39,30 @@ class Worker:
         torch.set_num_threads(threads)
         self.processes = Processes(decoders, **bounds)
 
-    def work(self, jobs: Sequence[Job], shared: Sequence, code: str) -> list[Outcome]:
+    def work(self, jobs: Sequence[Job], shared: Sequence, wanted: Mapping) -> list[Outcome]:
         if self.readings is None:
-            self._load(shared, code)
+            self._load(shared, wanted)
         decoded = self.processes.results
         return list(outcomes(jobs, self.readings, self.predict, decoded))
 
-    def _load(self, shared: Sequence, code: str) -> None:
-        if code_hash() != code:
-            raise RuntimeError(
-                "a node of the cluster has another version of co3d: install the same everywhere"
-            )
+    def _load(self, shared: Sequence, wanted: Mapping[str, str]) -> None:
+        for name, version in versions().items():
+            if version != wanted[name]:
+                raise RuntimeError(
+                    f"a node of the cluster has another {name}, {version} in the place of "
+                    f"{wanted[name]}: install the same everywhere"
+                )
         readings, self.predict = ray_module().get(shared[0])
         for reading in readings:
             for net in (reading.model, reading.trunk):
                 if net is not None and self.device != "cpu":
                     net.to(self.device)
         self.readings = readings
+
+
+def versions() -> dict[str, str]:
+    """Of all that decides numbers."""
+    return {"torch": torch.__version__, "av": av.__version__, "co3d": code_hash()}
 
 
 @dataclass(eq=False)
@@ -104,23 +113,39 @@ class Cluster:
     def __enter__(self) -> Self:
         try:
             _check_reachable(self.address)
-            self.ray.init(self.address, log_to_driver=False, logging_level="error")
+            self.ray.init(self.address or "local", log_to_driver=False, logging_level="error")
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise ConnectionError(f"no Ray cluster at {self.address}: {reason}") from None
-        found = self.ray.cluster_resources()
-        self.device = self.device or ("cuda" if found.get("GPU") else "cpu")
-        room = found.get("CPU", 0) // self.threads
-        if self.device == "cuda":
-            room = min(room, found.get("GPU", 0))
-        self.actors = self.actors or int(room)
-        if not self.actors:
+            raise ConnectionError(
+                f"no Ray cluster at {self.address}: {reason} (one that is protected wants "
+                "RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here, too)"
+            ) from None
+        try:
+            self.actors = self._room()
+            ask = self.ray.remote(versions).options(num_gpus=int(self.device == "cuda"))
+            self.versions = self.ray.get(ask.remote())
+            if self.versions["co3d"] != code_hash():
+                raise ValueError(f"the cluster at {self.address} has another version of co3d")
+        except BaseException:
             self.ray.shutdown()
-            raise ValueError(
-                f"no node of the cluster has room for {self.threads} threads"
-                f"{' and a GPU' if self.device == 'cuda' else ''}: it has {dict(found)}"
-            )
+            raise
         return self
+
+    def _room(self) -> int:
+        """How many actors to make: as wanted, or as many as have room."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        gpus = [int(node.get("GPU", 0)) for node in nodes]
+        self.device = self.device or ("cuda" if any(gpus) else "cpu")
+        room = [int(node.get("CPU", 0)) // self.threads for node in nodes]
+        if self.device == "cuda":
+            room = map(min, room, gpus)
+        if not (most := sum(room)):
+            raise ValueError(
+                f"no node of the cluster has {self.threads} CPUs, one for each thread"
+                f"{', and a GPU' if self.device == 'cuda' else ''}: give fewer threads by "
+                "OMP_NUM_THREADS"
+            )
+        return self.actors or most
 
     def __exit__(self, *exception: object) -> None:
         self.ray.shutdown()
@@ -128,7 +153,7 @@ class Cluster:
     @property
     def compute(self) -> Mapping[str, Any]:
         """What actors compute with; all else of theirs is as it is here."""
-        return {"device": self.device}
+        return {"device": self.device, "torch": self.versions["torch"], "av": self.versions["av"]}
 
     def outcomes(
         self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
@@ -143,7 +168,7 @@ class Cluster:
         given = self.device, self.threads, self.decoders, bounds
         actors = [kind.remote(*given) for _ in range(min(self.actors, len(jobs)))]
         starts = range(0, len(jobs), self.videos)
-        common = [ray.put((readings, predict))], code_hash()  # in a list, a reference stays one
+        common = [ray.put((readings, predict))], self.versions  # in a list it stays a reference
         waiting = deque(_Task(tuple(jobs[n : n + self.videos])) for n in starts)
         running: dict[Any, tuple[_Task, Any]] = {}
         try:
@@ -206,7 +231,8 @@ class Cluster:
 
 
 def ray_module() -> ModuleType:
-    """Ray, where it is installed; it takes a second to import."""
+    """Ray, where it is installed, which takes a second; it reports to nobody unless told to."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray")
     except ImportError:
