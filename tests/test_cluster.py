@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from co3d.data import synthetic
+from co3d.data.sets import open_set
 from co3d.measure import accuracy, cluster, readings, runs
 from co3d.measure.readings import predict
 
@@ -41,7 +43,7 @@ class Nodes:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.folder, self.nodes = folder, []
-        self.temp = f"/tmp/ray-{self.address.partition(':')[2]}"  # sockets need short paths
+        self.temp = tempfile.mkdtemp(prefix="ray")  # sockets need short paths
 
     def start(self, *arguments, **environment):
         command = [RAY, "start", "--num-cpus=1", *arguments, "--block", "--disable-usage-stats"]
@@ -136,6 +138,21 @@ def test_two_nodes_leave_what_one_process_leaves(nodes, data, some, expected, tm
     with on(nodes.address) as engine:
         assert (engine.actors, engine.device) == (2, "cpu")
         assert files_of(*run(some, data, tmp_path, engine)) == expected
+
+
+def test_videos_at_an_address_are_fetched_by_the_nodes(nodes, data, some, tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+    for video in data.videos:
+        place = tmp_path / "made" / f"class {video.class_id:02d}" / video.path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video.path, place)
+    here = files_of(*run(some, open_set(tmp_path / "made"), tmp_path / "local", None))
+    nodes.head()
+    nodes.ready(1)
+    there = open_set(f"file://{tmp_path / 'made'}")
+    with on(nodes.address) as engine:
+        assert files_of(*run(some, there, tmp_path / "ray", engine)) == here
+    assert len(list((tmp_path / "cache" / "fetched").glob("*.mp4"))) == N
 
 
 def test_with_other_threads_the_decisions_are_the_same(nodes, data, some, tmp_path):

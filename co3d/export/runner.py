@@ -1,6 +1,5 @@
 """Runs exported files: a stream frame by frame with the API of a continual net, or clips."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from ..data.transforms import Transform
 from ..nn.core import State
-from ..nn.explicit import Kinds, Rounds
+from ..nn.explicit import Kinds, Places, Rounds
 from .reading import read
 from .record import input_names, output_names
 from .runtimes import RUNTIMES, Bound, OnnxRuntime, OpenVino
@@ -154,18 +153,10 @@ class Runner:
         self._expect("step")
         return self._rounds
 
-    def _bind(
-        self,
-        phase: int,
-        frame: Tensor,
-        counter: Tensor,
-        read: Sequence[Tensor],
-        logits: Tensor | None,
-        written: Sequence[Tensor],
-    ) -> Bound:
-        record = self.record
-        given = [frame, *([counter] if record.state == "explicit" else []), *read]
-        results = [*([] if logits is None else [logits]), *written]
+    def _bind(self, places: Places) -> Bound:
+        record, phase = self.record, places.phase
+        counter = [places.counter] if record.state == "explicit" else []
+        given = [places.frame, *counter, *places.read]
         inputs = dict(zip(input_names(record, phase), given, strict=True))
-        outputs = dict(zip(output_names(record, phase), results, strict=True))
+        outputs = dict(zip(output_names(record, phase), places.results, strict=True))
         return self._runtime.bind(phase, inputs, outputs)

@@ -156,7 +156,7 @@ def roofline(rows: pd.DataFrame) -> Figure:
     for x, y, model in named[["macs_per_byte", "gmacs_per_s", "model"]].itertuples(index=False):
         beside = named["macs_per_byte"].between(x, 1.6 * x, inclusive="right")
         left = (beside & named["gmacs_per_s"].between(y / 1.2, 1.2 * y)).any()
-        ax.annotate(label(model), (x, y), (-9 if left else 9, -4), va="center", size=8.5,
+        ax.annotate(label(model), (x, y), (-9 if left else 9, -9), va="center", size=8.5,
                     ha="right" if left else "left", color=color(model),
                     textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log", xlim=(low, high))

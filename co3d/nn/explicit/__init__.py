@@ -7,8 +7,19 @@ are due. Maps are (B, C, H, W), vectors (B, C), and all state lies in queues of 
 that a runner hands on pointers and copies nothing.
 """
 
-from .rounds import Kinds, Rounds
+from .rounds import Kinds, Places, Rounds
 from .steps import Explicit, Step
 from .tape import PLAIN, Clock, Form, Queue, Tape
 
-__all__ = ["PLAIN", "Clock", "Explicit", "Form", "Kinds", "Queue", "Rounds", "Step", "Tape"]
+__all__ = [
+    "PLAIN",
+    "Clock",
+    "Explicit",
+    "Form",
+    "Kinds",
+    "Places",
+    "Queue",
+    "Rounds",
+    "Step",
+    "Tape",
+]

@@ -7,7 +7,7 @@ lies in three places, of which each step writes to another one.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,17 +26,21 @@ class Phase(Protocol):
     emits: bool
 
 
-class Bind(Protocol):
-    def __call__(
-        self,
-        phase: int,
-        frame: Tensor,
-        counter: Tensor,
-        read: Sequence[Tensor],
-        logits: Tensor | None,
-        written: Sequence[Tensor],
-    ) -> Bound:
-        """The step at a phase as a function: from the first three to the last two, in place."""
+class Places(NamedTuple):
+    """The memory that a step at a phase is bound to: it takes the frame, its number and what it
+    reads of the state, and gives logits, where it does, and what it writes to the state."""
+
+    phase: int
+    frame: Tensor
+    counter: Tensor
+    read: list[Tensor]
+    logits: Tensor | None
+    written: list[Tensor]
+
+    @property
+    def results(self) -> list[Tensor]:
+        """Of the step, in order."""
+        return [*([] if self.logits is None else [self.logits]), *self.written]
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Rounds:
         warmup: int,
         queues: Sequence[Queue],
         phases: Sequence[Phase],
-        bind: Bind,
+        bind: Callable[[Places], Bound],
     ) -> None:
         self.owner, self.kinds, self.warmup = owner, kinds, warmup
         self.phases, self.bind = phases, bind
@@ -241,7 +245,7 @@ class _Run:
         def tensor(name: str, depth: int) -> Tensor:
             return self.tensors[name][rounds.rings[name].slot(step, depth)]
 
-        return rounds.bind(
-            *(number, self.frame, self.counter, [tensor(*one) for one in phase.reads]),
-            *(self.logits if phase.emits else None, [tensor(name, 0) for name in phase.writes]),
-        )
+        read = [tensor(*one) for one in phase.reads]
+        written = [tensor(name, 0) for name in phase.writes]
+        logits = self.logits if phase.emits else None
+        return rounds.bind(Places(number, self.frame, self.counter, read, logits, written))

@@ -1,13 +1,13 @@
 """The step of a continual net as CUDA graphs: one launch in the place of hundreds of kernels."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..core import State
-from ..explicit import Explicit, Form, Kinds, Rounds
+from ..explicit import Explicit, Form, Kinds, Places, Rounds
 from ..fold import fold
 from ..net import StreamNet
 from .net import check_dtype, keep_facts
@@ -26,6 +26,9 @@ class CapturedStream:
         frame: (B, C, H, W); only shape and device matter.
         dtype: of weights, maps and state: float32, float16, bfloat16 or float64.
 
+    Attributes:
+        receptive_field, padding, warmup, stride, window: as of the net, in frames.
+
     Raises:
         TypeError: for another dtype, or a layer without a form on frames.
         ValueError: for a net in training mode, frames that do not fit or are on another device.
@@ -36,7 +39,9 @@ class CapturedStream:
         check_device(frame.device)
         net.body._check_input(net._as_chunk(frame))
         self.shape, self.dtype, self.given = tuple(frame.shape), dtype, frame.dtype
-        self.device, self.window, self.timing = frame.device, net.window, net.timing
+        self.device, self.window = frame.device, net.window
+        self.receptive_field, self.padding = net.receptive_field, net.padding
+        self.warmup, self.stride = net.warmup, net.stride
         folded = copy.deepcopy(fold(net)).to(dtype)
         self._net = Explicit(folded, frame.to(dtype), Form(channels_last=True))
         for weight in self._net.parameters():
@@ -49,26 +54,6 @@ class CapturedStream:
         self._rounds = Rounds(owner, kinds, self.warmup, queues, self._net.phases, self._bind)
         self._pool = None  # memory for what lasts no longer than a step, of all graphs
         keep_facts(net, self)
-
-    @property
-    def receptive_field(self) -> int:
-        """Input frames that one output depends on."""
-        return self.timing.receptive_field
-
-    @property
-    def padding(self) -> int:
-        """Aggregated temporal padding before a clip, in frames."""
-        return self.timing.padding
-
-    @property
-    def warmup(self) -> int:
-        """Frames before the first output."""
-        return self.receptive_field - 1 - self.padding
-
-    @property
-    def stride(self) -> int:
-        """Frames from one output to the next."""
-        return self.timing.stride
 
     def begin(self, fill: str = "zeros", emit: str = "valid") -> State:
         """The state before the first frame.
@@ -95,21 +80,12 @@ class CapturedStream:
             )
         return self._rounds.step(frame, state)
 
-    def _bind(
-        self,
-        phase: int,
-        frame: Tensor,
-        counter: Tensor,
-        read: Sequence[Tensor],
-        logits: Tensor | None,
-        written: Sequence[Tensor],
-    ) -> Callable[[], None]:
-        step = self._net.phases[phase]
-        places = [*([] if logits is None else [logits]), *written]
+    def _bind(self, places: Places) -> Callable[[], None]:
+        step = self._net.phases[places.phase]
 
         def work() -> None:
-            results = step(frame.to(self.dtype), counter, *read)
-            for place, result in zip(places, results, strict=True):
+            results = step(places.frame.to(self.dtype), places.counter, *places.read)
+            for place, result in zip(places.results, results, strict=True):
                 place.copy_(result)
 
         return self._captured(work)
