@@ -139,3 +139,11 @@ def test_without_fsspec_there_is_a_sentence(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ValueError, match=r"pip install 'co3d\[cluster\]'"):
         open_set("standin://bucket/made")
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "nan"])
+def test_a_bound_that_is_none_is_refused_before_any_work(store, tmp_path, monkeypatch, given):
+    monkeypatch.setenv("FETCHED_GB", given)
+    with pytest.raises(ValueError, match="expected FETCHED_GB, gigabytes of fetched videos"):
+        open_set("standin://bucket/made")
+    assert not (tmp_path / "cache").exists()

@@ -12,6 +12,10 @@ class RayError(Exception):
     pass
 
 
+class ActorError(RayError):
+    pass
+
+
 class TaskError(RayError):
     def __init__(self, cause):
         self.cause = cause
@@ -20,7 +24,9 @@ class TaskError(RayError):
 class Ray:
     """Does what actors are given when it is waited for; `does` says what comes of it."""
 
-    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=TaskError)
+    exceptions = SimpleNamespace(
+        RayError=RayError, RayTaskError=TaskError, **dict.fromkeys(cluster.DEATHS, ActorError)
+    )
 
     def __init__(self, does):
         self.does, self.numbers, self.given, self.killed = does, itertools.count(), {}, 0
@@ -81,7 +87,7 @@ def test_every_video_comes_once_and_no_actor_has_more_than_it_can_begin():
 
 def test_a_task_that_kills_its_actor_is_split_and_only_its_video_has_a_status():
     def does(actor, jobs):
-        return RayError("died") if any(job.video == "v5" for job in jobs) else None
+        return ActorError("died") if any(job.video == "v5" for job in jobs) else None
 
     found, _ = outcomes(does)
     assert found.pop("v5") == {"status": "decode_error", "note": cluster.DIED}
@@ -96,8 +102,13 @@ def test_what_hangs_in_one_actor_is_given_to_another():
 def test_faults_of_the_program_stop_the_run():
     with pytest.raises(LookupError, match="a fault"):
         outcomes(lambda actor, jobs: TaskError(LookupError("a fault")))
-    with pytest.raises(RuntimeError, match="a node of the cluster cannot run co3d: no module"):
-        outcomes(lambda actor, jobs: RayError("in its creation task\nno module co3d"))
+    with pytest.raises(ConnectionError, match="a node of the cluster cannot run co3d: no module"):
+        outcomes(lambda actor, jobs: ActorError("in its creation task\nno module co3d"))
+
+
+def test_a_cluster_that_fails_is_no_fault_of_a_video():
+    with pytest.raises(ConnectionError, match=r"the cluster failed \(no answer\): run the same"):
+        outcomes(lambda actor, jobs: RayError("no answer"))
 
 
 def test_other_engines_are_refused():

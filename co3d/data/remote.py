@@ -10,6 +10,7 @@ the environment.
 import base64
 import fcntl
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -45,6 +46,7 @@ def opened(address: str, load: Callable[[Path], Dataset]) -> Dataset:
             elsewhere, and whatever `load` raises.
         OSError: if the store cannot be read.
     """
+    _limit()  # refused before any work
     with _told(address):
         fs, root = _store(address)
         found = fs.find(root, detail=True)
@@ -168,8 +170,7 @@ def _digest(path: Path, kind: str = "sha256") -> str:
 
 def _evict(folder: Path, keep: Path) -> None:
     """Deletes what was used least recently until the rest fits; nothing that somebody reads."""
-    limit = 1e9 * float(os.environ.get("FETCHED_GB", GIGABYTES))
-    seen = []
+    limit, seen = _limit(), []
     for path in folder.iterdir():
         if files.is_video(path) and not path.name.startswith("."):
             try:
@@ -190,6 +191,18 @@ def _evict(folder: Path, keep: Path) -> None:
             path.with_suffix(".sha256").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             total -= size
+
+
+def _limit() -> float:
+    """Bytes of fetched videos. Raises ValueError for what is no such number."""
+    given = os.environ.get("FETCHED_GB", GIGABYTES)
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = math.nan
+    if not limit >= 0:
+        raise ValueError(f"expected FETCHED_GB, gigabytes of fetched videos, given {given!r}")
+    return 1e9 * limit
 
 
 def _store(address: str):

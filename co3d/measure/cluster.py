@@ -27,6 +27,7 @@ VIDEOS = 8  # of a task
 AHEAD = 2  # tasks of an actor: one that it does, one that waits for it
 TRIES = 3  # of a task whose actor dies
 PATIENCE = 10  # seconds after which actors are looked at again though nothing came
+DEATHS = ("RayActorError", "WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")  # of actors
 DIED = f"Its worker died {TRIES} times."
 
 
@@ -48,7 +49,7 @@ class Worker:
     def _load(self, shared: Sequence, wanted: Mapping[str, str]) -> None:
         for name, version in versions().items():
             if version != wanted[name]:
-                raise RuntimeError(
+                raise ValueError(
                     f"a node of the cluster has another {name}, {version} in the place of "
                     f"{wanted[name]}: install the same everywhere"
                 )
@@ -216,9 +217,14 @@ class Cluster:
         except errors.RayTaskError as error:
             raise error.cause from None
         except errors.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
             if "creation task" in str(error):
-                reason = str(error).strip().splitlines()[-1]
-                raise RuntimeError(f"a node of the cluster cannot run co3d: {reason}") from None
+                raise ConnectionError(f"a node of the cluster cannot run co3d: {reason}") from None
+            if not isinstance(error, tuple(getattr(errors, name) for name in DEATHS)):
+                raise ConnectionError(
+                    f"the cluster failed ({reason}): run the same command again, it goes on where "
+                    "it stopped"
+                ) from None
         if any(task is other for other, _ in running.values()):
             return ()  # a copy is at work
         task.done = True
