@@ -69,12 +69,16 @@ def left_behind(folder):
 
 def test_a_run_is_complete_clean_and_with_streams_in_one_piece(tree, capsys):
     path = tree("00_a", "for n in range(3):\n    print(n)", "limit, profile")
+    node, questions = nbformat.read(path, 4), [{"change": {"limit": 3}, "cells": ["c1"]}]
+    node.cells[2].metadata = {"predict": questions, "editable": False}
+    nbformat.write(node, path)
     done = nbformat.read(notebooks.run(path, {"limit": 7}, tree.root / "runs"), 4)
     code = [cell for cell in done.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
     assert [output.text for output in code[2].outputs] == ["0\n1\n2\n"]
     assert code[3].outputs[0].data["text/plain"] == "(7, 'embedded')"
     assert done.metadata == nbformat.from_dict(KERNEL)
+    assert done.cells[3].metadata == {"predict": questions}  # behind the injected parameters
     assert re.fullmatch(r"\r?00_a  \d+ s *\n", capsys.readouterr().out)
 
 

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 
 from ..paths import logs_path, repo_root
 from . import claims, readme, results, schema
-from .rules import declared, output_problems, source_hash
+from .rules import CELL_METADATA, declared, output_problems, source_hash
 
 
 class NotebookError(RuntimeError):
@@ -227,8 +227,8 @@ def _clean(notebook: NotebookNode) -> NotebookNode:
         }
     )
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
     return notebook
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+CELL_METADATA = ("tags", "predict")  # `predict`: the questions at the end, run by a test
 PARAMETERS = {"profile", "seed", "limit", "device", "out"}
 MAX_LINES, MEDIAN_LINES, MAX_RUN = 25, 8, 2
 MAX_OUTPUT_BYTES, MAX_NOTEBOOK_BYTES = 1_400_000, 4_000_000  # base64 of 1 MB; all of a notebook
@@ -127,7 +128,7 @@ def _commit_problems(notebook: NotebookNode) -> list[str]:
     if notebook.metadata.get("co3d", {}).get("source_hash") != source_hash(notebook):
         problems.append("the outputs belong to other sources (run `co3d update`)")
     extra = notebook.metadata.keys() - {"kernelspec", "language_info", "co3d"}
-    extra |= {key for cell in notebook.cells for key in cell.metadata.keys() - {"tags"}}
+    extra |= {key for cell in notebook.cells for key in cell.metadata.keys() - {*CELL_METADATA}}
     problems += [f"the metadata holds {key!r}" for key in sorted(extra)]
     if len({cell.get("id") for cell in notebook.cells}) < len(notebook.cells):
         problems.append("two cells have one id")
