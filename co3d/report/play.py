@@ -3,13 +3,14 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any, Protocol
 
 import ipywidgets as widgets
 
 from .rules import CONTROLS
 
-Value = int | float | str | tuple[int, ...]
+Value = Real | str | tuple[int, ...]
 
 
 class Picture(Protocol):
@@ -100,7 +101,7 @@ def _control(name: str, values: Sequence[Value], start: Value | None) -> widgets
     }
     if isinstance(values, range):
         return widgets.IntSlider(min=values[0], max=values[-1], step=values.step, **named)
-    numbers = all(isinstance(value, int | float) for value in values)
+    numbers = all(isinstance(value, Real) for value in values)
     kind = widgets.SelectionSlider if numbers else widgets.Dropdown
     return kind(options=[(_text(value), value) for value in values], **named)
 
