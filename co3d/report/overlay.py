@@ -156,7 +156,8 @@ def annotated(sides: Sequence[Side], now: Sequence[Step], said: Sequence[Step]) 
     _place(canvas, now[0].picture)
     when = f"frame {now[0].number}   {now[0].time_s:.2f} s"
     pen.text((MARGIN, size[1] - MARGIN), when, INK, _font(17, True), "ls")
-    most = max(side.spent(now[0].number) for side in sides)
+    # What a network alone has spent is a number with nothing to compare it with.
+    most = max(side.spent(now[0].number) for side in sides) if len(sides) > 1 else 0.0
     for row, parts in enumerate(zip(sides, now, said, strict=True)):
         _panel(pen, MARGIN + row * (PANEL + MARGIN), *parts, most)
     return canvas
@@ -175,7 +176,7 @@ def _place(canvas: Image.Image, picture: np.ndarray) -> None:
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     smooth = max(image.size) > PIXELATED
     image = image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
-    canvas.paste(image, (MARGIN + (room[0] - size[0]) // 2, MARGIN + (room[1] - size[1]) // 2))
+    canvas.paste(image, (MARGIN + (room[0] - size[0]) // 2, MARGIN))
 
 
 def _panel(
@@ -199,7 +200,8 @@ def _panel(
         middle = (SPLIT + right) / 2, top + 66 + 2.5 * ROW
         pen.text(middle, "nothing to say yet", MUTED, _font(16), "mm")
     spent = side.spent(number)
-    _bar(pen, top + 202, 12, spent / most if most else 0, side.color)
+    if most:
+        _bar(pen, top + 202, 12, spent / most, side.color)
     pen.text((SPLIT, top + 236), f"{_count(spent)} so far", side.color, _font(17, True), "ls")
 
 
