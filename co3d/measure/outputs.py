@@ -51,7 +51,11 @@ class Output:
         return self.path.with_name(self.path.name + ".part")
 
     def check(self) -> None:
-        """Raises ValueError if there can be no file of that name."""
+        """Refuses a path that no file can have.
+
+        Raises:
+            ValueError: if it is a folder, or in a folder that is not there.
+        """
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise ValueError(f"cannot write {self.path}: name a file in an existing folder")
 

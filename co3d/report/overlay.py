@@ -110,7 +110,11 @@ class Watched:
         return annotated(self.sides, self.steps[frame - 1], self.said(frame))
 
     def save(self, path: str | Path, fps: float) -> None:
-        """Writes an annotated video, named `.mp4`; raises ValueError for names of no format."""
+        """Writes all pictures as a video (H.264) at `fps` frames per second.
+
+        Raises:
+            ValueError: for a name with the suffix of no format, such as `.mp4`.
+        """
         with writing.Writer(path, fps) as film:
             for frame in range(1, len(self) + 1):
                 film.add(np.asarray(self.picture(frame)))
