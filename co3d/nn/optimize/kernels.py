@@ -26,6 +26,7 @@ class Frames(NamedTuple):
     device: torch.device
 
     def resized(self, *size: int) -> "Frames":
+        """The same with another size (B, C, H, W)."""
         return self._replace(size=torch.Size(size))
 
     def full(self, value: float) -> Tensor:
@@ -33,10 +34,12 @@ class Frames(NamedTuple):
         return self.empty().fill_(value)
 
     def empty(self) -> Tensor:
+        """A frame (B H W, C) of any values."""
         return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Of the matrix of frames: (B H W, C)."""
         batch, channels, height, width = self.size
         return batch * height * width, channels
 
