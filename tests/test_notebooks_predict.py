@@ -178,7 +178,7 @@ def test_the_last_section_but_one_asks_two_questions(path):
     assert last_but_one.source.count("<details>") == 2
 
 
-@pytest.mark.parametrize(("path", "n"), cases())
+@pytest.mark.parametrize(("path", "n"), list(cases()))
 def test_the_answer_is_what_the_changed_cells_show(path, n, place):
     check(nbformat.read(path, 4), n, place)
 
