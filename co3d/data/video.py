@@ -90,12 +90,14 @@ class Reader:
 
     @property
     def status(self) -> str:
+        """Of what was read so far: "ok", "partial" or "decode_error"."""
         if self.n_frames == 0:
             return "decode_error"
         return "partial" if self._lost or self._damaged or self._missing_end else "ok"
 
     @property
     def note(self) -> str:
+        """What is damaged, missing or counted, as sentences; "" if nothing is."""
         counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
         return _sentence((*self._faults(), (self._counted, counted)))
 
