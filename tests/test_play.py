@@ -28,13 +28,12 @@ def size(png):
 
 def test_one_output_holds_the_controls_and_the_picture_to_begin_with():
     play = Play(Drawn(), {"window": 8}, window=[4, 8, 16], kernel=[(1, 2), (3, 4, 5)])
-    data, metadata = play._repr_mimebundle_(include=None, exclude=None)
+    data = play._repr_mimebundle_(include=None, exclude=None)
     assert data.keys() == {CONTROLS, "image/png", "text/plain"}
     assert size(base64.b64decode(data["image/png"])) == (8, 2)
     assert data["text/plain"] == "<Play at window 8, kernel 1 2>"
-    assert metadata == {"image/png": {"alt": "picture at window 8, kernel 1 2"}}
-    box = widgets.Widget.widgets[data[CONTROLS]["model_id"]]
-    assert box.children == (*play.controls.values(), play.picture)
+    assert data[CONTROLS]["model_id"] == play.box.model_id
+    assert play.box.children == (*play.controls.values(), play.picture)
 
 
 def test_a_changed_control_changes_the_picture_and_what_was_seen_is_not_drawn_again():

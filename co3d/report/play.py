@@ -40,6 +40,7 @@ class Play:
     Attributes:
         controls: the widgets by name.
         picture: the widget with the picture of their values.
+        box: the widget that shows both.
 
     Raises:
         ValueError: if there are no controls, one has no values, or `start` is none of them.
@@ -63,6 +64,7 @@ class Play:
             name: _control(name, values, start.get(name)) for name, values in controls.items()
         }
         self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.box = widgets.VBox([*self.controls.values(), self.picture])
         self._redraw()
         for control in self.controls.values():
             control.observe(self._redraw, "value")
@@ -77,13 +79,11 @@ class Play:
     def __str__(self) -> str:
         return ", ".join(f"{name} {_text(one.value)}" for name, one in self.controls.items())
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The output and its metadata; see the class."""
-        box = widgets.VBox([*self.controls.values(), self.picture])
-        view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """The output; see the class."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         png = base64.b64encode(self.picture.value).decode()
-        data = {CONTROLS: view, "image/png": png, "text/plain": f"<Play at {self}>"}
-        return data, {"image/png": {"alt": f"picture at {self}"}}
+        return {CONTROLS: view, "image/png": png, "text/plain": f"<Play at {self}>"}
 
 
 def _control(name: str, values: Sequence[Value], start: Value | None) -> widgets.Widget:
