@@ -43,8 +43,7 @@ def models():
 
 
 def committed():
-    names = ("models", "accuracy", "benchmark", "equivalence")
-    return claims.ledger(**{name: report.read(name) for name in names})
+    return claims.ledger(**{name: report.read(name) for name in claims.TABLES})
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from .entries import (
 )
 from .style import label
 
+TABLES = ("models", "accuracy", "benchmark", "equivalence")  # of results, that the ledger reads
+
 
 def ledger(
     models: pd.DataFrame,
@@ -103,8 +105,7 @@ def refresh(root: Path) -> None:
     paper = root / "results" / "paper"
     if not paper.is_dir():
         return
-    names = ("models", "accuracy", "benchmark", "equivalence")
-    table = ledger(paper=paper, **{name: results.read(name, root / "results") for name in names})
+    table = ledger(paper=paper, **{name: results.read(name, root / "results") for name in TABLES})
     save(table, root)
     readme.refresh(root, claims=summary(table))
 
