@@ -249,6 +249,20 @@ def test_the_committed_dictionary_is_the_schema_s():
     assert (repo_root() / "results" / "README.md").read_text("utf-8") == schema.readme()
 
 
-def test_the_committed_tables_read():
+def test_the_committed_tables_read_and_there_are_no_others():
+    folder = repo_root() / "results"
     for name in schema.TABLES:
-        results.read(name, repo_root() / "results")
+        assert len(results.read(name, folder)), name
+    assert {path.stem.split("-")[0] for path in folder.glob("*.csv")} == schema.TABLES.keys()
+
+
+def test_published_tables_are_in_the_dictionary_and_have_their_keys():
+    paths = {path.stem: path for path in (repo_root() / "results" / "paper").glob("*.csv")}
+    assert paths.keys() == schema.PUBLISHED.keys()
+    columns = set()
+    for name, (_, key) in schema.PUBLISHED.items():
+        rows = pd.read_csv(paths[name], dtype=str)
+        assert not rows.duplicated(key.split()).any(), name
+        columns |= {*rows}
+    known = schema.COLUMNS.keys() | schema.PUBLISHED_COLUMNS.keys()
+    assert columns <= known and schema.PUBLISHED_COLUMNS.keys() <= columns

@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 CELL_METADATA = ("tags", "predict")  # `predict`: the questions at the end, run by a test
 PARAMETERS = {"profile", "seed", "limit", "device", "out"}
 MAX_LINES, MEDIAN_LINES, MAX_RUN = 25, 8, 2
+CONTROLS = "application/vnd.jupyter.widget-view+json"  # of no use without their kernel
 MAX_OUTPUT_BYTES, MAX_NOTEBOOK_BYTES = 1_400_000, 4_000_000  # base64 of 1 MB; all of a notebook
 UNWANTED = {
     "a path of this machine": r"(?<![\w.~/:])/(home|root|Users|tmp|work|var|usr|opt|mnt|data)/\w",
@@ -136,13 +137,15 @@ def _commit_problems(notebook: NotebookNode) -> list[str]:
 
 
 def output_problems(notebook: NotebookNode) -> list[str]:
-    """What no committed output may hold: errors, machine paths, times, too many bytes."""
+    """What no committed output may hold: errors, controls, machine paths, times, many bytes."""
     problems, total = [], 0
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
     for number, cell in enumerate(code, 1):
         for output in cell.outputs:
             if output.output_type == "error":
                 problems.append(f"code cell {number} ends in an error")
+            if CONTROLS in output.get("data", {}):
+                problems.append(f"an output of code cell {number} holds controls")
             size = len(json.dumps(output))
             total += size
             if size > MAX_OUTPUT_BYTES:
