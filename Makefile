@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet -c constraints.txt
 READY := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help reproduce quick test test-all lab update clean
+.PHONY: help reproduce quick test test-all lab update site clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -31,6 +31,9 @@ lab: $(READY)  ## JupyterLab in notebooks/
 
 update: $(READY)  ## a full run that refreshes the committed results, figures and notebook outputs
 	$(PY) -m co3d update
+
+site: $(READY)  ## the committed notebooks, figures and tables as static HTML into site/
+	$(PY) -m co3d site
 
 clean:  ## remove the environment and tool caches; runs/ and data stay
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,6 +14,7 @@ from .commands import (
     models,
     notebooks,
     scale,
+    site,
     status,
     stream,
     train,
@@ -63,7 +64,7 @@ def cli(context: click.Context) -> None:
 
 
 for command in (
-    *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick),
+    *(notebooks.reproduce, notebooks.update, notebooks.lab, notebooks.quick, site.site),
     *(stream.stream, evaluate.evaluate, bench.bench, scale.scale, models.models, train.train),
     *(convert.convert, export.export, download.download, verify.verify),
 ):

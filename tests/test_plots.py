@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.font_manager import fontManager
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -330,3 +331,17 @@ def test_published_tables_agree_with_each_other(published):
             *("X3D-S", "X3D-M", "X3D-L", "CoX3D-S", "CoX3D-M", "CoX3D-L")
         }
     assert not transient.duplicated(["model", "window", "fill", "frames_seen"]).any()
+
+
+def test_formulas_find_their_fonts_where_matplotlib_s_list_lacks_them(monkeypatch, caplog):
+    known = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(fontManager, "ttflist", known)
+    style.add_fonts()
+    fig = style.Drawing(1, 1)
+    fig.text(0, 0, "$x_0$")
+    fig._repr_png_()
+    assert not caplog.records
+    assert {"STIXGeneral", "cmr10", "DejaVu Sans Display"} <= set(fontManager.get_font_names())
+    before = len(fontManager.ttflist)
+    style.add_fonts()
+    assert len(fontManager.ttflist) == before

@@ -165,7 +165,7 @@ def test_a_wheel_holds_all_that_the_package_reads(tmp_path):
     files = {
         str(path.relative_to(ROOT))
         for path in package.rglob("*")
-        if path.suffix in {".py", ".txt", ".safetensors"}
+        if path.suffix in {".css", ".py", ".txt", ".safetensors"}
     }
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -196,6 +196,7 @@ def test_make_targets_are_single_lines():
         ("quick", "-m co3d quick"),
         ("lab", "-m co3d lab"),
         ("update", "-m co3d update"),
+        ("site", "-m co3d site"),
         ("test", "-m pytest -n auto --dist loadgroup"),
         ("test-all", "-m pytest -n auto --dist loadgroup -m slow"),
     ):

@@ -39,8 +39,7 @@ def test_links_lead_somewhere():
 
 
 def test_the_counts_are_those_of_the_ledger():
-    tables = {name: report.read(name) for name in ("models", "accuracy", "benchmark")}
-    ledger = claims.ledger(**tables)
+    ledger = claims.ledger(**{name: report.read(name) for name in claims.TABLES})
     assert readme.with_block(README, "claims", claims.summary(ledger)) == README, UPDATE
 
 

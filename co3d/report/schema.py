@@ -296,7 +296,7 @@ def readme() -> str:
     ]
     for name, table in TABLES.items():
         file = "-".join([name, *(f"<{column}>" for column in table.split)])
-        lines += ["", f"## {file}.csv", "", table.about, ""]
+        lines += ["", f"## `{file}.csv`", "", table.about, ""]
         lines += ["| column | type | meaning | compared |", "|---|---|---|---|"]
         for role, label in roles.items():
             lines += [_dictionary_row(column, label) for column in getattr(table, role)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 LABELS = {
     "x3d_xs": "X3D-XS",
@@ -58,6 +59,16 @@ STYLE = {
     "svg.hashsalt": "co3d",
 }
 INK, MUTED = "#222222", "#6B6B6B"
+
+
+def add_fonts() -> None:
+    """Make the fonts of formulas known, which matplotlib's cached list of its own may lack."""
+    if "STIXGeneral" not in fontManager.get_font_names():
+        for font in sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("*.ttf")):
+            fontManager.addfont(font)
+
+
+add_fonts()
 
 
 class Drawing(Figure):

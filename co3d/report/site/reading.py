@@ -1,0 +1,103 @@
+"""The pages to read: the start, one for each notebook, the figures."""
+
+import re
+from collections.abc import Iterator
+
+from .. import pages
+from ..rules import source_hash
+from .markup import Html, bullets, code, link, page, picture, terms
+from .source import Notebook, Source
+
+Files = Iterator[tuple[str, str | bytes]]
+MAIN = "figures/published_accuracy_vs_macs.svg"
+
+
+def start(source: Source) -> Files:
+    """index.html: what this is, the notebooks with their claims, and the way to the rest."""
+    at = "index.html"
+    lead, _, _ = source.text("README.md").partition("\n## ")
+    title = re.search(r"^# +(.+)$", lead, re.MULTILINE)
+    parts = [pages.markdown(lead, source.links(at))]
+    rows = []
+    for one in source.notebooks:
+        claim, takes = (
+            pages.markdown(part, source.links(at, one.page)) for part in (one.claim, one.takes)
+        )
+        rows.append((link(one.title, one.page), Html(f'{claim}<div class="muted">{takes}</div>')))
+    parts += [f'<h2 id="notebooks">The notebooks, in order</h2>\n{terms(rows)}']
+    if MAIN in source.copied:
+        words = "Published top-1 accuracy on Kinetics-400 against FLOPs per prediction"
+        parts += [_figure(picture(MAIN, at, words), f"{words}, as published.")]
+    parts += ['<h2 id="more">More</h2>\n', bullets(_ways())]
+    yield at, page(title[1] if title else "Start", "\n".join(parts), at)
+
+
+def _figure(image: Html, caption: str) -> str:
+    return f"<figure>{image}\n<figcaption>{caption}</figcaption></figure>\n"
+
+
+def _ways() -> Iterator[Html]:
+    for target, name, what in (
+        ("models.html", "Which model?", "all networks side by side, and a card for each"),
+        ("figures.html", "Figures", "each with the notebook that draws it"),
+        ("results.html", "Results", "the tables behind them, as pages and as CSV"),
+        ("claims.html", "Claims", "those of the paper, each beside what is found here"),
+        ("data.html", "Data", "datasheets of the two generated sets"),
+        ("api.html", "API", "the public names of the library, and the commands"),
+    ):
+        yield Html(f"{link(name, target)}: {what}.")
+
+
+def notebooks(source: Source) -> Files:
+    """A page for each notebook, with its pictures as files, and the ways to its neighbours."""
+    listed = source.notebooks
+    for before, one, after in zip([None, *listed], listed, [*listed[1:], None], strict=False):
+        at = one.page
+        body, pictures = pages.content(one.node, source.links(at), f"{one.name}-")
+        ways = [
+            link(f"{arrow} {other.title}", other.page, at)
+            for arrow, other in (("←", before), ("→", after))
+            if other
+        ]
+        state = one.node.metadata.get("co3d", {}).get("source_hash")
+        stale = "" if state == source_hash(one.node) else (
+            "<p><strong>The outputs below belong to an earlier version of this notebook.</strong>"
+        )  # fmt: skip
+        nav = f'<nav class="ways" aria-label="Notebooks">{" ".join(ways)}</nav>'
+        yield at, page(one.title, f"{stale}{body}\n{nav}", at)
+        yield from ((f"notebooks/{name}", data) for name, data in pictures.items())
+
+
+def figures(source: Source) -> Files:
+    """figures.html: every drawing and animation with the notebook that makes it, and the tables."""
+    at, parts, drawn = "figures.html", [], []
+    files = [name for name in source.copied if name.startswith("figures/")]
+    for name in files:
+        stem, suffix = name.removeprefix("figures/").rsplit(".", 1)
+        if suffix in ("svg", "gif"):
+            drawn.append((stem, name, writer(source.notebooks, stem)))
+        elif suffix == "md":
+            forms = [
+                link(n.rsplit(".", 1)[1], n) for n in files if n.startswith(f"figures/{stem}.")
+            ]
+            parts += [f'<h3 id="{stem}">{stem}</h3>\n<p>{", ".join(forms)}</p>\n']
+            parts += [pages.markdown(source.text(name), source.links(at, name))]
+    order = {one.name: n for n, one in enumerate(source.notebooks)}
+    drawn.sort(key=lambda each: (order.get(each[2].name, 99) if each[2] else 99, each[0]))
+    shown = []
+    for stem, name, one in drawn:
+        by = Html(f", drawn by {link(one.title, one.page)}" if one else "")
+        alt = f"{stem.replace('_', ' ')}: {one.claim if one else 'a figure'}"
+        shown.append(_figure(picture(name, at, alt, lazy=True), f"{link(code(stem), name)}{by}"))
+    title = "Figures and tables"
+    body = f'<h1>{title}</h1>\n{"".join(shown)}<h2 id="tables">Tables</h2>\n{"".join(parts)}'
+    yield at, page("Figures", body, at)
+
+
+def writer(notebooks: list[Notebook], stem: str) -> Notebook | None:
+    """The notebook whose first cell says that it writes figures/stem, `*` standing for anything."""
+    for one in notebooks:
+        names = re.findall(r"figures/([\w*]+)", one.first)
+        if any(re.fullmatch(name.replace("*", r"\w*"), stem) for name in names):
+            return one
+    return None
