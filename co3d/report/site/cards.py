@@ -66,13 +66,14 @@ def _about(record: Spec, at: str) -> Html:
     seconds = number(record.frames / record.native_fps)
     norm = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in (
         ("mean", record.mean), ("standard deviation", record.std)))  # fmt: skip
-    kind = "continual: runs frame by frame" if record.continual else "takes whole clips"
+    what = "continual: runs frame by frame" if record.continual else "takes whole clips"
+    kind = type(record.architecture).__name__
     design = "\n".join(_architecture(record.architecture))
     gates = {"clip": "over the clip", "frame": "over each frame", None: None}
     return terms(
         (
-            ("What", Html(f"{kind}; its twin is {link(twin, card(twin), at)}")),
-            ("Architecture", Html(f"{type(record.architecture).__name__}<pre>{text(design)}</pre>")),
+            ("What", Html(f"{what}; its twin is {link(twin, card(twin), at)}")),
+            ("Architecture", Html(f"{kind}<pre>{text(design)}</pre>")),
             ("Paper of the clip net", record.paper and link(record.paper, record.paper)),
             ("Paper of the continual form", link(PAPER, PAPER) if record.continual else ""),
             ("Clip", f"{record.frames} frames, one in {record.frame_interval} of a video at 30 per "
