@@ -43,8 +43,7 @@ def models():
 
 
 def committed():
-    models, accuracy, benchmark = map(report.read, ("models", "accuracy", "benchmark"))
-    return models, accuracy, PAPER, benchmark
+    return claims.ledger(**{name: report.read(name) for name in claims.TABLES})
 
 
 @pytest.fixture
@@ -108,7 +107,7 @@ def test_rows_are_complete_and_say_how_to_compute_them(rows):
 
 
 def test_commands_of_the_committed_ledger_are_real():
-    table = claims.ledger(*committed())
+    table = committed()
     done = table[table["command"] != ""]
     for command, notebook in set(done[["command", "notebook"]].itertuples(index=False, name=None)):
         program, subcommand, *arguments = command.split()
@@ -204,9 +203,32 @@ def test_what_has_no_row_is_not_yet(models):
 
 
 def test_the_committed_ledger_follows_from_the_committed_results(tmp_path):
-    path = claims.save(claims.ledger(*committed()), tmp_path)
+    path = claims.save(committed(), tmp_path)
     text = (PAPER / "claims.csv").read_text("utf-8")
     assert path.read_text("utf-8") == text, "run `co3d update`"
+
+
+def test_no_claim_is_left_open():
+    rows = committed()
+    assert list(rows.loc[rows["status"] == "not yet", "id"]) == []
+
+
+def test_weights_are_reused_if_every_published_stream_equals_its_clip_net(models):
+    same = report.read("equivalence")
+    row = claims.ledger(models, equivalence=same).set_index("id").loc["A1"]
+    assert row[["published", "ours", "status"]].tolist() == [
+        *("5 networks", "5 agree", "within rounding"),
+    ]
+    assert row["notebook"] == "02_equivalence" and "random weights" in row["note"]
+    off = same.copy()
+    off.loc[(off["model"] == "coslow_8x8_r50") & (off["claim"] == "stream = clip"),
+            "max_rel_diff"] = 1e-9  # fmt: skip
+    row = claims.ledger(models, equivalence=off).set_index("id").loc["A1"]
+    assert row[["ours", "status"]].tolist() == ["4 agree", "measured and differs"]
+    fewer = same[same["model"] != "cox3d_m"]
+    row = claims.ledger(models, equivalence=fewer).set_index("id").loc["A1"]
+    assert row[["ours", "status"]].tolist() == ["", "not yet"]
+    assert "equivalence.csv" in row["note"]
 
 
 def test_every_model_of_the_benchmark_is_counted_once_there_are_counts():
@@ -241,7 +263,7 @@ def test_refresh_writes_the_ledger_and_the_counts_and_nothing_else(root):
     )
     assert "old" not in text
     for status, count in claims.statuses(written).items():
-        assert f"| {status} | {count} |" in text
+        assert (f"| {status} | {count} |" in text) == (count > 0)
     claims.refresh(root)
     assert files == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 

@@ -131,6 +131,11 @@ def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
         (["stream", "CLIP", "--csv", "a.npz", "--features", "a.npz"], "would both be a.npz"),
         (["stream", "CLIP", "--features", "a.npy"], "expected a file that ends in .npz"),
         (["stream", "CLIP", "--features", "no/such/folder.npz"], "existing folder"),
+        (["stream", "CLIP", "--save", "CLIP"], "would replace the video"),
+        (["stream", "CLIP", "--save", "a.npz", "--csv", "a.npz"], "would both be a.npz"),
+        (["stream", "CLIP", "--save", "a.gif"], "expected a name that ends in .mp4"),
+        (["stream", "CLIP", "--save", "no/such/folder.mp4"], "existing folder"),
+        (["stream", "webcam:99"], "webcam:99: there is no camera here"),
         (["bench", "cox3d-m"], "expected a model such as cox3d_m"),
         (["bench", "coi3d_mini", "--window", "9"], "coi3d_mini: "),
         (["bench", "--repeats", "0"], "0 is not in the range"),
@@ -236,6 +241,20 @@ def test_a_run_that_fails_or_is_interrupted_leaves_whole_features_or_none(
         assert run("stream", clip, *options)[0] == 130
         assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
         assert np.load(archive)["features"].shape == (count, 128)
+
+
+def test_a_stream_can_be_saved_as_an_annotated_video(run, clip, weights, tmp_path):
+    film = tmp_path / "out.mp4"
+    assert run("stream", clip, "--weights", weights, "--save", film)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    with video.Reader(film) as reader:
+        frames = [rgb.astype(int) for _, rgb in reader]
+    assert len(frames) == 45 and reader.fps == 15
+    right = [frame[:, 480:] for frame in frames]
+    assert abs(right[40] - right[0]).mean() > 1  # bars, once there are predictions
+    options = ("--weights", weights, "--save", tmp_path / "short.mp4", "--limit-seconds", "1")
+    assert run("stream", clip, *options)[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
 def test_weights_of_charades_give_scores_of_every_class_alone(run, clip, tmp_path, monkeypatch):

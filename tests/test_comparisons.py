@@ -91,6 +91,22 @@ def test_nothing_scored_is_a_blank():
     assert list(shares) == ["X3D-mini clip"]
 
 
+def test_readings_at_a_glance():
+    rows = pd.DataFrame([one.row for one in ALL])
+    table = comparisons.by_reading(rows)
+    assert list(table) == ["clip", "stream 16", "clips 16"] and list(table.index) == ["X3D-mini"]
+    with pytest.raises(ValueError, match="duplicate"):
+        comparisons.by_reading(rows.iloc[[0, 1, 1]])
+    assert table.loc["X3D-mini"].tolist() == pytest.approx([400 / 6, 500 / 6, 50])
+    early = result("cox3d_mini", "stream", "012012", protocol="first-valid", window=16, frames=24)
+    none = result("coslow_mini", "stream", "", window=64, frames=70)
+    table = comparisons.by_reading(pd.DataFrame([one.row for one in (*ALL, early, none)]))
+    assert list(table) == ["clip", "steady 16", "first-valid 16", "steady 64", "clips 16"]
+    assert math.isnan(table.loc["Slow-mini", "steady 64"])
+    rows = pd.DataFrame([CLIP.row | {"map_common": 20.0}, STREAM.row | {"map_common": 30.0}])
+    assert comparisons.by_reading(rows, "map_common").loc["X3D-mini"].tolist() == [20, 30]
+
+
 def test_differences_over_the_same_videos():
     (row,) = comparisons.differences(ALL).to_dict("records")
     assert row["model"] == "CoX3D-mini" and row["window"] == 16

@@ -321,6 +321,23 @@ def test_stream_addresses(tmp_path):
         video.probe("nowhere://x")
 
 
+def test_cameras_have_numbers(monkeypatch):
+    with pytest.raises(
+        VideoError, match=r"^webcam:99: there is no camera here \(/dev/video99\)\.$"
+    ):
+        video.probe("webcam:99")
+    opened = []
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "is_char_device", lambda path: True)
+    monkeypatch.setattr(av, "open", lambda *where, **how: opened.append((*where, how["format"])))
+    for source in ("webcam", "webcam:2"):
+        video._open(source)
+    assert opened == [("/dev/video0", "v4l2"), ("/dev/video2", "v4l2")]
+    monkeypatch.setattr(video.sys, "platform", "darwin")
+    with pytest.raises(VideoError, match=r"^webcam: cameras have numbers on Linux alone; .*\.$"):
+        video.probe("webcam")
+
+
 def test_nothing_leaks(tmp_path):
     names = ["whole.mp4", *bad_files(tmp_path)]
 

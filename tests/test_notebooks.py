@@ -63,18 +63,29 @@ def tree(tmp_path, monkeypatch):
     return add
 
 
+PLAYED = """\
+from IPython.display import display
+controls = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+display({**controls, "image/png": "aaaa", "text/plain": "b"}, raw=True)"""
+
+
 def left_behind(folder):
     return sorted(str(p.relative_to(folder)) for p in (folder / "runs").rglob("*") if p.is_file())
 
 
 def test_a_run_is_complete_clean_and_with_streams_in_one_piece(tree, capsys):
-    path = tree("00_a", "for n in range(3):\n    print(n)", "limit, profile")
+    path = tree("00_a", "for n in range(3):\n    print(n)", "limit, profile", PLAYED)
+    node, questions = nbformat.read(path, 4), [{"change": {"limit": 3}, "cells": ["c1"]}]
+    node.cells[2].metadata = {"predict": questions, "editable": False}
+    nbformat.write(node, path)
     done = nbformat.read(notebooks.run(path, {"limit": 7}, tree.root / "runs"), 4)
     code = [cell for cell in done.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
     assert [output.text for output in code[2].outputs] == ["0\n1\n2\n"]
     assert code[3].outputs[0].data["text/plain"] == "(7, 'embedded')"
+    assert code[4].outputs[0].data == {"image/png": "aaaa", "text/plain": "b"}
     assert done.metadata == nbformat.from_dict(KERNEL)
+    assert done.cells[3].metadata == {"predict": questions}  # behind the injected parameters
     assert re.fullmatch(r"\r?00_a  \d+ s *\n", capsys.readouterr().out)
 
 
@@ -256,6 +267,7 @@ def test_a_page_needs_no_network(tree):
         (lambda nb: shows(nb, "<object at 0x7f3a5c0d1e20>"), "a memory address"),
         (lambda nb: shows(nb, "x" * 2_000_000), "has 2.0 MB"),
         (lambda nb: nb.cells[3].update(outputs=[new_output("error")]), "ends in an error"),
+        (lambda nb: nb.cells[3].update(outputs=[PLAY]), "holds controls"),
     ],
 )
 def test_each_rule_finds_its_breach(change, message):
@@ -266,6 +278,9 @@ def test_each_rule_finds_its_breach(change, message):
     assert rules.check_rules(node, "00_a") == []
     change(node)
     assert any(message in problem for problem in rules.check_rules(node, "00_a"))
+
+
+PLAY = new_output("display_data", data={rules.CONTROLS: {"model_id": "1"}, "image/png": "aaaa"})
 
 
 def shows(node, text):

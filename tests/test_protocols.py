@@ -9,7 +9,8 @@ import torch
 import co3d
 from co3d.data.sampling import Timeline
 from co3d.measure.plans import describe
-from co3d.measure.protocols import PAPER, control, plan
+from co3d.measure.protocols import NATIVE, PAPER, control, plan
+from co3d.zoo.downloads import published
 
 
 @functools.cache
@@ -26,6 +27,10 @@ def seen(model, protocol, timeline, dataset="kinetics400", **options):
     """The frames of the only view."""
     (view,) = plan(model, dataset, protocol, **options).indices(timeline)
     return list(view)
+
+
+def test_every_published_model_has_its_native_protocol():
+    assert NATIVE.keys() == {record.name for record, _ in published()}
 
 
 FILM, NTSC = Fraction(24000, 1001), Fraction(30000, 1001)

@@ -3,6 +3,10 @@
 import contextlib
 import io
 import re
+import shlex
+
+import click
+import nbformat
 
 import co3d
 from co3d import __main__ as command_line
@@ -35,15 +39,14 @@ def test_links_lead_somewhere():
 
 
 def test_the_counts_are_those_of_the_ledger():
-    tables = {name: report.read(name) for name in ("models", "accuracy", "benchmark")}
-    ledger = claims.ledger(**tables)
+    ledger = claims.ledger(**{name: report.read(name) for name in claims.TABLES})
     assert readme.with_block(README, "claims", claims.summary(ledger)) == README, UPDATE
 
 
 def test_the_table_of_models_is_that_of_the_specs():
     assert readme.with_block(README, "models", readme.models()) == README, UPDATE
     rows = [row for row in README.splitlines() if row.endswith("` |") and "`co3d bench " in row]
-    assert len(rows) == len(downloads.published()) == 10
+    assert len(rows) == len(downloads.published())
     for (record, weights), row in zip(downloads.published(), rows, strict=True):
         assert f"`{record.name}`, `co{record.name}`" in row and f"({weights.url})" in row
         assert f"({record.paper})" in row and f"({weights.source})" in row
@@ -62,6 +65,48 @@ def test_the_benchmark_commands_of_the_table_are_understood():
         assert co3d.spec(continual).continual and co3d.spec(continual).weights == regular
 
 
-def test_the_commands_in_the_readme_exist():
-    named = set(re.findall(r"`co3d ([a-z]\w+)", README))
-    assert named <= set(command_line.cli.commands) and {"download", "convert"} <= named
+def written(program):
+    """The command lines of a program in the README's text and listings, each as words."""
+    listings = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    lines = [line.partition("#")[0] for listing in listings for line in listing.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    found = (re.search(rf"(?:^|[\s;]){program} ([a-z].*)", line) for line in lines)
+    return [shlex.split(match[1]) for match in found if match]
+
+
+def test_the_commands_in_the_readme_exist_with_their_options():
+    seen = set()
+    for words in written("co3d"):
+        command = command_line.cli
+        while isinstance(command, click.Group) and words:
+            seen.add(words[0])
+            command = command.commands[words.pop(0)]
+        options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= options, (command.name, words)
+    assert {"download", "convert", "evaluate", "stream", "bench", "train"} <= seen
+
+
+def test_the_targets_of_make_in_the_readme_exist():
+    targets = re.findall(
+        r"^([a-z-]+):", (repo_root() / "Makefile").read_text("utf-8"), re.MULTILINE
+    )
+    named = {words[0] for words in written("make")}
+    assert {"reproduce", "test", "lab", "update"} <= named <= {*targets}
+
+
+def test_the_table_of_notebooks_says_what_the_notebooks_say():
+    """The minutes, and the result tables that are written."""
+    rows = re.findall(r"^\| \[(\w+)\].*\| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE)
+    assert len(rows) == len(notebooks.names())
+    for name, writes, minutes in rows:
+        text = nbformat.read(notebooks.folder() / f"{name}.ipynb", 4).cells[0].source
+        takes = re.search(r"Takes: (?:about |(less than ))(\d+)", text)
+        assert minutes == ("< " if takes[1] else "") + takes[2], name
+        told = re.search(r"Writes: (.*)", text)[1]
+        for table in re.findall(r"`([a-z]+)[-*]*\.csv`", writes):
+            assert re.search(rf"\b{table}\b[^`]*\.csv`", told), (name, table)
+
+
+def test_the_parts_of_the_package_are_named():
+    packages = {path.parent.name for path in (repo_root() / "co3d").glob("*/__init__.py")}
+    assert {*re.findall(r"`co3d/(\w+)`", README)} == packages

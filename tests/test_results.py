@@ -208,7 +208,7 @@ def test_provenance_has_every_column_and_no_path():
 
 def test_dirty_means_that_code_or_notebook_sources_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(origin, "repo_root", lambda: tmp_path)
-    assert origin._git_state() == ("", None)
+    assert origin.git_state() == ("", None)
 
     def git(*args):
         subprocess.run(["git", "-C", tmp_path, *args], check=True, capture_output=True)
@@ -223,19 +223,19 @@ def test_dirty_means_that_code_or_notebook_sources_changed(tmp_path, monkeypatch
     git("init", "-q")
     git("add", ".")
     git("-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "-m", "m")
-    commit, dirty = origin._git_state()
+    commit, dirty = origin.git_state()
     assert len(commit) == 12 and dirty == 0
 
     cell.outputs = [nbformat.v4.new_output("stream", text="2")]
     nbformat.write(notebook, path)
     (tmp_path / "elsewhere.txt").write_text("2")
-    assert origin._git_state()[1] == 0
+    assert origin.git_state()[1] == 0
     cell.source = "1 + 2"
     nbformat.write(notebook, path)
-    assert origin._git_state()[1] == 1
+    assert origin.git_state()[1] == 1
     git("checkout", "-q", ".")
     (tmp_path / "co3d" / "b.py").write_text("untracked")
-    assert origin._git_state()[1] == 1
+    assert origin.git_state()[1] == 1
 
 
 def test_every_column_of_a_table_is_in_the_dictionary():
@@ -249,6 +249,20 @@ def test_the_committed_dictionary_is_the_schema_s():
     assert (repo_root() / "results" / "README.md").read_text("utf-8") == schema.readme()
 
 
-def test_the_committed_tables_read():
+def test_the_committed_tables_read_and_there_are_no_others():
+    folder = repo_root() / "results"
     for name in schema.TABLES:
-        results.read(name, repo_root() / "results")
+        assert len(results.read(name, folder)), name
+    assert {path.stem.split("-")[0] for path in folder.glob("*.csv")} == schema.TABLES.keys()
+
+
+def test_published_tables_are_in_the_dictionary_and_have_their_keys():
+    paths = {path.stem: path for path in (repo_root() / "results" / "paper").glob("*.csv")}
+    assert paths.keys() == schema.PUBLISHED.keys()
+    columns = set()
+    for name, (_, key) in schema.PUBLISHED.items():
+        rows = pd.read_csv(paths[name], dtype=str)
+        assert not rows.duplicated(key.split()).any(), name
+        columns |= {*rows}
+    known = schema.COLUMNS.keys() | schema.PUBLISHED_COLUMNS.keys()
+    assert columns <= known and schema.PUBLISHED_COLUMNS.keys() <= columns

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from .. import paths
-
 
 @click.command()
 @click.argument("video")
@@ -18,6 +16,8 @@ from .. import paths
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a row per prediction.")
 @click.option("--features", type=click.Path(path_type=Path),
               help="Write the vectors before the classifier and their times (.npz).")  # fmt: skip
+@click.option("--save", type=click.Path(path_type=Path),
+              help="Write the video with its top-5 bars, start-up and MACs (.mp4).")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True)
 def stream(
     video: str,
@@ -28,6 +28,7 @@ def stream(
     limit_seconds: float | None,
     table: Path | None,
     features: Path | None,
+    save: Path | None,
     device: str,
 ) -> None:
     """Run a model over VIDEO frame by frame; a file, camera or stream address."""
@@ -42,7 +43,7 @@ def stream(
         raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")
     if not weights and not shipped(name):
         raise ValueError(f"no weights come with {name}: give --weights kinetics400 or a file")
-    _check_distinct(Path(video), table, features)
+    _check_distinct(Path(video), {"table": table, "features": features, "annotated video": save})
     check_device(device)
     model, transform = load(name, weights or next(iter(shipped(name))), window)
     model, labels = model.to(device), live.class_names(model)
@@ -53,26 +54,31 @@ def stream(
         if fps != record.native_fps:
             click.echo(f"{name} was trained at {record.native_fps:g} frames per second; fed at "
                        f"{fps:g} it may be less accurate", err=True)  # fmt: skip
-        made_here = paths.cache_path() in Path(video).absolute().parents
-        if model.weights.training_data.startswith("synthetic-") and not made_here:
-            click.echo(
-                f"{name} knows only {len(labels)} synthetic motions; for real classes: "
-                "co3d stream VIDEO --model cox3d_m --weights kinetics400",
-                err=True,
-            )
+        if caveat := live.caveat(model, video):
+            known = "co3d stream VIDEO --model cox3d_m --weights kinetics400"
+            click.echo(f"{caveat}; for real classes: {known}", err=True)
+        films = []
+        if save:
+            from ..report.overlay import Film
+
+            films.append(Film(save, model, fps))
         live.watch(
             *(reader, model, transform, labels),
             fps=fps,
             limit_s=limit_seconds,
             table=table,
             features=features,
+            more=films,
         )
 
 
-def _check_distinct(video: Path, table: Path | None, features: Path | None) -> None:
-    """Refuses to overwrite the video, or one output with the other."""
-    for kind, path in (("table", table), ("features", features)):
-        if path and path.resolve() == video.resolve():
+def _check_distinct(video: Path, outputs: dict[str, Path | None]) -> None:
+    """Refuses to overwrite the video, or one output with another."""
+    named: dict[Path, str] = {}
+    for kind, path in outputs.items():
+        if path is None:
+            continue
+        if path.resolve() == video.resolve():
             raise ValueError(f"the {kind} would replace the video {video}: name another file")
-    if table and features and table.resolve() == features.resolve():
-        raise ValueError(f"the table and the features would both be {table}: name another file")
+        if (other := named.setdefault(path.resolve(), kind)) != kind:
+            raise ValueError(f"the {other} and the {kind} would both be {path}: name another file")

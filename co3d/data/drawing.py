@@ -63,6 +63,7 @@ class Recipe:
 
     @property
     def hash(self) -> str:
+        """The start of the sha256 of all numbers: the name of the folder of its videos."""
         return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:8]
 
 

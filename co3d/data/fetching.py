@@ -37,6 +37,7 @@ class Published:
 
     @property
     def name(self) -> str:
+        """The last part of its address."""
         return self.url.rpartition("/")[2]
 
     def place(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -59,12 +60,15 @@ class Job:
 
     @property
     def work(self) -> Path:
+        """The folder of what has not arrived yet."""
         return self.root / ".download"
 
     def url(self, file: Published) -> str:
+        """The whole address of a file."""
         return file.url if "://" in file.url else f"{self.base}/{file.url}"
 
     def sizes(self, files: Sequence[Published]) -> Iterator[Answer]:
+        """Asks for the bytes of each file; what fails is an answer too."""
         for file in files:
             try:
                 yield self.url(file), web.size(self.url(file), cap=file.largest)

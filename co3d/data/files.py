@@ -123,6 +123,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def is_video(path: Path) -> bool:
+    """Whether the extension is one of `EXTENSIONS`."""
     return path.suffix.lower() in EXTENSIONS
 
 

@@ -51,10 +51,12 @@ class FolderReader:
 
     @property
     def status(self) -> str:
+        """As of `Reader`: "ok", or "partial" once a frame was missing or damaged."""
         return "partial" if self._lost else "ok"
 
     @property
     def note(self) -> str:
+        """How many frames were lost, as a sentence; "" if none was."""
         return f"JPEG frames missing or damaged: {self._lost}." if self._lost else ""
 
     def packet_times(self) -> tuple[float, ...]:

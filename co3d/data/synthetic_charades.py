@@ -64,6 +64,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
+        """How long the video is."""
         return float(self.n_frames / self.fps)
 
     @property

@@ -24,6 +24,9 @@ class Transform:
             whatever the shape of the picture was.
         crop: place of the square along the long side: "start" (left or top), "centre", "end". It is
             centred along the short side.
+
+    Raises:
+        ValueError: for another channel order or crop, or a resize that the square does not fit in.
     """
 
     image_size: int
@@ -45,7 +48,11 @@ class Transform:
             )
 
     def __call__(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """A clip without batch, float32 (3,T,S,S), from uint8 RGB frames (T,H,W,3)."""
+        """A clip without batch, float32 (3,T,S,S), from uint8 RGB frames (T,H,W,3).
+
+        Raises:
+            ValueError: for frames of another type or shape, or too narrow to be scaled.
+        """
         # As torch likes it: writable and without the negative strides of a flip.
         clip = torch.as_tensor(
             np.require(frames, requirements="CW") if isinstance(frames, np.ndarray) else frames
@@ -73,7 +80,11 @@ class Transform:
         return ((clip - mean) / std).contiguous()
 
     def frame(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """One frame, float32 (3,S,S), from uint8 RGB (H,W,3): bit for bit the clip's column."""
+        """One frame, float32 (3,S,S), from uint8 RGB (H,W,3): bit for bit the clip's column.
+
+        Raises:
+            ValueError: as for a clip.
+        """
         return self(image[None])[:, 0]
 
     def _scaled(self, height: int, width: int) -> tuple[int, int]:

@@ -50,6 +50,7 @@ class Report:
     note: str
 
     def count(self, kind: str) -> int:
+        """How many findings of a kind there are."""
         return sum(finding.kind == kind for finding in self.findings)
 
     @property

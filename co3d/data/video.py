@@ -6,8 +6,8 @@ rates in headers are only claims. Pixels are taken as square, as every pipeline 
 
 import itertools
 import math
-import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,11 +20,12 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from .writing import Writer
+
 MAX_PIXELS = 2**25  # per frame: more than 8K (7680x4320), less than a made-up header can ask for
 MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, not a pause
 MAX_FAILURES = 16  # reads in a row that fail before a file counts as ended
 TIMEOUT = 10.0  # seconds, for stream addresses to open or to send something
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # of `write`
 
 
 class VideoError(ValueError):
@@ -48,7 +49,7 @@ class VideoInfo:
 
 
 class Reader:
-    """Frames of a file, camera (`/dev/video0`) or stream address, one after the other.
+    """Frames of a file, camera (`webcam`, `webcam:1`) or stream address, one after the other.
 
     `with Reader(source) as reader: for time, rgb in reader: ...` gives seconds since the first
     frame and uint8 (H,W,3). Entering raises VideoError for what cannot be opened, iterating for
@@ -89,12 +90,14 @@ class Reader:
 
     @property
     def status(self) -> str:
+        """Of what was read so far: "ok", "partial" or "decode_error"."""
         if self.n_frames == 0:
             return "decode_error"
         return "partial" if self._lost or self._damaged or self._missing_end else "ok"
 
     @property
     def note(self) -> str:
+        """What is damaged, missing or counted, as sentences; "" if nothing is."""
         counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
         return _sentence((*self._faults(), (self._counted, counted)))
 
@@ -226,46 +229,17 @@ def probe(source: str | Path) -> VideoInfo:
 
 
 def write(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
-    fps: float | Fraction,
-    *,
-    crf: int = 23,
-    preset: str = "veryfast",
-    rotation: int = 0,
+    path: str | Path, frames: Iterable[np.ndarray], fps: float | Fraction, **options: int | str
 ) -> None:
-    """Encode uint8 (H,W,3) RGB frames as H.264; the file appears under its name when complete.
-
-    One encoder thread and no date inside: the same frames give the same bytes. `rotation`
-    (degrees counter-clockwise) is only recorded, for players to apply.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with av.open(str(part), "w", format=FORMATS[path.suffix]) as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            # Macroblock trees read stray memory in pictures of a few blocks: no two files alike.
-            options = {"crf": str(crf), "preset": preset, "mbtree": "0"}
-            stream = container.add_stream("libx264", rate=rate, options=options)
-            stream.thread_count = 1
-            stream.pix_fmt = "yuv420p"
-            if rotation:
-                stream.set_display_rotation(rotation)
-            for k, rgb in enumerate(frames):
-                if k == 0:
-                    stream.height, stream.width = rgb.shape[:2]
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Encodes all frames into a file, as a `Writer` with these options (crf, preset, rotation)."""
+    with Writer(path, fps, **options) as writer:
+        for rgb in frames:
+            writer.add(rgb)
 
 
 def _open(source: str) -> av.container.InputContainer:
     """Open for reading, without opinions about the bytes of its metadata."""
-    path, options = Path(source), {"max_pixels": str(MAX_PIXELS)}
+    path, options = _camera(source) or Path(source), {"max_pixels": str(MAX_PIXELS)}
     if "://" in source:
         address, extra = source, {"timeout": TIMEOUT}
     elif path.is_dir():
@@ -282,6 +256,20 @@ def _open(source: str) -> av.container.InputContainer:
     except (FFmpegError, OSError) as error:
         guess = "is damaged, cut off or no video" if path.is_file() else "cannot be opened"
         raise VideoError(f"{source}: {guess} ({error.strerror}).") from error
+
+
+def _camera(source: str) -> Path | None:
+    """The device of "webcam" or "webcam:N"; None for every other source."""
+    if not (camera := re.fullmatch(r"webcam(?::(\d+))?", source)):
+        return None
+    if not sys.platform.startswith("linux"):
+        raise VideoError(
+            f"{source}: cameras have numbers on Linux alone; give a file or a stream's address."
+        )
+    device = Path(f"/dev/video{camera[1] or 0}")
+    if not device.exists():
+        raise VideoError(f"{source}: there is no camera here ({device}).")
+    return device
 
 
 def _video_stream(container: av.container.InputContainer, source: str) -> av.VideoStream:

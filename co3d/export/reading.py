@@ -41,6 +41,7 @@ def read(path: Path, kind: type[Runtime], threads: int) -> tuple[Record, Runtime
 
 
 def digest_of(data: bytes) -> str:
+    """The sha256 of the bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -71,6 +71,7 @@ class Record:
     digest: str
 
     def to_json(self, phase: int) -> str:
+        """The text that the graph of a phase carries; `from_json` reads it."""
         return json.dumps({**asdict(self), "phase": phase}, allow_nan=True)
 
     @classmethod

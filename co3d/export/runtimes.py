@@ -25,6 +25,8 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
+    """The graphs in sessions of ONNX Runtime on the CPU."""
+
     def __init__(self, graphs: list[Path], weights: Path | None, threads: int, _: str) -> None:
         self.ort = _installed("onnxruntime")
         options = self.ort.SessionOptions()
@@ -63,6 +65,8 @@ class OnnxRuntime:
 
 
 class OpenVino:
+    """The graphs as models that OpenVINO compiled for the CPU."""
+
     def __init__(
         self, graphs: list[Path], weights: Path | None, threads: int, precision: str
     ) -> None:

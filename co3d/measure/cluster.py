@@ -41,6 +41,7 @@ class Worker:
         self.processes = Processes(decoders, **bounds)
 
     def work(self, jobs: Sequence[Job], shared: Sequence, wanted: Mapping) -> list[Outcome]:
+        """The outcomes of a task; the first one brings the networks (`shared`) along."""
         if self.readings is None:
             self._load(shared, wanted)
         decoded = self.processes.results

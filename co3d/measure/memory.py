@@ -89,6 +89,7 @@ class Watch(TorchDispatchMode):
 
     @property
     def allocated(self) -> int:
+        """Bytes touched, and the most that results held at a time."""
         return sum(self.touched.values()) + self.most
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):

@@ -20,7 +20,8 @@ class Step:
 
     `top` holds (label, score) of the likeliest classes, likeliest first, and `features` the vector
     before the classifier (D,); they are empty and None while the stream has no output.
-    `latency_ms` runs from the decoded picture to the prediction.
+    `latency_ms` runs from the decoded picture to the prediction. `picture` is what was fed,
+    uint8 (H,W,3), where it is kept.
     """
 
     number: int
@@ -28,6 +29,7 @@ class Step:
     top: tuple[tuple[str, float], ...]
     latency_ms: float
     features: np.ndarray | None = None
+    picture: np.ndarray | None = None
 
 
 class Output:
@@ -48,10 +50,18 @@ class Output:
     def _part(self) -> Path:
         return self.path.with_name(self.path.name + ".part")
 
+    def check(self) -> None:
+        """Refuses a path that no file can have.
+
+        Raises:
+            ValueError: if it is a folder, or in a folder that is not there.
+        """
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise ValueError(f"cannot write {self.path}: name a file in an existing folder")
+
     def __enter__(self) -> Self:
         if self.path is not None:
-            if self.path.is_dir() or not self.path.parent.is_dir():
-                raise ValueError(f"cannot write {self.path}: name a file in an existing folder")
+            self.check()
             self._file = self._part.open(**self.opened)
             self._begin()
         return self

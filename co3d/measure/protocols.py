@@ -159,7 +159,8 @@ def plan(
     _check_numbers(protocol, fps, crops, position)
     _check_mode(mode, fill, views, frames)
     paper = protocol == "paper"
-    native = NATIVE.get(record.weights, PLAIN) if protocol == "native" else PLAIN
+    plain = protocol != "native" or _is_mini(record)
+    native = PLAIN if plain else NATIVE[record.weights]
     views, crops = views or native.views, crops or native.crops
     if views > 1 and position is not None:
         raise ValueError(f"expected no position of {views} views, given {position}")
@@ -266,7 +267,7 @@ def _check_mode(mode: str, fill: str | None, views: int | None, frames: int | No
 
 
 def _is_mini(record: Spec) -> bool:
-    return record.weights not in NATIVE
+    return record.weights.endswith("_mini")
 
 
 def _raw_fps(record: Spec, kind: Kind) -> float:

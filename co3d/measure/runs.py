@@ -35,7 +35,8 @@ class Planned(Protocol):
 
     plan: Plan
 
-    def header(self) -> dict: ...
+    def header(self) -> dict:
+        """What decides the predictions, for the first line of the file of its records."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ class Parallel(Tree, nn.Module):
 
     @property
     def branches(self) -> list[nn.Module]:
+        """In the order in which they were given."""
         return [self._modules[name] for name in self.names]
 
     @property
@@ -266,6 +267,7 @@ def named(**parts: nn.Module | None) -> OrderedDict[str, nn.Module]:
 
 
 def require_continual(module: nn.Module, name: str) -> None:
+    """Raises TypeError, naming the part, if a module has no step."""
     if not isinstance(module, Continual):
         raise TypeError(
             f"expected continual modules, given {type(module).__name__} as {name!r}: use its "

@@ -78,6 +78,7 @@ class Continual:
 
     @property
     def timing(self) -> Timing:
+        """How its output frames lie over its input frames."""
         return Timing()
 
     @property

@@ -57,7 +57,11 @@ class StreamNet(Tree, ClipNet):
 
     @property
     def window(self) -> int:
-        """Span of the running average, in input frames."""
+        """Span of the running average, in input frames.
+
+        Raises:
+            ValueError: for a body without a running window.
+        """
         span = window_of(self.body)
         if span is None:
             raise ValueError("expected a running window in the body of the network, given none")
@@ -68,6 +72,12 @@ class StreamNet(Tree, ClipNet):
         return self.body.expected_channels
 
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
+        """The vector before the classifier at the end of the clip, (B, D).
+
+        Raises:
+            ValueError, TypeError: for a clip that does not fit the network, or is shorter than the
+                window (with `pad=False`, than the receptive field).
+        """
         if isinstance(clip, Tensor) and clip.ndim == 5:
             least = (window_of(self.body) or 1) if pad else self.receptive_field
             if clip.shape[2] < least:

@@ -24,6 +24,7 @@ class Pointwise(Continual):
             self.inplace = False  # it would write to frames of the caller, or of another branch
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        """As of the torch layer; without time there is nothing to leave out by `pad`."""
         return super().forward(x)
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:

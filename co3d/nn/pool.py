@@ -139,6 +139,7 @@ class RunningWindow(Windowed, nn.Module):
 
     @property
     def kernel_size(self) -> tuple[int, int, int]:
+        """(window, 1, 1), as of the pool that it stands for."""
         return (self.window, 1, 1)
 
 

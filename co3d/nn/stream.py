@@ -67,7 +67,11 @@ def _stack(values: Sequence[Any]) -> Any:
 
 
 def unstack(state: State) -> list[State]:
-    """The states of the single streams of a batch."""
+    """The states of the single streams of a batch.
+
+    Raises:
+        ValueError: for a state that has seen no frame, and so has no batch.
+    """
     if state["frame"] is None:
         raise ValueError("expected a state that has seen a frame, given a new one")
 

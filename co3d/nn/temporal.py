@@ -53,6 +53,7 @@ class Windowed(Continual):
         raise NotImplementedError
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        """The layer on a clip (B, C, T, H, W); `pad=False` leaves its temporal padding out."""
         check_spatial(self, x)
         span, padding, *_ = self.timing
         padding = padding if pad else 0
@@ -195,6 +196,7 @@ def constant(like: Tensor, frames: int, value: float) -> Tensor:
 
 
 def zeros(like: Tensor, channels: int, frames: int, size: torch.Size) -> Tensor:
+    """Zero frames with the batch, dtype, device and layout of `like`."""
     last = like.ndim == 5 and like.is_contiguous(memory_format=torch.channels_last_3d)
     layout = torch.channels_last_3d if last else torch.contiguous_format
     shape = (like.shape[0], channels, frames, *size)
@@ -202,6 +204,7 @@ def zeros(like: Tensor, channels: int, frames: int, size: torch.Size) -> Tensor:
 
 
 def check_long_enough(module: nn.Module, x: Tensor, frames: int) -> None:
+    """Raises ValueError if a clip has fewer frames."""
     if x.shape[2] < frames:
         name = type(module).__name__
         raise ValueError(f"expected at least {frames} frames for {name}, given {x.shape[2]}")

@@ -30,12 +30,15 @@ from .entries import (
 )
 from .style import label
 
+TABLES = ("models", "accuracy", "benchmark", "equivalence")  # of results, that the ledger reads
+
 
 def ledger(
     models: pd.DataFrame,
     accuracy: pd.DataFrame | None = None,
     paper: Path | None = None,
     benchmark: pd.DataFrame | None = None,
+    equivalence: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """All rows of the ledger, as text.
 
@@ -43,9 +46,10 @@ def ledger(
         models: the table of that name; what it lacks is "not yet".
         accuracy: likewise; what it lacks "needs data".
         paper: folder of the published tables (default: results/paper).
-        benchmark: likewise the table of that name; what it lacks is "not yet".
+        benchmark, equivalence: tables of these names; what they lack is "not yet".
     """
-    at = Sources(models, paper or repo_root() / "results" / "paper", accuracy, benchmark)
+    paper = paper or repo_root() / "results" / "paper"
+    at = Sources(models, paper, accuracy, benchmark, equivalence)
     parts = (abstract, _concept, _constants, _figure, _table, _bold, _exact, _sweep, _others)
     return pd.DataFrame([row for part in parts for row in part(at)], columns=COLUMNS)
 
@@ -67,8 +71,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The counts of all statuses with their meaning, as Markdown."""
-    rows = [(status, str(count), STATUSES[status]) for status, count in statuses(table).items()]
+    """The counts of the statuses that occur, with their meaning, as Markdown."""
+    found = statuses(table)
+    rows = [(name, str(count), STATUSES[name]) for name, count in found[found > 0].items()]
     cells = pd.DataFrame(rows, columns=["status", "rows", "meaning"])
     return tables.markdown(cells, ("status", "meaning"))
 
@@ -100,10 +105,7 @@ def refresh(root: Path) -> None:
     paper = root / "results" / "paper"
     if not paper.is_dir():
         return
-    models, accuracy, benchmark = (
-        results.read(name, root / "results") for name in ("models", "accuracy", "benchmark")
-    )
-    table = ledger(models, accuracy, paper, benchmark)
+    table = ledger(paper=paper, **{name: results.read(name, root / "results") for name in TABLES})
     save(table, root)
     readme.refresh(root, claims=summary(table))
 

@@ -28,6 +28,31 @@ def accuracies(results: Sequence[Result]) -> pd.DataFrame:
     return table.drop(columns=["seed"] if table["seed"].nunique() == 1 else [])
 
 
+def by_reading(rows: pd.DataFrame, value: str = "top1") -> pd.DataFrame:
+    """Accuracies at a glance: a row per clip net, a column per reading, NaN where there is none.
+
+    A column is called by mode and window (by protocol and window where streams have several); a
+    control has the window of the stream that saw the same frames.
+
+    Args:
+        rows: of results/accuracy.csv, of one data set and one training per net.
+        value: the column that is shown.
+
+    Raises:
+        ValueError: if two rows are the same reading of a net.
+    """
+    rows = rows.assign(net=rows["model"].str.removeprefix("co").map(label))
+    rows = rows.sort_values("mode", key=lambda mode: mode.map(_MODES.index), kind="stable")
+    streams, same = rows[rows["mode"] == "stream"], ["net", "protocol", "frames"]
+    seen = streams.drop_duplicates(same).set_index(same)["window"].to_dict()
+    window = rows["window"].where(rows["mode"] != "clips", rows[same].apply(tuple, 1).map(seen))
+    several = (rows["mode"] == "stream") & (streams["protocol"].nunique() > 1)
+    name = rows["mode"].where(~several, rows["protocol"])
+    name += window.map(" {:.0f}".format, na_action="ignore").fillna("")
+    table = rows.assign(reading=name).pivot(index="net", columns="reading", values=value)
+    return table.reindex(index=rows["net"].unique(), columns=name.unique())
+
+
 def differences(results: Sequence[Result], seed: int = 0) -> pd.DataFrame:
     """Streams, their clip nets and controls over the same videos: points of accuracy.
 
@@ -133,6 +158,7 @@ def against_published(
 
 
 _TOP1 = "top1", "top1_percent"
+_MODES = ("clip", "stream", "clips")
 
 
 def _trios(

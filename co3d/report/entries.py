@@ -17,7 +17,7 @@ STATUSES = {
     "measured and differs": "ours is another value; the note says why",
     "needs data": "the command is there, the data set or the published weights are not",
     "not available": "what was published, or what it needs, could not be obtained",
-    "not yet": "not computed here so far",
+    "not yet": "the result tables lack a row for it; none in the committed ledger",
 }
 COLUMNS = ("id", "where", "claim", "published", "ours", "status", "note", "notebook", "command")
 COLUMNS += ("source",)  # the file in results/paper that holds the published value
@@ -37,10 +37,11 @@ class Sources:
         paper: Path,
         accuracy: pd.DataFrame | None = None,
         benchmark: pd.DataFrame | None = None,
+        equivalence: pd.DataFrame | None = None,
     ) -> None:
         self.models, self.paper = models, paper
-        columns = TABLES["benchmark"].columns
-        self.benchmark = pd.DataFrame(columns=columns) if benchmark is None else benchmark
+        self.benchmark = _or_empty(benchmark, "benchmark")
+        self.equivalence = _or_empty(equivalence, "equivalence")
         self.accuracy = pd.DataFrame(columns=ACCURACY) if accuracy is None else accuracy
 
     def printed(self, stem: str) -> pd.DataFrame:
@@ -73,6 +74,10 @@ class Sources:
         """The same in the paper's counting, or with every operation counted `once`."""
         step = "flops_once_step" if once else "flops_paper_step"
         return self.own(step if SPECS[model].continual else "flops_paper_clip", model, number)
+
+
+def _or_empty(rows: pd.DataFrame | None, name: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=TABLES[name].columns) if rows is None else rows
 
 
 def entry(

@@ -4,7 +4,6 @@
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -18,8 +17,8 @@ import yaml
 from nbformat import NotebookNode
 
 from ..paths import logs_path, repo_root
-from . import claims, readme, results, schema
-from .rules import declared, output_problems, source_hash
+from . import claims, figures, readme, results, schema
+from .rules import CELL_METADATA, CONTROLS, declared, output_problems, source_hash
 
 
 class NotebookError(RuntimeError):
@@ -192,7 +191,7 @@ def update(only: Iterable[str] | None = None) -> Path:
     blocks = {"models": readme.models(), "scaling": readme.scaling(repo_root())}
     readme.refresh(repo_root(), **{name: block for name, block in blocks.items() if block})
     if (run_dir / "figures").exists():
-        shutil.copytree(run_dir / "figures", repo_root() / "figures", dirs_exist_ok=True)
+        figures.merge(run_dir / "figures", repo_root() / "figures")
     return run_dir
 
 
@@ -219,7 +218,9 @@ def _for_commit(executed: Path) -> NotebookNode:
 
 
 def _clean(notebook: NotebookNode) -> NotebookNode:
-    """Drops what tools leave in metadata: times, paths, versions, empty tags."""
+    """Drops what tools leave in metadata (times, paths, versions, empty tags), and controls."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        output.get("data", {}).pop(CONTROLS, None)
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -227,8 +228,8 @@ def _clean(notebook: NotebookNode) -> NotebookNode:
         }
     )
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
     return notebook
 
 

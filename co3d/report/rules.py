@@ -10,8 +10,10 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+CELL_METADATA = ("tags", "predict")  # `predict`: the questions at the end, run by a test
 PARAMETERS = {"profile", "seed", "limit", "device", "out"}
 MAX_LINES, MEDIAN_LINES, MAX_RUN = 25, 8, 2
+CONTROLS = "application/vnd.jupyter.widget-view+json"  # of no use without their kernel
 MAX_OUTPUT_BYTES, MAX_NOTEBOOK_BYTES = 1_400_000, 4_000_000  # base64 of 1 MB; all of a notebook
 UNWANTED = {
     "a path of this machine": r"(?<![\w.~/:])/(home|root|Users|tmp|work|var|usr|opt|mnt|data)/\w",
@@ -127,7 +129,7 @@ def _commit_problems(notebook: NotebookNode) -> list[str]:
     if notebook.metadata.get("co3d", {}).get("source_hash") != source_hash(notebook):
         problems.append("the outputs belong to other sources (run `co3d update`)")
     extra = notebook.metadata.keys() - {"kernelspec", "language_info", "co3d"}
-    extra |= {key for cell in notebook.cells for key in cell.metadata.keys() - {"tags"}}
+    extra |= {key for cell in notebook.cells for key in cell.metadata.keys() - {*CELL_METADATA}}
     problems += [f"the metadata holds {key!r}" for key in sorted(extra)]
     if len({cell.get("id") for cell in notebook.cells}) < len(notebook.cells):
         problems.append("two cells have one id")
@@ -135,13 +137,15 @@ def _commit_problems(notebook: NotebookNode) -> list[str]:
 
 
 def output_problems(notebook: NotebookNode) -> list[str]:
-    """What no committed output may hold: errors, machine paths, times, too many bytes."""
+    """What no committed output may hold: errors, controls, machine paths, times, many bytes."""
     problems, total = [], 0
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
     for number, cell in enumerate(code, 1):
         for output in cell.outputs:
             if output.output_type == "error":
                 problems.append(f"code cell {number} ends in an error")
+            if CONTROLS in output.get("data", {}):
+                problems.append(f"an output of code cell {number} holds controls")
             size = len(json.dumps(output))
             total += size
             if size > MAX_OUTPUT_BYTES:

@@ -95,6 +95,8 @@ class Norm(Framewise):
 
 
 class Flat(Framewise):
+    """`torch.nn.Flatten` of a frame."""
+
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
         return None if x is None else x.flatten(1)
 

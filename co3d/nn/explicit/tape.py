@@ -101,6 +101,10 @@ class Tape:
         return x.permute(0, 3, 1, 2) if self.channels_last and x.ndim == 4 else x
 
     def put(self, x: Tensor, name: str, length: int, first: int = 0, initial: float = 0.0) -> None:
+        """Adds a tensor to the queue of that name, which keeps `length` of them.
+
+        Those put in before the step `first`, in the masked start-up, count as `initial`.
+        """
         if self.channels_last and x.ndim == 4:
             x = x.permute(0, 2, 3, 1)
         if self.phase is None:

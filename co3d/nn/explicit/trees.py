@@ -18,6 +18,8 @@ from .winograd import WinogradConvolution
 
 
 class Chain(Framewise):
+    """One part after the other."""
+
     def __init__(self, layer: Sequential, clock: Clock, name: str, form: Form) -> None:
         super().__init__(layer, clock, name, form)
         self.parts = nn.ModuleList()

@@ -41,6 +41,8 @@ class Windows(Framewise):
 
 
 class Sample(Windows):
+    """Every stride-th frame."""
+
     def forward(self, x: Tensor | None, tape: Tape) -> Tensor | None:
         return None if self.past(x, tape) is None else x
 

@@ -24,6 +24,7 @@ class WinogradConvolution(Convolution):
 
     @classmethod
     def suits(cls, layer: Conv3d) -> bool:
+        """Whether a layer is plain 3x3 over space, with channels enough to gain by it."""
         shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
         plain = shape == ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1), 1)
         return plain and min(layer.in_channels, layer.out_channels) >= cls.CHANNELS

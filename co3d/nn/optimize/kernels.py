@@ -4,6 +4,7 @@ A frame is held as the matrix (B H W, C) that it is, row by row, in channels-las
 products take it as it is, and convolutions a view of it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ class Frames(NamedTuple):
     device: torch.device
 
     def resized(self, *size: int) -> "Frames":
+        """The same with another size (B, C, H, W)."""
         return self._replace(size=torch.Size(size))
 
     def full(self, value: float) -> Tensor:
@@ -32,10 +34,12 @@ class Frames(NamedTuple):
         return self.empty().fill_(value)
 
     def empty(self) -> Tensor:
+        """A frame (B H W, C) of any values."""
         return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Of the matrix of frames: (B H W, C)."""
         batch, channels, height, width = self.size
         return batch * height * width, channels
 
@@ -146,15 +150,18 @@ class Matrix(Kernel):
     def into(self, x: Tensor, y: Tensor, relu: bool = False) -> Tensor:
         if self.bias is None:
             torch.mm(x, self.weight, out=y)
-        else:
-            torch.addmm(self.bias, x, self.weight, out=y)
-        return y.clamp_min_(0) if relu else y
+            return y.clamp_min_(0) if relu else y
+        return product(relu)(self.bias, x, self.weight, out=y)
 
     def add_(self, x: Tensor, total: Tensor, relu: bool = False) -> Tensor:
-        torch.addmm(total, x, self.weight, out=total)
         if self.bias is not None:
             total.add_(self.bias)
-        return total.clamp_min_(0) if relu else total
+        return product(relu)(total, x, self.weight, out=total)
+
+
+def product(relu: bool) -> Callable[..., Tensor]:
+    """addmm, with the ReLU behind it or without: one call in the place of two."""
+    return torch._addmm_activation if relu else torch.addmm
 
 
 class Scale(Kernel):

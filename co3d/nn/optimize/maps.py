@@ -29,9 +29,11 @@ class Maps(NamedTuple):
 
     @classmethod
     def of(cls, clip: Tensor, dtype: torch.dtype) -> "Maps":
+        """Those of a clip, computed in `dtype`."""
         return cls(tuple(clip.shape), dtype, clip.device)
 
     def resized(self, *size: int) -> "Maps":
+        """The same with another size (B, C, T, H, W)."""
         return self._replace(size=size)
 
     @property
@@ -192,6 +194,7 @@ class Pool(Part):
 
     @staticmethod
     def over_frames(pool: MaxPool3d) -> bool:
+        """Whether each frame is pooled alone: temporal kernel and stride are 1."""
         return pool._time[0] == pool._time[3] == 1
 
     @staticmethod

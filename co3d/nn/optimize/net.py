@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Timing
+from ..core import State, Timing
 from ..fold import flat, fold
 from ..net import ClipNet, StreamNet
 from .kernels import Frames
@@ -39,7 +39,8 @@ class OptimizedStream(StreamNet):
         check_dtype(dtype, frame.device)
         net.body._check_input(net._as_chunk(frame))
         self.original = net._signature()
-        self.shape, self.dtype, self.given = tuple(frame.shape), dtype, frame.dtype
+        self.shape, self.dtype = tuple(frame.shape), dtype
+        self.expected = self.shape, frame.dtype, frame.device
         self._window, self._timing = net.window, net.timing
         frames = Frames(frame.shape, dtype, frame.device)
         parts = [part for _, part in flat(fold(net).body)]
@@ -76,17 +77,23 @@ class OptimizedStream(StreamNet):
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a clip as a tensor, given {type(x).__name__}")
-        shape = (*x.shape[:2], *x.shape[3:])
-        expected = self.shape, self.given, self.body.frames.device
-        if x.ndim != 5 or (shape, x.dtype, x.device) != expected:
+        size = x.shape
+        given = (*size[:2], *size[3:]), x.dtype, x.device
+        if given != self.expected or len(size) != 5:
+            shape, dtype, device = self.expected
             raise ValueError(
-                f"expected frames {self.shape} of {self.given} on {expected[2]}, for which the net "
-                f"was optimised, given {shape} of {x.dtype} on {x.device}"
+                f"expected frames {shape} of {dtype} on {device}, for which the net "
+                f"was optimised, given {given[0]} of {given[1]} on {given[2]}"
             )
 
+    def _check_frame(self, x: Tensor, state: State) -> tuple[int, ...]:
+        known = state["frame"] in (None, self.shape)  # the rest is in the signature
+        return self.shape if known else super()._check_frame(x, state)
+
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        y, state = self.body._steps(None if x is None else x.to(self.dtype), state, end)
-        return (None if y is None else y.to(self.classifier.weight.dtype)), state
+        if x is not None and x.dtype != self.dtype:
+            x = x.to(self.dtype)
+        return self.body._steps(x, state, end)
 
 
 def check_dtype(dtype: torch.dtype, device: torch.device) -> None:

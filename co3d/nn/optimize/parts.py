@@ -11,7 +11,7 @@ from ..blocks import SqueezeExcite
 from ..conv import Conv3d
 from ..pointwise import ReLU, SiLU
 from ..pool import MaxPool3d
-from .kernels import Frames, Kernel, kernel
+from .kernels import Frames, Kernel, kernel, product
 
 
 class Part:
@@ -82,10 +82,14 @@ class Gate(Part):
         given = gate.fc1.bias, first.t() / pixels, gate.fc2.bias, second.t().contiguous()
         self.weights = [value.detach().to(frames.dtype) for value in given]
         self.view = frames.size[0], pixels, frames.size[1]
+        self.ones = None  # a product with it is the sum of a single frame's pixels, in one call
+        if frames.size[0] == 1:
+            self.ones = torch.ones(1, pixels, dtype=frames.dtype, device=frames.device)
 
     def push(self, x: Tensor, state: Any) -> Tensor:
         first_bias, first, second_bias, second = self.weights
-        squeezed = torch.addmm(first_bias, x.view(self.view).sum(1), first).clamp_min_(0)
+        total = x.view(self.view).sum(1) if self.ones is None else torch.mm(self.ones, x)
+        squeezed = product(relu=True)(first_bias, total, first)
         factor = torch.addmm(second_bias, squeezed, second).sigmoid_()
         if self.view[0] > 1:
             factor = factor.repeat_interleave(self.view[1], 0)

@@ -23,6 +23,7 @@ from ..pool import MaxPool3d, RunningWindow
 from ..twopath import TwoPath
 from .kernels import Frames
 from .parts import Activation, Gate, Part, Pool, Spatial
+from .recorded import Recorded
 from .timed import Ring, Sums, TimePool, Window
 
 RING = 1 << 19  # bytes of a frame up to which a depthwise convolution takes a ring of frames
@@ -60,6 +61,14 @@ class Chain(Continual, nn.Module):
                 part.feed = self.parts.pop()
             self.parts.append(part)
             self.out = part.out
+        kinds = [type(part) for part in self.parts]
+        # The place in a long window would have to come round, too.
+        self.count = kinds.index(Window) if Window in kinds else len(kinds)
+        inner = [*_inner(self.parts[: self.count])]
+        self.begun = self._begun
+        if not any(isinstance(part, Other) for part in inner):
+            scratch = [part.scratch for part in inner if isinstance(part, Sums)]
+            self.begun = Recorded(self._begun, self.count, scratch)
 
     @property
     def timing(self) -> Timing:
@@ -82,18 +91,25 @@ class Chain(Continual, nn.Module):
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         with torch.inference_mode():
             frames = () if x is None else x.unbind(2)
-            outputs = [self.push(self.frames.rows(frame), state) for frame in frames]
+            outputs = [self._fed(self.frames.rows(frame), state) for frame in frames]
             outputs += self.finish(state) if end else ()
         outputs = [self.out.image(y) for y in outputs if y is not None]
         return (torch.stack(outputs, 2) if outputs else None), state
 
-    def push(self, x: Tensor, state: Any, first: int = 0) -> Tensor | None:
-        """One frame through all parts from the `first` on."""
-        for part, held in zip(self.parts[first:], state[first:], strict=True):
+    def push(self, x: Tensor, state: Any, first: int = 0, end: int | None = None) -> Tensor | None:
+        """One frame through all parts from the `first` on, to the `end`."""
+        for part, held in zip(self.parts[first:end], state[first:end], strict=True):
             x = part.push(x, held)
             if x is None:
                 return None
         return x
+
+    def _begun(self, x: Tensor, state: Any) -> Tensor | None:
+        return self.push(x, state, 0, self.count)
+
+    def _fed(self, x: Tensor, state: Any) -> Tensor | None:
+        x = self.begun(x, state)
+        return None if x is None else self.push(x, state, self.count)
 
     def finish(self, state: Any) -> Iterator[Tensor]:
         """The outputs that the padding behind the last frame completes, one at a time."""
@@ -257,6 +273,16 @@ def _paths(paths: TwoPath, frames: Frames) -> TwoPath:
         "lateral": _twin(paths.lateral, nn.ModuleDict, lateral),
     }
     return _twin(paths, TwoPath, parts)
+
+
+def _inner(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts and those inside them."""
+    for part in parts:
+        yield part
+        if isinstance(part, Block):
+            sides = [part.main] if part.shortcut is None else [part.main, part.shortcut]
+            for chain in sides:
+                yield from _inner(chain.parts)
 
 
 def _chain(module: nn.Module, frames: Frames) -> Chain:

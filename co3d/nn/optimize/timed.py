@@ -74,7 +74,8 @@ class Sums(Timed):
         # The bias comes with the first slice that a sum gets.
         self.taps = [tap(conv, k, frames, bias=k == 0) for k in range(kernel)]
         self.out, self.relu, self.held = self.taps[0].out, False, held
-        self.spare: Tensor | None = None  # an output that was used, in which a new sum can begin
+        # an output that was used, in which a new sum can begin
+        self.scratch: dict[str, tuple[Tensor, ...]] = {"spare": ()}
 
     def take_relu(self) -> bool:
         self.relu = True
@@ -97,12 +98,12 @@ class Sums(Timed):
         y = sums.pop(0) if ready else None
         state["sums"] = tuple(sums)
         if not self.held:
-            self.spare = y
+            self.scratch["spare"] = () if y is None else (y,)
         return y
 
     def _begun(self, x: Tensor, relu: bool) -> Tensor:
-        spare, self.spare = self.spare, None
-        return self.taps[0](x, relu) if spare is None else self.taps[0].into(x, spare, relu)
+        spare, self.scratch["spare"] = self.scratch["spare"], ()
+        return self.taps[0].into(x, *spare, relu) if spare else self.taps[0](x, relu)
 
 
 class Ring(Timed):

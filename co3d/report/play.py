@@ -1,0 +1,112 @@
+"""A picture with controls: a live notebook redraws it, everything else shows how it begins."""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from numbers import Real
+from typing import Any, Protocol
+
+import ipywidgets as widgets
+
+from .rules import CONTROLS
+
+Value = Real | str | tuple[int, ...]
+
+
+class Picture(Protocol):
+    """What a notebook shows as PNG: a `Drawing`, an image of PIL."""
+
+    def _repr_png_(self) -> bytes: ...
+
+
+class Play:
+    """What `draw` makes of the values of some controls, and the controls.
+
+    Both are one output, under two types: the controls, and as `image/png` the picture to begin
+    with. A frontend shows the richest type that it can: JupyterLab with a kernel the controls;
+    GitHub, HTML pages and copies that papermill made the picture. So nobody has to find out who
+    is looking. Controls are of no use without their kernel, so the runner drops that type from
+    what it writes, and no committed notebook may hold it (`rules.output_problems`).
+
+    Controls are the standard ones of ipywidgets, which the keyboard reaches: Tab goes to a
+    control, the arrow keys change it.
+
+    Args:
+        draw: called with a value per control, by name.
+        start: values to begin with, by name; of the other controls it is the first one.
+        controls: the values of each. A range becomes a slider over integers, other numbers a
+            slider over just these, texts and tuples of numbers a list to choose from.
+
+    Attributes:
+        controls: the widgets by name.
+        picture: the widget with the picture of their values.
+        box: the widget that shows both.
+
+    Raises:
+        ValueError: if there are no controls, one has no values, or `start` is none of them.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., Picture],
+        start: Mapping[str, Value] | None = None,
+        /,
+        **controls: Sequence[Value],
+    ) -> None:
+        start = dict(start or {})
+        if unknown := start.keys() - controls.keys():
+            raise ValueError(f"expected to start some of {', '.join(controls)}, given {unknown}")
+        if not controls:
+            raise ValueError("expected controls, each a name and its values, given none")
+        # A picture that was seen before comes at once.
+        self._drawn = lru_cache(256)(lambda *values: self._png(draw, values))
+        self.controls = {
+            name: _control(name, values, start.get(name)) for name, values in controls.items()
+        }
+        self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.box = widgets.VBox([*self.controls.values(), self.picture])
+        self._redraw()
+        for control in self.controls.values():
+            control.observe(self._redraw, "value")
+
+    def _png(self, draw: Callable[..., Picture], values: Sequence[Value]) -> bytes:
+        return draw(**dict(zip(self.controls, values, strict=True)))._repr_png_()
+
+    def _redraw(self, _: object = None) -> None:
+        self.picture.value = self._drawn(*(control.value for control in self.controls.values()))
+        self.picture.tooltip = str(self)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {_text(one.value)}" for name, one in self.controls.items())
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """The output; see the class."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        png = base64.b64encode(self.picture.value).decode()
+        return {CONTROLS: view, "image/png": png, "text/plain": f"<Play at {self}>"}
+
+
+def _control(name: str, values: Sequence[Value], start: Value | None) -> widgets.Widget:
+    """A labelled widget that begins with `start`, by default with the first value."""
+    if not len(values):
+        raise ValueError(f"expected values for {name}, given none")
+    start = values[0] if start is None else start
+    if start not in values:
+        raise ValueError(f"expected one of the values of {name} to start with, given {start}")
+    named = {
+        "description": name.replace("_", " "),
+        "style": {"description_width": "6em"},
+        "layout": {"width": "34em", "max_width": "100%"},
+        "value": start,
+    }
+    if isinstance(values, range):
+        return widgets.IntSlider(min=values[0], max=values[-1], step=values.step, **named)
+    numbers = all(isinstance(value, Real) for value in values)
+    kind = widgets.SelectionSlider if numbers else widgets.Dropdown
+    return kind(options=[(_text(value), value) for value in values], **named)
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_text, value))
+    return value if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,181 @@
+"""Clip net and stream on the same frames, and the annotated video, say what the networks say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import co3d
+from co3d import report
+from co3d.data import video
+from co3d.data.video import Reader
+from co3d.measure import live
+from co3d.measure.outputs import Step
+from co3d.report import overlay
+from co3d.report.drawings import AGAIN, NEW
+from co3d.report.overlay import Side, Watched
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "videos"
+LABELS = tuple("abcdefghijkl")
+
+
+@pytest.fixture(scope="module")
+def nets():
+    torch.manual_seed(0)
+    model, clip_net = co3d.create("cox3d_mini"), co3d.create("x3d_mini")
+    clip_net.load_state_dict(model.state_dict())
+    return model, clip_net, co3d.transform_for("cox3d_mini")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """40 frames at 15 per second."""
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
+    video.write(path, frames, 15)
+    return path
+
+
+@pytest.fixture(scope="module")
+def watched(nets, clip):
+    model, clip_net, transform = nets
+    with Reader(clip) as reader:
+        return live.side_by_side(reader, model, clip_net, transform, LABELS, every=3)
+
+
+def test_both_networks_see_the_same_frames(nets, clip, watched):
+    model, clip_net, transform = nets
+    with Reader(clip) as reader:
+        frames = transform(np.stack([rgb for _, rgb in reader]))
+    by_stream = {step.number: dict(step.top) for step, _ in watched if step.top}
+    logits = model.steps(frames[None])[0][0].T
+    assert list(by_stream) == list(range(model.warmup + 1, 41))
+    for wanted, said in zip(co3d.scores(model, logits), by_stream.values(), strict=True):
+        assert said == pytest.approx({LABELS[n]: float(wanted[n]) for n in wanted.topk(5).indices})
+    by_clip = {step.number: dict(step.top) for _, step in watched if step.top}
+    assert list(by_clip) == list(range(16, 41, 3))
+    with torch.no_grad():
+        for number, said in by_clip.items():
+            wanted = clip_net(frames[None, :, number - 16 : number]).softmax(1)[0]
+            expected = {LABELS[n]: float(wanted[n]) for n in wanted.topk(5).indices}
+            assert said == pytest.approx(expected)
+
+
+def test_pictures_come_with_the_first_network_and_latencies_with_both(watched):
+    assert all(step.picture.shape == (48, 64, 3) for step, _ in watched)
+    assert all(step.latency_ms > 0 for steps in watched for step in steps)
+
+
+def test_the_limit_is_one_of_video_time(nets, clip):
+    with Reader(clip) as reader:
+        assert len(live.side_by_side(reader, *nets, LABELS, limit_s=2.0)) == 30
+
+
+def test_what_cannot_be_watched_is_refused(nets, clip):
+    with Reader(clip) as reader, pytest.raises(ValueError, match="comes with frame 24 .1.6 s"):
+        live.side_by_side(reader, *nets, LABELS, limit_s=1.0)
+    with Reader(clip) as reader, pytest.raises(ValueError, match="every 1 or more frames"):
+        live.side_by_side(reader, *nets, LABELS, every=0)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real clips are not beside this checkout")
+def test_a_real_video_is_kept_small_and_a_short_rotated_one_refused(nets):
+    with Reader(REAL / "two_video_streams.mp4") as reader:
+        steps = live.side_by_side(reader, *nets, LABELS, every=30, limit_s=2.0)
+    assert len(steps) == 30 and max(steps[0][0].picture.shape) == live.LONGEST
+    with Reader(REAL / "rotated_90.mov") as reader, pytest.raises(ValueError, match="ends after"):
+        live.side_by_side(reader, *nets, LABELS)
+
+
+def test_a_side_tells_what_is_counted(nets):
+    model, clip_net, _ = nets
+    stream, clips = Side.stream(model), Side.clips(clip_net, every=16)
+    counted = report.read("models").query("image_size == 48 and num_classes == 12")
+    counted = counted.groupby("model").first()
+    assert stream.macs == counted.loc["cox3d_mini", "macs_frame"]
+    assert clips.macs == counted.loc["x3d_mini", "macs_clip"]
+    assert (stream.first, stream.real) == (24, 32) and (clips.first, clips.real) == (16, 16)
+    assert [stream.spent(n) / stream.macs for n in (1, 24, 100)] == [1, 24, 100]
+    assert [clips.spent(n) / clips.macs for n in (1, 15, 16, 31, 32, 100)] == [0, 0, 1, 1, 2, 6]
+    assert "no prediction before frame 24" in stream.state(23)
+    assert "until frame 32" in stream.state(24) and "until frame 32" in stream.state(31)
+    assert stream.state(32) == "each prediction computes the new frame alone"
+    assert clips.state(16) == "each prediction computes 16 frames, one at every 16 frames"
+    with pytest.raises(ValueError, match="x3d_mini needs whole clips; cox3d_mini runs"):
+        Side.stream(clip_net)
+
+
+SIDES = [
+    Side("CoNet", "", NEW, first=2, real=3, begins=1, every=1, macs=1e6),
+    Side("Net", "", AGAIN, first=3, real=3, begins=3, every=1, macs=9e6),
+]
+
+
+def made(shape=(30, 40, 3), count=4):
+    """Steps of two networks: the first says "a" at frame 2 alone, the second "b" from 3 on."""
+    for number in range(1, count + 1):
+        picture = np.full(shape, 90, np.uint8)
+        first = (("a", 0.5),) if number == 2 else ()
+        second = (("b", 1.0),) if number >= 3 else ()
+        yield (
+            Step(number, number / 10, first, 3.0, None, picture),
+            Step(number, number / 10, second, 4.0),
+        )
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 3), (2, 480, 3), (480, 1, 3), (270, 480, 3), (480, 360, 3)]
+)
+def test_pictures_of_any_shape_fit(shape):
+    seen = Watched(SIDES, list(made(shape)))
+    image = np.asarray(seen.picture(1))
+    assert image.shape[0] % 2 == image.shape[1] % 2 == 0
+    rows, columns = np.nonzero((image == 90).all(2))
+    assert rows.max() < image.shape[0] - 30 and columns.max() < overlay.SPLIT
+    assert len(rows) >= 100
+
+
+def width_of(image, color, row):
+    """Pixels of a colour in a row of the picture."""
+    wanted = [int(color[n : n + 2], 16) for n in (1, 3, 5)]
+    return int((np.asarray(image)[row] == wanted).all(1).sum())
+
+
+def test_bars_are_as_long_as_what_they_show():
+    seen = Watched(SIDES, list(made()))
+    full = overlay.WIDTH - overlay.MARGIN - overlay.SPLIT
+    below = overlay.MARGIN + overlay.PANEL
+    macs = 208  # in the bar of the MACs
+    assert width_of(seen.picture(2), NEW, overlay.MARGIN + macs) == pytest.approx(full, abs=2)
+    assert width_of(seen.picture(2), AGAIN, below + overlay.MARGIN + macs) == 0
+    last = seen.picture(4)  # 4 against 18 MMACs
+    assert width_of(last, NEW, overlay.MARGIN + macs) == pytest.approx(full * 4 / 18, abs=2)
+    assert width_of(last, AGAIN, below + overlay.MARGIN + macs) == pytest.approx(full, abs=2)
+
+
+def test_the_last_prediction_stays_until_the_next():
+    seen = Watched(SIDES, list(made()))
+    assert [seen.said(n)[0].top for n in (1, 2, 4)] == [(), (("a", 0.5),), (("a", 0.5),)]
+    assert seen.said(4)[1].number == 4
+
+
+def test_an_annotated_video_holds_every_frame(tmp_path):
+    seen = Watched(SIDES, list(made()))
+    seen.save(tmp_path / "a.mp4", 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    with Reader(tmp_path / "a.mp4") as reader:
+        frames = [rgb for _, rgb in reader]
+    assert len(frames) == 4 and reader.fps == 10
+    away = np.abs(frames[3].astype(int) - np.asarray(seen.picture(4))).mean()
+    assert away < 4 < np.abs(frames[3].astype(int) - np.asarray(seen.picture(1))).mean()
+
+
+def test_a_name_of_no_format_and_a_failure_leave_nothing(tmp_path):
+    seen = Watched(SIDES, list(made()))
+    with pytest.raises(ValueError, match="expected a name that ends in .mp4"):
+        seen.save(tmp_path / "a.gif", 10)
+    seen.steps[2] = None
+    with pytest.raises(TypeError):
+        seen.save(tmp_path / "a.mp4", 10)
+    assert not list(tmp_path.iterdir())

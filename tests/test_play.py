@@ -1,0 +1,86 @@
+"""Controls redraw their picture; without a kernel the picture of their start is left."""
+
+import base64
+import io
+
+import ipywidgets as widgets
+import pytest
+from PIL import Image
+
+from co3d.report.play import Play
+from co3d.report.rules import CONTROLS
+
+
+class Drawn:
+    """Draws a picture as wide as the window, and notes for what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, window, kernel=(1,)):
+        self.asked.append((window, kernel))
+        return Image.new("RGB", (window, len(kernel)))
+
+
+def size(png):
+    return Image.open(io.BytesIO(png)).size
+
+
+def test_one_output_holds_the_controls_and_the_picture_to_begin_with():
+    play = Play(Drawn(), {"window": 8}, window=[4, 8, 16], kernel=[(1, 2), (3, 4, 5)])
+    data = play._repr_mimebundle_(include=None, exclude=None)
+    assert data.keys() == {CONTROLS, "image/png", "text/plain"}
+    assert size(base64.b64decode(data["image/png"])) == (8, 2)
+    assert data["text/plain"] == "<Play at window 8, kernel 1 2>"
+    assert data[CONTROLS]["model_id"] == play.box.model_id
+    assert play.box.children == (*play.controls.values(), play.picture)
+
+
+def test_a_changed_control_changes_the_picture_and_what_was_seen_is_not_drawn_again():
+    draw = Drawn()
+    play = Play(draw, window=range(3, 9), kernel=[(1, 2), (3, 4, 5)])
+    assert size(play.picture.value) == (3, 2)
+    play.controls["window"].value = 5
+    assert size(play.picture.value) == (5, 2)
+    play.controls["kernel"].value = (3, 4, 5)
+    assert size(play.picture.value) == (5, 3)
+    assert play.picture.tooltip == str(play) == "window 5, kernel 3 4 5"
+    play.controls["kernel"].value = (1, 2)
+    play.controls["window"].value = 3
+    assert size(play.picture.value) == (3, 2)
+    assert draw.asked == [(3, (1, 2)), (5, (1, 2)), (5, (3, 4, 5))]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "shown"),
+    [
+        (range(2, 9, 3), widgets.IntSlider, (2, 8, 3)),
+        ([8, 16, 64], widgets.SelectionSlider, ("8", "16", "64")),
+        ([0.5, 1.0], widgets.SelectionSlider, ("0.5", "1")),
+        (["clip", "stream"], widgets.Dropdown, ("clip", "stream")),
+        ([(1, 2), (0, -1)], widgets.Dropdown, ("1 2", "0 -1")),
+    ],
+)
+def test_the_values_decide_on_the_kind_of_control(values, kind, shown):
+    play = Play(lambda **_: Image.new("L", (1, 1)), the_name=values)
+    control = play.controls["the_name"]
+    assert type(control) is kind and control.description == "the name"
+    assert control.value == values[0]
+    if kind is widgets.IntSlider:
+        assert (control.min, control.max, control.step) == shown
+    else:
+        assert control._options_labels == shown
+
+
+@pytest.mark.parametrize(
+    ("start", "controls", "message"),
+    [
+        ({}, {}, "expected controls"),
+        ({}, {"window": []}, "expected values for window"),
+        ({"window": 3}, {"window": [4, 5]}, "values of window to start with, given 3"),
+        ({"frame": 3}, {"window": [4, 5]}, "expected to start some of window"),
+    ],
+)
+def test_controls_that_cannot_be_are_refused(start, controls, message):
+    with pytest.raises(ValueError, match=message):
+        Play(Drawn(), start, **controls)
