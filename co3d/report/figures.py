@@ -216,6 +216,12 @@ FIGURES = {
         "on real data is what the published numbers say. Bold rows are Pareto-optimal in top-1 "
         "and MMACs.",
     ),
+    "live_stream": Record(
+        "09_live_stream",
+        (),
+        "What a stream and its clip net say of one synthetic video frame by frame, and the "
+        "multiply-accumulates that each has spent; the padded start is shaded.",
+    ),
     "deploy_window": Record(
         "10_deploy",
         ("deployment",),

@@ -16,6 +16,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 import matplotlib as mpl
