@@ -40,7 +40,7 @@ OPTIONS = ("--no-browser", "--ServerApp.port_retries=0", "--LabApp.news_url=None
            "--LabApp.extension_manager=readonly",
            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")  # fmt: skip
 NOISE: tuple[str, ...] = ()  # of JupyterLab's own, by name
-PATIENCE = 240_000  # ms; a machine may be busy
+PATIENCE = 600_000  # ms; a machine may be busy
 CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell"
 PICTURE = """async image => {
     const bytes = await (await fetch(image.src)).arrayBuffer();
