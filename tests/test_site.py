@@ -131,10 +131,13 @@ def test_what_is_whole_passes():
     assert not links.problems({"a.html": good, "b.html": '<p id="here"></p>', "c.png": b""})
 
 
-def test_equal_files_give_equal_bytes_and_no_other_folder_is_replaced(root, made, tmp_path):
+def test_equal_files_give_equal_bytes_and_no_other_folder_is_replaced(
+    root, made, tmp_path, monkeypatch
+):
     out = tmp_path / "site"
     for _ in range(2):  # the second replaces the first
         count = build(out, HELP, root)
+        monkeypatch.setattr("co3d.report.site.build.contents", lambda *_: made)
         written = {
             p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()
         }
@@ -152,12 +155,12 @@ def test_equal_files_give_equal_bytes_and_no_other_folder_is_replaced(root, made
     assert (own / "index.html").read_text() == "mine"
 
 
-def test_a_site_that_is_not_whole_is_not_written(root, tmp_path):
-    copy = shutil.copytree(root, tmp_path / "copy")
-    (copy / "README.md").write_text("# A\n\n![a](figures/gone.gif)\n")
-    with pytest.raises(ValueError, match="not whole: index.html loads 'figures/gone.gif'"):
-        build(tmp_path / "site", HELP, copy)
-    assert list(tmp_path.iterdir()) == [copy]
+def test_a_site_that_is_not_whole_is_not_written(root, made, tmp_path, monkeypatch):
+    broken = {**made, "index.html": '<img src="gone.gif" alt="a">'}
+    monkeypatch.setattr("co3d.report.site.build.contents", lambda *_: broken)
+    with pytest.raises(ValueError, match="not whole: index.html loads 'gone.gif'"):
+        build(tmp_path / "site", HELP, root)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError, match="there is no notebooks/"):
         build(tmp_path / "site", HELP, tmp_path)
 

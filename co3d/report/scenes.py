@@ -144,7 +144,7 @@ def at_window(
     values = sweeps[["stream_low", "control_low", "clip"]].astype(float)
     left.set(xlim=(values.min().min() - 2, 101), ylim=(len(names) - 0.4, -0.9))
     left.set_yticks(range(len(names)), [label(f"co{name}") for name in names])
-    left.set(xlabel="top-1 accuracy (%)", title=f"Window {window} · {title}")
+    left.set(xlabel="top-1 accuracy (%)", title=f"Window {window:g} · {title}")
     _name_marks(left, sweeps, names, window)
     right.set(xlim=(-0.12 * last, 1.25 * last), xlabel="seconds of video", title="Start-up")
     right.text(0, -0.6, "silent, then start-up, then all is video", size=8, color=MUTED)

@@ -80,6 +80,8 @@ def _signature(name: str, value: object) -> str:
         signature = inspect.signature(value)
     except ValueError:
         return ""
+    if inspect.isclass(value):
+        signature = signature.replace(return_annotation=inspect.Signature.empty)
     short = name.rpartition(".")[2]
     line = f"{short}{signature}"
     if len(line) > 80:

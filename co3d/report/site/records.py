@@ -1,7 +1,7 @@
 """The result tables, the published ones, and the ledger of claims as pages."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from ..entries import STATUSES
 from ..schema import PROVENANCE, TABLES, readme
 from .markup import Html, code, link, page, table, text
 from .models import number
-from .source import Source
+from .source import Notebook, Source
 
 Pages = Iterator[tuple[str, str]]
 LEDGER = "results/paper/claims.csv"
@@ -83,20 +83,25 @@ def claims(source: Source) -> Pages:
               [(_mark(name), count, STATUSES[name]) for name, count in counts]),
     ]  # fmt: skip
     written = {one.name: one for one in source.notebooks}
-    head = ("Claim", "Published", "Here", "Status", "Note", "Notebook", "Command")
+    head = ("Claim, and a note", "Published", "Here", "Status", "Computed by")
     for where, rows in ledger.groupby("where", sort=False):
         parts += [f"<h2>{text(where[:1].upper() + where[1:])}</h2>\n"]
         cells = [
-            (row.claim, row.published, row.ours, _mark(row.status), row.note,
-             _notebook(row.notebook, written), row.command and code(row.command))
+            (_said(row.claim, row.note), row.published, row.ours, _mark(row.status),
+             _computed(row.notebook, row.command, written))
             for row in rows.itertuples()
         ]  # fmt: skip
         parts += [table(f"{len(rows)} rows", head, cells)]
     yield at, page("Claims", "".join(parts), at)
 
 
-def _notebook(name: str, written: dict) -> Html:
-    return link(name[:2], written[name].page) if name in written else text(name)
+def _said(claim: str, note: str) -> Html:
+    return Html(text(claim) + (f'<div class="muted">{text(note)}</div>' if note else ""))
+
+
+def _computed(notebook: str, command: str, written: Mapping[str, Notebook]) -> Html:
+    name = link(notebook[:2], written[notebook].page) if notebook in written else text(notebook)
+    return Html(f"{name} {code(command)}" if command else name)
 
 
 def _mark(status: str) -> Html:

@@ -106,7 +106,7 @@ def _common(notebook: Html, function: str, digest: str) -> tuple[tuple[str, obje
         "the video shows, the rest other motions at random. Files depend on the seed, the "
         f"constants below (hash {code(digest)}) and the encoder of the installed PyAV"
     )
-    good = Html(f"tests; a mechanism and its sign, as in what a window changes; {notebook}")
+    good = Html(f"tests, mechanisms and their sign, training the small networks ({notebook})")
     bad = (
         "saying how accurate a network is on real videos, or which architecture is better: what is "
         "measured on it stands in no figure or table of Kinetics or Charades"
