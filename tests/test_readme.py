@@ -67,9 +67,10 @@ def test_the_benchmark_commands_of_the_table_are_understood():
 
 def written(program):
     """The command lines of a program in the README's text and listings, each as words."""
-    listings = re.findall(r"```\n(.*?)```", README, re.DOTALL)
-    lines = [line.partition("#")[0] for listing in listings for line in listing.splitlines()]
-    lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    listings = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    texts = [text for language, text in listings.findall(README) if not language]
+    lines = [line.partition("#")[0] for text in texts for line in text.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", listings.sub("", README))
     found = (re.search(rf"(?:^|[\s;]){program} ([a-z].*)", line) for line in lines)
     return [shlex.split(match[1]) for match in found if match]
 

@@ -38,6 +38,7 @@ class OnnxRuntime:
         ]
 
     def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
+        """As of `Runtime`."""
         session = self.sessions[phase]
         types = {"tensor(float)": "float32", "tensor(int64)": "int64"}
         return tuple(
@@ -46,6 +47,7 @@ class OnnxRuntime:
         )
 
     def bind(self, phase: int, inputs: Mapping[str, Tensor], outputs: Mapping) -> Bound:
+        """As of `Runtime`."""
         session = self.sessions[phase]
         binding = session.io_binding()
         values = []  # over the memory of the tensors, which they do not keep alive
@@ -83,6 +85,7 @@ class OpenVino:
         self.models = [core.compile_model(graph, "CPU", options) for graph in self.graphs]
 
     def tensors(self, phase: int) -> tuple[dict[str, Kind], dict[str, Kind]]:
+        """As of `Runtime`."""
         graph = self.graphs[phase]  # compiled ones have more names
         of = self.ov.Type
         types = {of.f32: "float32", of.bf16: "bfloat16", of.i64: "int64"}
@@ -92,6 +95,7 @@ class OpenVino:
         )
 
     def bind(self, phase: int, inputs: Mapping[str, Tensor], outputs: Mapping) -> Bound:
+        """As of `Runtime`."""
         request = self.models[phase].create_infer_request()
         for name, tensor in (*inputs.items(), *outputs.items()):
             request.set_tensor(name, self._shared(tensor))

@@ -113,6 +113,7 @@ class Local:
     def outcomes(
         self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
     ) -> Iterator[Outcome]:
+        """As of `Engine`."""
         decoded = partial(in_processes, count=self.workers, **bounds)
         return outcomes(jobs, readings, predict, decoded)
 

@@ -43,6 +43,7 @@ class Free:
     plan, model, trunk = None, None, None
 
     def header(self) -> dict:
+        """As of `runs.Planned`."""
         return {"compute": {}}
 
 

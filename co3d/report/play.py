@@ -74,7 +74,6 @@ class Play:
 
     def _redraw(self, _: object = None) -> None:
         self.picture.value = self._drawn(*(control.value for control in self.controls.values()))
-        self.picture.tooltip = str(self)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {_text(one.value)}" for name, one in self.controls.items())

@@ -208,70 +208,6 @@ TABLES = {
     ),
 }
 
-# results/paper/: what a file holds, and its key. The ledger is made by `claims`, the rest is typed.
-PUBLISHED = {
-    "kinetics400_published": (
-        "The benchmark table on Kinetics-400; throughput is the mean and standard deviation of "
-        "100 measurements.",
-        "model frames window",
-    ),
-    "kinetics400_context_published": (
-        "Further points of the figure of accuracy against FLOPs.",
-        "model",
-    ),
-    "pool_sweep_published": ("Accuracy against the span of the head's average.", "model window"),
-    "transient_published": (
-        "Accuracy against the frames seen since a reset.",
-        "model window fill frames_seen",
-    ),
-    "x3d_multiview_published": (
-        "Accuracy of the clip nets averaged over several clips, by the same authors.",
-        "model clips",
-    ),
-    "charades_published": (
-        "mAP on Charades; blank, since the published values could not be obtained.",
-        "model window",
-    ),
-    "flops_exact": ("Counts to the last digit.", "model window frames"),
-    "claims_abstract": ("The claims of the abstract.", "id"),
-    "claims": ("The ledger: each published value beside ours.", "id"),
-}
-PUBLISHED_COLUMNS = {
-    "top1_percent": "correct at the first guess, percent",
-    "top5_percent": "correct within five guesses, percent",
-    "map_percent": "mean average precision, percent",
-    "params_millions": "parameters, 10^6",
-    "peak_memory_mib": "peak memory allocated in a prediction at batch 1, MiB",
-    "gflops_per_prediction": "FLOPs in the paper's counting for a clip or a step, 10^9",
-    "flops_per_prediction": "FLOPs in the paper's counting for a clip or a step",
-    **{
-        f"{device}_per_s_{what}": f"clips or frames per second on {name}, {meaning}"
-        for device, name in (
-            ("cpu", "a laptop's CPU (i7)"),
-            ("jetson_tx2", "a Jetson TX2"),
-            ("jetson_xavier", "a Jetson AGX Xavier"),
-            ("rtx_2080_ti", "an RTX 2080 Ti"),
-        )
-        for what, meaning in (("mean", "mean"), ("std", "standard deviation"))
-    },
-    "approximate": "1 if the row's values are known only rounded",
-    "pareto_bold": "1 if the authors set the row in bold (Pareto-optimal)",
-    "inside_transient": "1 if the stream was read before its receptive field was filled",
-    "clips": "clip predictions averaged into one",
-    "flops_published_convention": "FLOPs in the paper's counting",
-    "flops_counted_once": "the same with every term once",
-    "macs_conv_fc": "multiply-accumulates of convolutions and linear layers",
-    "id": "of the claim",
-    "claim": "what is claimed",
-    "where": "part of the paper",
-    "published": "what is published, as printed",
-    "ours": "what is computed or measured here",
-    "status": "how the two compare; co3d/report/entries.py has the meanings",
-    "note": "why they differ, or what is missing",
-    "command": "that computes ours",
-    "source": "file here that holds the published value",
-}
-
 
 def readme() -> str:
     """The text of results/README.md: every table's key, columns and how it is compared."""
@@ -288,7 +224,7 @@ def readme() -> str:
         "Everything measured or computed here, as tidy CSV: raw numbers, one row per key, blank",
         "where a value does not apply. The notebooks write the tables and `co3d/report/schema.py`",
         "this page (`make update`); nothing is edited by hand. An unchanged value keeps its row",
-        "and date. Published numbers are in `paper/`, never mixed with these.",
+        "and date. Published numbers are in [paper/](paper/README.md), never mixed with these.",
         "",
         "The columns marked *key* name a row. `make reproduce` compares the others as marked:",
         "*exact* values are equal or not, accuracies are compared in flipped videos, times and",
@@ -303,25 +239,7 @@ def readme() -> str:
     lines += ["", "## Provenance", "", "Every row also carries:", ""]
     lines += ["| column | type | meaning |", "|---|---|---|"]
     lines += [_dictionary_row(column) for column in PROVENANCE]
-    return "\n".join([*lines, *_published()]) + "\n"
-
-
-def _published() -> list[str]:
-    lines = [
-        "",
-        "## paper/",
-        "",
-        "Published numbers, as printed, and the ledger of claims beside them. Columns that are not",
-        "explained below mean what they mean above.",
-        "",
-        "| file | what | key |",
-        "|---|---|---|",
-    ]
-    for name, (about, key) in PUBLISHED.items():
-        columns = ", ".join(f"`{column}`" for column in key.split())
-        lines += [f"| `{name}.csv` | {about} | {columns} |"]
-    lines += ["", "| column | meaning |", "|---|---|"]
-    return lines + [f"| `{name}` | {meaning} |" for name, meaning in PUBLISHED_COLUMNS.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _dictionary_row(column: str, *more: str) -> str:
