@@ -1,7 +1,10 @@
 """Latencies of exported nets become rows of their table, and figures."""
 
+import itertools
+
 import pandas as pd
 import torch
+from pictures import assert_legible
 
 from co3d.measure import serving
 from co3d.report import serving as drawn
@@ -19,5 +22,12 @@ def test_windows_and_streams_become_rows_and_figures(tmp_path):
     assert [(row["batch"], row["streams"]) for row in streams] == 2 * [(1, 1), (1, 2), (2, 2)]
     assert len(windows) == 10 and all(row["latency_ms_median"] > 0 for row in windows)
     assert set(windows[0]) | {"threads"} == set(TABLES["deployment"].own)
-    assert drawn.latency_vs_window(pd.DataFrame(windows)).axes[0].lines
-    assert len(drawn.latency_vs_streams(pd.DataFrame(streams)).axes[0].lines) == 4
+    by_window = drawn.latency_vs_window(pd.DataFrame(windows))
+    by_streams = drawn.latency_vs_streams(pd.DataFrame(streams))
+    for fig, count in ((by_window, 5), (by_streams, 4)):
+        (ax,) = fig.axes
+        assert len(ax.lines) == len(ax.texts) == count
+        assert_legible(fig)
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert all(not a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        assert all(box.x1 < fig.bbox.x1 for box in boxes)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from pictures import assert_legible
 
 from co3d.report import measured
 
@@ -52,6 +53,7 @@ def boxes(fig):
 
 def assert_readable(fig):
     width, height = fig.canvas.get_width_height()
+    assert_legible(fig)
     found = boxes(fig)
     for text, box in found:
         assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, text

@@ -16,7 +16,6 @@ import re
 import nbformat
 import pytest
 import torch
-from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from co3d.paths import repo_root
@@ -89,12 +88,10 @@ def shown_by(notebook, question, out):
     ids = [cell.id for cell in code]
     assert question["cells"] == sorted(question["cells"], key=ids.index), "cells are not in order"
     chosen = dict.fromkeys([*ids[first : first + 2], *question["cells"]])
-    text, formatter, names = io.StringIO(), DisplayFormatter(), set()
+    text, names = io.StringIO(), set()
 
-    def display(*values):
-        for value in values:
-            data, _ = formatter.format(value, include={"text/plain", "text/html"})
-            print(*data.values(), sep="\n")
+    def display(value):
+        print(repr(value), getattr(value, "_repr_html_", str)() or "", sep="\n")
 
     space = {"__name__": "__main__", "display": display}
     with contextlib.redirect_stdout(text):
@@ -106,7 +103,8 @@ def shown_by(notebook, question, out):
             exec(compile(tree, cell_id, "exec"), space)
             if last is not None:
                 value = eval(compile(ast.Expression(last.value), cell_id, "eval"), space)
-                display(*[] if value is None else [value])
+                if value is not None:
+                    display(value)
     assert names >= question["change"].keys(), "no cell that is run assigns the changed name"
     return text.getvalue()
 

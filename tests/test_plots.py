@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,11 @@ import pytest
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
+from pictures import assert_legible
 from PIL import Image
 
 from co3d.paths import repo_root
-from co3d.report import drawings, plots, style, tables
+from co3d.report import drawings, figures, plots, style, tables
 
 PAPER = repo_root() / "results" / "paper"
 
@@ -132,8 +134,9 @@ def test_the_axes_say_what_is_counted(figure):
     assert "Published" in ax.get_ylabel() and "(%)" in ax.get_ylabel()
     names = [text.get_text() for text in texts(figure, "name")]
     assert names.count("~ RCU") == 1 and sum("~" in name for name in names) == 1
+    assert "CoX3D-M\n÷ 15.1, +3.8" in names and "CoI3D\n÷ 5.0, −7.1" in names
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "approximate (~)" in legend and len(legend) == 3
+    assert "approximate (~)" in legend and "against the clip net" in legend[-1]
 
 
 @pytest.mark.parametrize("which", ["published", "counted"])
@@ -156,6 +159,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure(which, figure, counted):
         centre = ax.transData.transform(point)
         marker = Bbox([centre - 10, centre + 10])
         assert not text.get_window_extent().overlaps(marker), f"{text.get_text()} lies on {name}"
+    assert_legible(fig)
     for text in labels:
         box = text.get_window_extent()
         assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1, text.get_text()
@@ -176,7 +180,8 @@ def test_save_writes_equal_bytes_and_nothing_else(tmp_path, published):
     context = pd.read_csv(PAPER / "kinetics400_context_published.csv")
     for folder in ("a", "b"):
         fig = plots.published_accuracy_vs_macs(published, context)
-        assert style.save(fig, "stem", tmp_path / folder) == tmp_path / folder / "figures/stem.png"
+        png = figures.save(fig, "stem", tmp_path / folder)
+        assert png == tmp_path / folder / "figures/stem.png"
     files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
     assert files == ["stem.png", "stem.svg"]
     for name in files:
@@ -227,7 +232,8 @@ def test_animation_of_a_clip_against_steps(tmp_path):
     path = drawings.save_gif(images, "steps", tmp_path, ms=900)
     assert frames_of(path) == (10, 0)
     assert path.stat().st_size < 200_000
-    assert drawings.save_gif(images, "again", tmp_path, ms=900).read_bytes() == path.read_bytes()
+    again = drawings.save_gif(images, "steps", tmp_path / "again", ms=900)
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_hero_is_a_small_animation_on_white(tmp_path):
@@ -252,7 +258,7 @@ def numbers(cell):
 
 
 def test_the_table_parses_back(published, tmp_path):
-    path = tables.save(tables.benchmark(published), "table", tmp_path)
+    path = tables.save(tables.benchmark(published), "published_benchmark", tmp_path)
     head, _, *body = [
         [cell.strip() for cell in line.strip("|\n").split("|")]
         for line in path.read_text("utf-8").splitlines()
@@ -267,10 +273,45 @@ def test_the_table_parses_back(published, tmp_path):
         expected = [row.cpu_per_s_mean, row.cpu_per_s_std]
         assert numbers(cell["CPU (1/s)"]) == [value for value in expected if not np.isnan(value)]
         assert cell["GMACs here"] == cell["Params here (M)"] == ""
-    lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
+    _, *lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
     rows = [line for line in lines if line.endswith(r"\\")]
     assert {line.count("&") for line in rows} == {len(head) - 1}
     assert len(rows) == len(published) + 1 and not re.search(r"[±×~]|(?<!\\)%", "".join(lines))
+
+
+def test_latex_and_html_say_the_same_as_markdown(published, tmp_path):
+    table = tables.benchmark(published)
+    path = tables.save(table, "published_benchmark", tmp_path)
+    first, *lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
+    assert first.startswith("% The published benchmark") and "kinetics400\\_published.csv" in first
+    plain = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
+    signs = {r"\%": "%", r"$\sim$": "~", r"$\times$": "×", r"$\pm$": "±"}
+    for cells, row in zip(plain, [list(table), *table.to_numpy().tolist()], strict=True):
+        for sign, char in signs.items():
+            cells = [cell.replace(sign, char) for cell in cells]
+        assert [re.sub(r"\\textbf\{(.*)\}", r"**\1**", cell) for cell in cells] == row
+    page = path.with_suffix(".html").read_text("ascii")
+    lines = [re.findall("<t[dh].*?>(.*?)</t[dh]>", line) for line in page.splitlines()]
+    found = [[unescape(re.sub("</?b>", "**", cell)) for cell in line] for line in lines if line]
+    assert found == [list(table), *table.to_numpy().tolist()]
+    assert page.count("<b>") == 3 * published["pareto_bold"].sum()
+
+
+def test_cells_are_escaped():
+    odd = pd.DataFrame({"Model": ["**50 % & a_b**"], "a<b": [r"{1} $ # ^ \ ± ~"]})
+    tex, page = tables.latex(odd), tables.html(odd, "x & y")
+    assert r"\textbf{50 \% \& a\_b} & \{1\} \$ \# \^{} \textbackslash{} $\pm$ $\sim$ \\" in tex
+    assert "<b>50 % &amp; a_b</b>" in page and "<th" in page and "a&lt;b" in page
+    assert "<caption>x &amp; y</caption>" in page and "&#177;" in page
+
+
+def test_measured_accuracies_have_a_table_of_their_own(accuracy):
+    table = tables.measured(accuracy.assign(n_scored=1200))
+    assert table["Per"].tolist() == ["clip", "clips", "frame", "frame", "frame"]
+    assert table["Frames"].tolist() == ["16", "16", "16", "32", "64"]
+    assert table["Model"].tolist() == ["X3D-mini"] * 2 + ["CoX3D-mini"] * 2 + ["**CoX3D-mini**"]
+    assert table["Top-1 (%)"].iloc[-1] == "**93.0**" and table["MMACs"].iloc[0] == "21.00"
+    assert table["95 % interval"].iloc[0] == "78.0 to 81.5" and set(table["Videos"]) == {"1,200"}
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_provenance_has_every_column_and_no_path():
 
 def test_dirty_means_that_code_or_notebook_sources_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(origin, "repo_root", lambda: tmp_path)
-    assert origin._git_state() == ("", None)
+    assert origin.git_state() == ("", None)
 
     def git(*args):
         subprocess.run(["git", "-C", tmp_path, *args], check=True, capture_output=True)
@@ -224,19 +224,19 @@ def test_dirty_means_that_code_or_notebook_sources_changed(tmp_path, monkeypatch
     git("init", "-q")
     git("add", ".")
     git("-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "-m", "m")
-    commit, dirty = origin._git_state()
+    commit, dirty = origin.git_state()
     assert len(commit) == 12 and dirty == 0
 
     cell.outputs = [nbformat.v4.new_output("stream", text="2")]
     nbformat.write(notebook, path)
     (tmp_path / "elsewhere.txt").write_text("2")
-    assert origin._git_state()[1] == 0
+    assert origin.git_state()[1] == 0
     cell.source = "1 + 2"
     nbformat.write(notebook, path)
-    assert origin._git_state()[1] == 1
+    assert origin.git_state()[1] == 1
     git("checkout", "-q", ".")
     (tmp_path / "co3d" / "b.py").write_text("untracked")
-    assert origin._git_state()[1] == 1
+    assert origin.git_state()[1] == 1
 
 
 def test_every_column_of_a_table_is_in_the_dictionary():

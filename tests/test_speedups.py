@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from pictures import assert_legible
 
 from co3d.measure.rungs import CONTIGUOUS, EAGER, FREE, INSTALLED, OPTIMISED
 from co3d.paths import repo_root
@@ -179,6 +180,7 @@ def test_published_figures_have_a_panel_per_device_and_nothing_measured(figures)
                                   "gains"])  # fmt: skip
 def test_no_text_touches_another_or_leaves_the_figure(figures, name):
     fig = figures[name]
+    assert_legible(fig)
     texts = [fig._supxlabel]
     for ax in fig.axes:
         texts += [*ax.texts, ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label]

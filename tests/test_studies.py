@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from pictures import assert_legible
 
 from co3d.paths import repo_root
 from co3d.report import studies
@@ -169,12 +170,17 @@ def test_against_rate_names_every_line(figures):
 @pytest.mark.parametrize("name", ["start_up", "against_window", "against_rate"])
 def test_no_text_touches_another_or_leaves_the_figure(figures, name):
     fig = figures[name]
+    assert_legible(fig)
     texts = [fig._supxlabel, fig._supylabel, *(part._suptitle for part in fig.subfigs)]
     for ax in _axes(fig):
         texts += [*ax.texts, ax.xaxis.label, ax.yaxis.label]
         if legend := ax.get_legend():
             texts += [legend.get_title(), *legend.get_texts()]
-        texts += [label for label in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            texts += [
+                tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high
+            ]
     shown = [text for text in texts if text is not None and text.get_text() and text.get_visible()]
     boxes = [(text.get_text(), text.get_window_extent()) for text in shown]
     inside = [(text, box) for text, box in boxes if fig.bbox.overlaps(box)]

@@ -53,7 +53,7 @@ def quick() -> int:
 
     from .. import Stream, load
     from ..data import synthetic
-    from ..report import plots, style
+    from ..report import figures, plots
 
     model, transform = load("cox3d_mini", "synthetic-kinetics")
     video = synthetic.dataset("test", limit=1).videos[0]
@@ -71,6 +71,6 @@ def quick() -> int:
     paper = paths.repo_root() / "results" / "paper"
     tables = ("kinetics400_published", "kinetics400_context_published")
     figure = plots.published_accuracy_vs_macs(*(pd.read_csv(paper / f"{t}.csv") for t in tables))
-    png = style.save(figure, "published_accuracy_vs_macs", paths.logs_path() / "quick")
+    png = figures.save(figure, "published_accuracy_vs_macs", paths.logs_path() / "quick")
     click.echo(f"figure: {png}")
     return 0 if difference <= 1e-4 else 1

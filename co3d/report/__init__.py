@@ -14,8 +14,8 @@ import pandas as pd
 from ..measure import conversion
 from ..paths import logs_path, repo_root
 from . import results
+from .figures import save
 from .origin import provenance
-from .style import save
 
 __all__ = ["output_folder", "provenance", "read", "save", "write"]
 

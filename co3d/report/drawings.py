@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
-from .style import FAMILY_COLORS, INK, MUTED, STYLE, Drawing, target
+from .figures import metadata, target
+from .style import FAMILY_COLORS, INK, MUTED, STYLE, WIDTH, Drawing
 
 GIF_LIMIT_BYTES = 1_000_000
 NEW, AGAIN, KEPT, EMPTY = FAMILY_COLORS["x3d"], FAMILY_COLORS["slow"], "#CFE3F1", "#F2F2F2"
 
 
-def _canvas(width: float, height: float, inches: float = 9.0) -> tuple[Drawing, Axes]:
+def _canvas(width: float, height: float, inches: float = WIDTH) -> tuple[Drawing, Axes]:
     """An empty drawing of `width` x `height` units, origin top left, `inches` wide."""
     fig = Drawing(inches, inches * height / width)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -296,8 +297,8 @@ def _hero(recent: np.ndarray, slots: int, rows: Sequence[tuple], full: float) ->
 def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: int) -> Path:
     """Write RGB `images`, `ms` milliseconds each, to folder/figures/stem.gif and return its path.
 
-    The last one stays longer. All share one palette, so that still areas cost nothing. Raises
-    ValueError if the file would exceed GIF_LIMIT_BYTES.
+    The last one stays longer. All share one palette, so that still areas cost nothing. Its metadata
+    is a comment. Raises ValueError if the file would exceed GIF_LIMIT_BYTES.
     """
     path = target(stem + ".gif", folder)
     sheet = Image.fromarray(np.concatenate([np.asarray(image) for image in images[::4]]))
@@ -305,9 +306,11 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
     light = [(255,) * 3, (242,) * 3, (204,) * 3]  # paper and empty boxes as they are, not nearly so
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([light, colors[colors.min(axis=1) < 236]]).flatten().tolist())
-    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    buffer, times = io.BytesIO(), [ms] * len(rest) + [2500]
-    first.save(buffer, format="GIF", save_all=True, append_images=rest, loop=0, duration=times)
+    still = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    buffer, times = io.BytesIO(), [ms] * (len(still) - 1) + [2500]
+    said = "\n".join(f"{name}: {text}" for name, text in metadata(stem).items())
+    options = {"append_images": still[1:], "duration": times, "loop": 0, "comment": said.encode()}
+    still[0].save(buffer, format="GIF", save_all=True, **options)
     if buffer.tell() > GIF_LIMIT_BYTES:
         raise ValueError(
             f"{path.name} needs {buffer.tell():,} of {GIF_LIMIT_BYTES:,} bytes: use fewer images"

@@ -7,12 +7,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .style import INK, MUTED, STYLE, Drawing, color, family, label
+from .style import (
+    INK,
+    MARKERS,
+    MUTED,
+    SMALLEST,
+    STYLE,
+    WIDTH,
+    Drawing,
+    color,
+    family,
+    label,
+    mark,
+    order,
+)
 
 MODES = {
-    "clip": ("s", "one clip per prediction"),
-    "clips": ("D", "control: clips over the frames\nthat the stream saw, averaged"),
-    "stream": ("o", "stream: one frame per step,\nits window inside"),
+    "clip": "one clip per prediction,\nits frames inside",
+    "clips": "control: clips over the frames\nthat the stream saw, averaged",
+    "stream": "stream: one frame per\nprediction, the window inside",
 }
 COLUMNS = 3  # of panels
 SHOWN = 24  # classes
@@ -34,9 +47,9 @@ def accuracy_vs_macs(accuracy: pd.DataFrame, metric: str = "top1") -> Figure:
         raise ValueError(f"expected rows of one data set, given {', '.join(names) or 'no rows'}")
     if accuracy.duplicated(["model", "mode", "window", "frames", "views"]).any():
         raise ValueError("two rows share model, mode, window and views: choose one protocol")
-    families = list(dict.fromkeys(map(family, accuracy["model"])))
+    families = list(dict.fromkeys(map(family, order(accuracy["model"]))))
     rows = -(-(len(families) + 1) // COLUMNS)
-    fig = Drawing(9, 2.9 * rows + 0.3)
+    fig = Drawing(WIDTH, 2.9 * rows + 0.3)
     axes = fig.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
     cost = accuracy["macs_per_prediction"].astype(float) / 1e6
     for ax, name in zip(axes, families, strict=False):
@@ -45,7 +58,7 @@ def accuracy_vs_macs(accuracy: pd.DataFrame, metric: str = "top1") -> Figure:
     for ax in axes[len(families) + 1 :]:
         ax.set_axis_off()
     _legend(axes[len(families)], set(accuracy["mode"]))
-    axes[0].set_xlim(cost.min() / 2, cost.max() * 2)
+    axes[0].set_xlim(cost.min() / 1.7, cost.max() * 1.7)
     what = "Top-1" if metric == "top1" else "mAP"
     for index, ax in enumerate(axes[: len(families)]):
         if index % COLUMNS == 0:
@@ -63,42 +76,36 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.grid(True)
     ax.set_title(label(min(rows["model"], key=len)), color=shade)
-    for mode, (marker, _) in MODES.items():
+    for mode in MODES:
         some = rows[rows["mode"] == mode].sort_values("frames")
         if mode != "clip":
-            ax.plot(some["x"], some["y"], color=shade, lw=1, alpha=0.5, zorder=1)
+            line = "-" if mode == "stream" else "--"
+            ax.plot(some["x"], some["y"], line, color=shade, lw=1, alpha=0.5, zorder=1)
         reach = np.array([some["y"] - some["ci_low"], some["ci_high"] - some["y"]]).clip(0)
         style = {"color": shade, "lw": 1, "ls": "", "capsize": 3, "zorder": 2}
         ax.errorbar(some["x"], some["y"], reach, **style)
         filled = shade if mode == "stream" else "white"
-        look = {"marker": marker, "edgecolor": shade, "lw": 1.3, "zorder": 3}
-        ax.scatter(some["x"], some["y"], 120, filled, **look)
+        look = {
+            "marker": MARKERS[mode],
+            "edgecolor": shade,
+            "lw": 1.3,
+            "zorder": 3,
+            "clip_on": False,
+        }
+        ax.scatter(some["x"], some["y"], 190 if mode == "clips" else 140, filled, **look)
         for point in some.itertuples():
             number = point.window if mode == "stream" else point.frames
             tone = "white" if mode == "stream" else shade
-            place = {"ha": "center", "va": "center_baseline", "size": 6.5, "weight": "bold"}
+            place = {"ha": "center", "va": "center_baseline", "size": SMALLEST}
+            place["weight"] = "bold"
             ax.text(point.x, point.y, f"{number:.0f}", color=tone, zorder=4, **place)
 
 
 def _legend(ax: Axes, modes: set[str]) -> None:
     """In a panel of its own."""
     ax.set_axis_off()
-    handles = [
-        Line2D(
-            [],
-            [],
-            marker=marker,
-            ls="",
-            ms=8,
-            mec=MUTED,
-            mew=1.3,
-            label=text,
-            mfc=MUTED if mode == "stream" else "white",
-        )  # fmt: skip
-        for mode, (marker, text) in MODES.items()
-        if mode in modes
-    ]
-    handles.append(Line2D([], [], color=MUTED, lw=1, label="95 % interval"))
+    handles = [mark(mode, text) for mode, text in MODES.items() if mode in modes]
+    handles.append(Line2D([], [], color=MUTED, ls="", marker="|", ms=13, label="95 % interval"))
     ax.legend(handles=handles, loc="center", labelspacing=1.2)
 
 
@@ -111,7 +118,7 @@ def per_class(shares: pd.DataFrame, title: str) -> Figure:
     if len(shares) > SHOWN:
         spread = shares.max(axis=1) - shares.min(axis=1)
         shares = shares.loc[spread.nlargest(SHOWN).index]
-    fig = Drawing(9, 0.27 * len(shares) + 1.7)
+    fig = Drawing(WIDTH, 0.27 * len(shares) + 1.7)
     ax = fig.add_subplot()
     picture = ax.imshow(shares.to_numpy(float), cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (row, column), share in np.ndenumerate(shares.to_numpy(float)):

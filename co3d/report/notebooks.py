@@ -4,7 +4,6 @@
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ import yaml
 from nbformat import NotebookNode
 
 from ..paths import logs_path, repo_root
-from . import claims, readme, results, schema
+from . import claims, figures, readme, results, schema
 from .rules import CELL_METADATA, CONTROLS, declared, output_problems, source_hash
 
 
@@ -192,7 +191,7 @@ def update(only: Iterable[str] | None = None) -> Path:
     blocks = {"models": readme.models(), "scaling": readme.scaling(repo_root())}
     readme.refresh(repo_root(), **{name: block for name, block in blocks.items() if block})
     if (run_dir / "figures").exists():
-        shutil.copytree(run_dir / "figures", repo_root() / "figures", dirs_exist_ok=True)
+        figures.merge(run_dir / "figures", repo_root() / "figures")
     return run_dir
 
 

@@ -19,7 +19,7 @@ def provenance(
 
     import co3d
 
-    commit, dirty = _git_state()
+    commit, dirty = git_state()
     return {
         "commit": commit,
         "dirty": dirty,
@@ -49,7 +49,7 @@ def device_name(device: str = "cpu") -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def _git_state() -> tuple[str, int | None]:
+def git_state() -> tuple[str, int | None]:
     """Commit and whether results could differ from what it gives; ("", None) outside a clone."""
     import nbformat
 

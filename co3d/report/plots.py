@@ -1,7 +1,4 @@
-"""Figures of results: data frames in, figures out; nothing here computes a result.
-
-A square is one prediction per clip, a circle one per frame; a family keeps its colour everywhere.
-"""
+"""Figures of published accuracies, and of one video: data frames in, figures out."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +14,20 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from .style import FAMILY_COLORS, INK, MUTED, STYLE, Drawing, color, label
+from . import tables
+from .style import (
+    FAMILY_COLORS,
+    INK,
+    MARKERS,
+    MUTED,
+    SMALLEST,
+    STYLE,
+    WIDTH,
+    Drawing,
+    color,
+    label,
+    mark,
+)
 
 # Names that have no free place around their marker: points to the right, points up, alignment.
 _PUBLISHED_SPOTS = {
@@ -25,7 +35,6 @@ _PUBLISHED_SPOTS = {
     "slow_8x8_r50": (-6, -17, "left"),
     "slowfast_4x16_r50": (11, -17, "right"),
 }
-_MARKERS = {"clip": "s", "stream": "o"}
 
 
 @mpl.rc_context(STYLE)
@@ -35,11 +44,27 @@ def published_accuracy_vs_macs(published: pd.DataFrame, context: pd.DataFrame) -
     Takes the tables kinetics400_published and kinetics400_context_published of results/paper.
     """
     points = published_points(pd.concat([published, context], ignore_index=True))
-    fig, ax = _accuracy_axes((0.11, 8000), (52, 82.5))
+    fig, ax = _accuracy_axes((0.08, 8000), (51.5, 83))
     ax.set_xlabel("GFLOPs per prediction as published (the paper's FLOPs are multiply-accumulates)")
-    ax.set_title("Accuracy against compute, one clip or one frame per prediction")
-    draw_points(ax, points, _PUBLISHED_SPOTS)
+    ax.set_title("Published accuracy against FLOPs, one clip or one frame per prediction")
+    _draw_front(ax, points, named_at=100)
+    draw_points(ax, points, _PUBLISHED_SPOTS | _above(22), notes=_gains(published))
     return fig
+
+
+def _above(points: float) -> dict[str, tuple]:
+    """Spots of the names of streams on the front, whose line would cross them elsewhere."""
+    names = ("cox3d_s", "cox3d_m", "cox3d_l", "coslow_8x8_r50")
+    return dict.fromkeys(names, (0, points, "center"))
+
+
+def _gains(published: pd.DataFrame) -> dict[str, str]:
+    """By continual model at its widest window: FLOPs saved and points gained."""
+    widest = tables.pairs(published).sort_values("window").groupby("model").last()
+    return {
+        row.Index: f"÷ {row.ratio:.1f}, {row.points:+.1f}".replace("-", "−")
+        for row in widest.rename(columns={"FLOPs ratio": "ratio"}).itertuples()
+    }
 
 
 @mpl.rc_context(STYLE)
@@ -55,8 +80,23 @@ def published_accuracy_vs_counted_macs(counted: pd.DataFrame) -> Figure:
         "GMACs per prediction counted here: a clip, or the step of a stream that predicts"
     )
     ax.set_title("Published accuracy against multiply-accumulates counted here")
-    draw_points(ax, points, _PUBLISHED_SPOTS)
+    _draw_front(ax, points, named_at=30)
+    draw_points(ax, points, _PUBLISHED_SPOTS | _above(16))
     return fig
+
+
+def _draw_front(ax: Axes, points: pd.DataFrame, named_at: float) -> None:
+    """A line below which a point is beaten in cost or accuracy, at equal or better of the other."""
+    best = points[tables.pareto_front(points, "x", "y")].sort_values("x")
+    ends = [*best["x"][1:], ax.get_xlim()[1]]
+    rises = [*best["y"][1:], best["y"].max()]
+    look = {"color": "#BDBDBD", "lw": 1.2, "zorder": 0, "gid": "front"}
+    for x, y, end, rise in zip(best["x"], best["y"], ends, rises, strict=True):
+        ax.plot([x, end], [y, y], **look)
+        ax.plot([end, end], [y, rise], **look)
+    y = best.loc[best["x"] <= named_at, "y"].max()
+    note = {"va": "bottom", "ha": "center", "size": 8, "color": MUTED}
+    ax.text(named_at, y + 0.15, "Pareto front", **note)
 
 
 def published_points(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,8 +114,8 @@ def published_points(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _accuracy_axes(cost: tuple[float, float], top1: tuple[float, float]) -> tuple[Drawing, Axes]:
-    fig = Drawing(9, 6)
-    ax = fig.add_axes((0.07, 0.095, 0.915, 0.845))
+    fig = Drawing(WIDTH, 5.9)
+    ax = fig.add_axes((0.075, 0.095, 0.915, 0.85))
     ax.set_xscale("log")
     ax.set(xlim=cost, ylim=top1)
     ax.set_ylabel("Published top-1 accuracy on Kinetics-400 (%)")
@@ -86,14 +126,15 @@ def _accuracy_axes(cost: tuple[float, float], top1: tuple[float, float]) -> tupl
 def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: str) -> Figure:
     """Probabilities, one per prediction, against seconds; each curve ends at frame `frames`.
 
-    What comes before a curve's first prediction is marked as its warm-up.
+    What comes before a curve's first prediction is marked as its warm-up. The first curve is by
+    clips and dashed, up to two others are of streams.
     """
-    fig = Drawing(8.0, 3.6)
+    fig = Drawing(WIDTH, 3.7)
     ax = fig.add_subplot()
-    tones = (MUTED, "#56B4E9", FAMILY_COLORS["x3d"], FAMILY_COLORS["i3d"])
-    for row, ((name, values), tone) in enumerate(zip(curves.items(), tones, strict=False)):
+    looks = ((INK, "--"), ("#56B4E9", "-"), (FAMILY_COLORS["x3d"], "-"))
+    for row, ((name, values), (tone, line)) in enumerate(zip(curves.items(), looks, strict=False)):
         first = frames - len(values) + 1
-        ax.plot(np.arange(first, frames + 1) / fps, values, color=tone, lw=1.8)
+        ax.plot(np.arange(first, frames + 1) / fps, values, line, color=tone, lw=1.8)
         y = -0.09 - 0.095 * row
         ax.plot([0, first / fps], [y, y], color=tone, lw=12, solid_capstyle="butt", alpha=0.3)
         x = first if first < frames / 2 else 0  # the note follows the bar, or lies on a long one
@@ -120,9 +161,22 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
 
 
 def draw_points(
-    ax: Axes, points: pd.DataFrame, spots: dict[str, tuple], legend: bool = True
+    ax: Axes,
+    points: pd.DataFrame,
+    spots: Mapping[str, tuple],
+    notes: Mapping[str, str] | None = None,
+    *,
+    area: float = 230,
+    legend: bool = True,
+    pairs: bool = True,
 ) -> None:
-    """Markers with their window inside, arrows, legend and names; `spots` as in `_place_names`."""
+    """Markers with their window inside, arrows, legend and names.
+
+    Args:
+        spots, notes: by model, as in `_place_names`.
+        area: of a marker, in square points.
+        pairs: whether a clip net is named whose stream is.
+    """
     points = points.sort_values(["mode", "model", "number"], ignore_index=True)
     ax.grid(True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -132,8 +186,8 @@ def draw_points(
         ax.scatter(
             [point.x],
             [point.y],
-            s=250,
-            marker=_MARKERS[point.mode],
+            s=area if point.number < 100 else 1.25 * area,
+            marker=MARKERS[point.mode],
             facecolor=shade if filled else "white",
             edgecolor=shade,
             linewidth=1.5,
@@ -141,21 +195,26 @@ def draw_points(
             gid=f"{point.model}:{point.mode}:{point.number}",
             zorder=3,
         )
-        size = 7.5 if point.number < 100 else 6.5
         ax.text(
             point.x,
             point.y,
             str(point.number),
             color="white" if filled else shade,
-            size=size,
+            size=SMALLEST,
             weight="bold",
             ha="center",
             va="center_baseline",
             gid="number",
             zorder=4,
         )
-    taken = _draw_arrows(ax, points) + ([_draw_legend(ax, points)] if legend else [])
-    _place_names(ax, points, taken, spots)
+    taken = _draw_arrows(ax, points)
+    taken += [_draw_legend(ax, points, bool(notes))] if legend else []
+    taken += [line.get_window_extent() for line in ax.lines if line.get_gid() == "front"]
+    widest = points.groupby(["model", "mode"])["number"].transform("max")
+    named = (points["mode"] == "clip") | (points["number"] == widest)
+    if not pairs:
+        named &= ~("co" + points["model"]).isin(points["model"])
+    _place_names(ax, points, named, taken, spots, notes or {}, math.sqrt(area) / 2)
 
 
 def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
@@ -190,26 +249,36 @@ def _square(centre: np.ndarray, half: float) -> Bbox:
     return Bbox([centre - half, centre + half])
 
 
-def _place_names(ax: Axes, points: pd.DataFrame, taken: list[Bbox], spots: dict) -> None:
+def _place_names(
+    ax: Axes,
+    points: pd.DataFrame,
+    named: pd.Series,
+    taken: list[Bbox],
+    spots: Mapping[str, tuple],
+    notes: Mapping[str, str],
+    radius: float,
+) -> None:
     """Write each model's name beside its marker: at its spot, else at the first free place.
 
-    A continual net is named once, at its widest window. `spots` maps a model to (right, up, ha)
-    in points; other names avoid `taken`, the markers and the names before them.
+    Those of `named` points, with the model's note below. `spots` maps a model to (right, up, ha) in
+    points; other names avoid `taken`, the markers, whose `radius` is in points, and the names
+    before them.
     """
     per_point = ax.figure.dpi / 72
     for point in points.itertuples():
         centre = ax.transData.transform((point.x, point.y))
-        taken.append(_square(centre, 9 * per_point))
-    widest = points.groupby(["model", "mode"])["number"].transform("max")
-    for point in points[(points["mode"] != "stream") | (points["number"] == widest)].itertuples():
+        taken.append(_square(centre, (radius + 1.5) * per_point))
+    for point in points[named].itertuples():
         name = ("~ " if point.approximate else "") + label(point.model)
+        name += f"\n{notes[point.model]}" if point.model in notes else ""
         text = ax.annotate(
             name,
             (point.x, point.y),
             (0, 0),
             textcoords="offset points",
             color=color(point.model),
-            size=9,
+            size=8.5,
+            linespacing=1.15,
             gid="name",
             zorder=5,
         )
@@ -217,15 +286,17 @@ def _place_names(ax: Axes, points: pd.DataFrame, taken: list[Bbox], spots: dict)
             right, up, ha = spots[point.model]
             text.set(position=(right, up), ha=ha, va="center")
         else:
-            _move_to_free_place(text, taken)
+            _move_to_free_place(text, taken, radius)
         taken.append(text.get_window_extent().padded(2))
 
 
-def _move_to_free_place(text: Annotation, taken: list[Bbox]) -> None:
+def _move_to_free_place(text: Annotation, taken: list[Bbox], least: float) -> None:
     """Move `text` around its point, nearest places first, until it touches nothing `taken`."""
     inside = text.axes.get_window_extent()
     places = []
-    for radius, angle in product((12, 16, 22, 30), (0, 180, 90, -90, 45, 135, -45, -135)):
+    for radius, angle in product(
+        least + np.array([4, 8, 14, 22, 32]), (0, 180, 90, -90, 45, 135, -45, -135)
+    ):
         right, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         place = {
             "position": (radius * right, radius * up),
@@ -241,29 +312,18 @@ def _move_to_free_place(text: Annotation, taken: list[Bbox]) -> None:
     text.set(**min(places)[2])
 
 
-def _draw_legend(ax: Axes, points: pd.DataFrame) -> Bbox:
+def _draw_legend(ax: Axes, points: pd.DataFrame, notes: bool) -> Bbox:
     """The legend at the emptiest corner, held there; returns the area it covers."""
-    marks = {
+    texts = {
         "clip": "one clip per prediction, its frames inside",
         "stream": "one frame per prediction, the window inside",
     }
-    handles = [
-        Line2D(
-            [],
-            [],
-            marker=_MARKERS[mode],
-            ls="",
-            ms=9,
-            mec=MUTED,
-            mew=1.5,
-            label=text,
-            mfc=MUTED if mode == "stream" else "white",
-        )
-        for mode, text in marks.items()
-        if mode in set(points["mode"])
-    ]
+    handles = [mark(mode, text, 9) for mode, text in texts.items() if mode in set(points["mode"])]
     if points["approximate"].any():
         handles.append(Line2D([], [], color=MUTED, ls="--", label="approximate (~)"))
+    if notes:
+        text = "÷ FLOPs, + points, against the clip net"
+        handles.append(Line2D([], [], color=MUTED, marker=">", markevery=[1], label=text))
     legend = ax.legend(handles=handles, loc="best")
     box = legend.get_window_extent()
     legend.set_loc(tuple(ax.transAxes.inverted().transform(box.p0)))

@@ -12,8 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ..zoo.specs import SPECS
-from .style import INK, MUTED, STYLE, Drawing, color, label
+from .style import (
+    INK,
+    MUTED,
+    STYLE,
+    WIDTH,
+    Drawing,
+    color,
+    label,
+    name_ends,
+    order,
+)
 
 _SHADE = "#EAEAEA"
 
@@ -59,14 +68,14 @@ def start_up(curves: pd.DataFrame, marks: pd.DataFrame) -> Figure:
         ax.axhline(mark["clip"], color=INK, ls=(0, (6, 3)), lw=0.9)
         _draw_fills(ax, own, color(model))
         ax.set(xlim=(0, own["frames_seen"].max() + 1), ylim=(0, _top(curves, own)))
-        about = f"padding {mark['padding']:.0f}, first output {mark['warmup'] + 1:.0f}"
+        about = f"padding {mark['padding']:.0f}\nfirst output {mark['warmup'] + 1:.0f}"
         _title(ax, model, about)
         if first:
             _explain(ax, mark)
     fig.supxlabel(
         "frames seen since the reset   (grey: aggregated padding, dotted: first output that a "
-        "stream gives by itself,\ndashed across: the clip network, thin across: chance)",
-        fontsize=9,
+        "stream gives by itself,\ndashed across: the clip net, thin across: chance)",
+        fontsize=8.5,
     )
     fig.supylabel("top-1 accuracy (%)", fontsize=9.5)
     return fig
@@ -75,7 +84,7 @@ def start_up(curves: pd.DataFrame, marks: pd.DataFrame) -> Figure:
 def _explain(ax: Axes, mark: pd.Series) -> None:
     """Names the lines of the first panel of a row."""
     note = {"va": "bottom", "size": 7.5, "color": MUTED}
-    ax.text(0.6, mark["clip"], "clip network", **note)
+    ax.text(0.6, mark["clip"], "clip net", **note)
     ax.text(ax.get_xlim()[1], mark["chance"], "chance", ha="right", **note)
     place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.18), "borderaxespad": 0}
     ax.legend(title="state begins as", title_fontsize=8, fontsize=8, **place)
@@ -143,7 +152,7 @@ def against_window(sweeps: pd.DataFrame) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ratio = own["ratio"].dropna()
         costs = (
-            f"control: {ratio.min():.0f} to {ratio.max():.0f} × the MACs"
+            f"control: {ratio.min():.0f} to {ratio.max():.0f} ×\nthe stream's MACs"
             if len(ratio)
             else "control: not published"
         )
@@ -163,7 +172,8 @@ def _draw_sweep(ax: Axes, own: pd.DataFrame, shade: str) -> None:
         if rows.empty:
             continue
         windows = rows["window"].astype(float)
-        ax.plot(windows, rows[name], style, color=tone, ms=4.5, lw=1.6, gid=name, label=name)
+        look = {"color": tone, "mfc": tone if name == "stream" else "white", "ms": 4.5, "lw": 1.6}
+        ax.plot(windows, rows[name], style, gid=name, label=name, **look)
         ends = (rows[f"{name}_low"], rows[f"{name}_high"])
         ax.fill_between(windows, *ends, color=tone, alpha=0.14, lw=0)
     hollow = own[own["inside"] == 1]
@@ -180,10 +190,11 @@ def against_rate_and_position(
 
     Takes rows of the accuracy table, of modes clip and stream; `native` is the models' own rate.
     """
-    fig = Drawing(9.4, 3.7)
+    fig = Drawing(WIDTH, 3.6)
     left, right = fig.subplots(1, 2, sharey=True)
+    ends = {}
     for ax, rows, column in ((left, rates, "fps"), (right, positions, "position")):
-        _draw_series(ax, rows, column)
+        ends[ax] = _draw_series(ax, rows, column)
         ax.grid(axis="y")
     ticks = sorted(rates["fps"].unique())
     left.axvline(native, color=MUTED, ls=":", lw=1.2)
@@ -194,13 +205,15 @@ def against_rate_and_position(
     left.text(native, left.get_ylim()[0], " trained at", size=8, color=MUTED, va="bottom")
     right.set(xlabel="share of the free span before the clip", title="Clip position")
     right.set_xticks(sorted(positions["position"].unique()))
-    fig.tight_layout()
+    fig.subplots_adjust(0.075, 0.14, 0.89, 0.92, wspace=0.3)
+    for ax, some in ends.items():
+        name_ends(ax, some)
     return fig
 
 
-def _draw_series(ax: Axes, rows: pd.DataFrame, column: str) -> None:
-    """A line with its interval per model, named at its end."""
-    ends: list[tuple[float, float, str]] = []
+def _draw_series(ax: Axes, rows: pd.DataFrame, column: str) -> list[tuple]:
+    """A line with its interval per model; returns what `name_ends` takes."""
+    ends = []
     for model, own in rows.groupby("model"):
         own, stream = own.sort_values(column), own["mode"].iloc[0] == "stream"
         shade = color(model)
@@ -218,36 +231,16 @@ def _draw_series(ax: Axes, rows: pd.DataFrame, column: str) -> None:
             capsize=3,
             gid=model,
         )
-        ends.append((own["top1"].iloc[-1], own[column].iloc[-1], model))
-    _name_ends(ax, ends)
-
-
-def _name_ends(ax: Axes, ends: list[tuple[float, float, str]]) -> None:
-    """Names right of the last points, moved up where they would touch."""
-    low, high = ax.get_ylim()
-    least, below = 0.055 * (high - low), -np.inf
-    for y, x, model in sorted(ends):
-        below = max(y, below + least)
-        ax.annotate(
-            label(model),
-            (x, below),
-            (9, 0),
-            textcoords="offset points",
-            color=color(model),
-            size=8.5,
-            va="center",
-            gid="name",
-            annotation_clip=False,
-        )
+        ends.append((own[column].iloc[-1], own["top1"].iloc[-1], label(model), shade))
+    return ends
 
 
 def _panels(table: pd.DataFrame, height: float) -> tuple[Drawing, dict[str, Axes]]:
     """A panel per model, in a row of panels with a common scale per origin."""
     rows: Mapping[str, list[str]] = {
-        origin: sorted(set(part["model"]), key=list(SPECS).index)
-        for origin, part in table.groupby("origin", sort=False)
+        origin: order(part["model"]) for origin, part in table.groupby("origin", sort=False)
     }
-    fig = Drawing(11, 0.4 + height * len(rows))
+    fig = Drawing(WIDTH, 0.4 + height * len(rows))
     fig.set_layout_engine("constrained")
     panels = {}
     for part, (origin, models) in zip(
@@ -267,8 +260,9 @@ def _firsts(panels: Mapping[str, Axes]) -> list[bool]:
 
 
 def _title(ax: Axes, model: str, about: str) -> None:
-    ax.set_title(f"{label(model)}\n", color=color(model), fontsize=10)
-    ax.text(0, 1.02, about, transform=ax.transAxes, size=8, color=INK, va="bottom")
+    space = "\n" * (1 + about.count("\n"))
+    ax.set_title(f"{label(model)}{space}", color=color(model), fontsize=9)
+    ax.text(0, 1.02, about, transform=ax.transAxes, size=7.5, color=INK, va="bottom")
 
 
 def _top(table: pd.DataFrame, own: pd.DataFrame) -> float:

@@ -1,16 +1,34 @@
-"""How all figures look: names, colours, fonts, and the files they are saved as.
+"""How all figures look: names, colours, marks and sizes. The conventions of every figure:
 
-A family keeps its colour everywhere.
+- A family of networks keeps its colour (`FAMILY_COLORS`), which colour-blind readers can tell
+  apart. No figure relies on colour alone: names stand beside what they name, and legends are for
+  what repeats in all panels. Drawings of the idea have no families: there blue is what is computed
+  for the new frame, orange what is computed again.
+- A square is one clip per prediction, a diamond the average of clips, a circle one frame of a
+  stream; a stream is filled and its line solid, clips are hollow and dashed. The number inside is
+  the clip's frames or the stream's window. Forms of one network (eager, exported ...) have marks of
+  their own (`timings.MARKERS`).
+- Axes name their unit. MACs are multiply-accumulates, which the paper calls FLOPs. "Published" is
+  written where a number was, else it is measured here; the two never share an axis.
+- A figure is at most `WIDTH` inches wide, so that it is shown at full size in a README, and no text
+  is below `SMALLEST` points.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.lines import Line2D
 
+from ..zoo.specs import SPECS
+
+WIDTH, SMALLEST = 8.6, 7.0  # inches, which are 826 pixels of a page; points
 LABELS = {
     "x3d_xs": "X3D-XS",
     "x3d_s": "X3D-S",
@@ -33,20 +51,21 @@ LABELS = {
     "vtn_r101": "VTN-R101",
     "vtn_vit_b": "VTN-ViT-B",
 }
-# Okabe and Ito's palette, the yellow left out: distinct for colour-blind readers and in print.
+# From the palettes of Okabe and Ito and of Tol; any two differ for each kind of colour blindness.
 FAMILY_COLORS = {
     "x3d": "#0072B2",
     "slow": "#D55E00",
     "i3d": "#009E73",
-    "slowfast": "#AA4499",
-    "r2plus1d": "#B8860B",
+    "slowfast": "#882288",
+    "r2plus1d": "#6B4A00",
     "rcu": "#333333",
-    "context": "#777777",
+    "context": "#5E5E5E",
 }
+MARKERS = {"clip": "s", "clips": "D", "stream": "o"}
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9.5,
-    "axes.titlesize": 11,
+    "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -55,7 +74,7 @@ STYLE = {
     "grid.color": "#E3E3E3",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 8.5,
     "svg.hashsalt": "co3d",
 }
 INK, MUTED = "#222222", "#6B6B6B"
@@ -104,20 +123,30 @@ def color(model: str) -> str:
     return FAMILY_COLORS[family(model)]
 
 
-def save(fig: Figure, stem: str, folder: Path | str) -> Path:
-    """Write folder/figures/stem.svg and .png; equal figures give equal bytes. Returns the PNG."""
-    png = target(stem + ".png", folder)
-    with mpl.rc_context(STYLE):
-        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-            path = png.with_suffix(suffix)
-            part = path.with_name(path.name + ".part")
-            fig.savefig(part, format=path.suffix[1:], dpi=160, metadata=metadata)
-            part.replace(path)
-    return png
+def order(models: Sequence[str]) -> list[str]:
+    """The models in the order of their specs: X3D, Slow, I3D, SlowFast, R(2+1)D."""
+    return sorted(set(models), key=list(SPECS).index)
 
 
-def target(name: str, folder: Path | str) -> Path:
-    """folder/figures/name, its folder made."""
-    figures = Path(folder) / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    return figures / name
+def mark(mode: str, text: str, size: float = 8) -> Line2D:
+    """What a legend shows for a reading's `mode`: clip, clips or stream."""
+    face = MUTED if mode == "stream" else "white"
+    look = {"marker": MARKERS[mode], "ms": size, "mfc": face, "mec": MUTED, "mew": 1.4}
+    return Line2D([], [], ls="", label=text, **look)
+
+
+def name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8.5) -> None:
+    """Names right of the ends of lines, moved up and down as little as keeps them apart.
+
+    Takes (x, y, name, colour) of each; the limits and the size of the axes are to be final.
+    """
+    ends = sorted(ends, key=lambda end: end[1])
+    gap, count = 1.3 * size, range(len(ends))
+    at = [ax.transData.transform(end[:2])[1] * 72 / ax.figure.dpi for end in ends]
+    free = [y - gap * k for k, y in enumerate(at)]
+    for k, (x, y, name, tone) in enumerate(ends):
+        # the nearest places, by least squares, that are at least a gap apart
+        place = max(min(fmean(free[i : j + 1]) for j in count[k:]) for i in count[: k + 1])
+        up = place + gap * k - at[k]
+        text = ax.annotate(name, (x, y), (8, up), textcoords="offset points", color=tone)
+        text.set(size=size, va="center", gid="name", annotation_clip=False)

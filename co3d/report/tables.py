@@ -1,13 +1,18 @@
-"""The published benchmark table for people: Markdown and LaTeX, with room for our own counts."""
+"""Tables for people: the published benchmark with our own counts, and what is measured here.
 
-from collections.abc import Collection, Mapping
+Each is a frame of text cells, `**` around what is bold; Markdown, LaTeX and HTML follow from it.
+"""
+
+import html as markup
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..zoo.specs import SPECS
-from .style import label, target
+from .figures import FIGURES, target
+from .style import label, order
 
 DEVICES = {"cpu": "CPU", "jetson_tx2": "TX2", "jetson_xavier": "Xavier", "rtx_2080_ti": "2080 Ti"}
 
@@ -74,16 +79,17 @@ def pairs(published: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The published table as text cells, bold (`**`) where the authors set it so.
+    """The published table as text cells, bold (`**`) where top-1 and GFLOPs are Pareto-optimal.
 
     `models` is the models table measured here; its counts fill the columns "here" (`with_counts`).
     """
     rows = []
     models = pd.DataFrame() if models is None else models
-    for row in with_counts(published, models).itertuples():
+    front = pareto_front(published, "gflops_per_prediction", "top1_percent")
+    for row, best in zip(with_counts(published, models).itertuples(), front, strict=True):
         stream = row.mode == "stream"
         name = ("~ " if row.approximate else "") + label(row.model)
-        mark = "**" if row.pareto_bold else ""
+        mark = "**" if best else ""
         rows.append(
             {
                 "Model": f"{mark}{name}{mark}",
@@ -101,6 +107,32 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd
                     )
                     for key, device in DEVICES.items()
                 },
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def measured(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies measured on one data set as text cells, bold where top-1 and MACs are optimal.
+
+    Takes rows of results/accuracy.csv with a top-1. "clips" is the control, clips averaged over the
+    frames that a stream saw.
+    """
+    rows = []
+    position = {model: n for n, model in enumerate(order(accuracy["model"]))}
+    front = pareto_front(accuracy, "macs_per_prediction", "top1")
+    table = accuracy.assign(best=front, place=accuracy["model"].map(position))
+    for row in table.sort_values(["place", "mode", "window", "frames"]).itertuples():
+        mark = "**" if row.best else ""
+        rows.append(
+            {
+                "Model": f"{mark}{label(row.model)}{mark}",
+                "Per": {"stream": "frame"}.get(row.mode, row.mode),
+                "Frames": f"{row.window if row.mode == 'stream' else row.frames:.0f}",
+                "Top-1 (%)": f"{mark}{row.top1:.1f}{mark}",
+                "95 % interval": f"{row.ci_low:.1f} to {row.ci_high:.1f}",
+                "MMACs": f"{mark}{row.macs_per_prediction / 1e6:,.2f}{mark}",
+                "Videos": f"{row.n_scored:,}",
             }
         )
     return pd.DataFrame(rows)
@@ -164,16 +196,43 @@ def markdown(table: pd.DataFrame, left: Collection[str] = ("Model",)) -> str:
 def latex(table: pd.DataFrame) -> str:
     """The same as a LaTeX tabular; needs the package booktabs."""
     lines = [list(table), *table.to_numpy().tolist()]
-    head, *body = [" & ".join(_escape(cell) for cell in line) + r" \\" for line in lines]
+    head, *body = [
+        " & ".join(_bold(c, _tex, r"\textbf{%s}") for c in line) + r" \\" for line in lines
+    ]
     begin = rf"\begin{{tabular}}{{l{'r' * (table.shape[1] - 1)}}}"
     return "\n".join(
         [begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
     )
 
 
+def html(table: pd.DataFrame, caption: str = "") -> str:
+    """The same as an HTML table in ASCII, to be put into a page; numbers are of class `number`."""
+    lines = [f"<caption>{markup.escape(caption)}</caption>"] if caption else []
+    for tag, cells in [("th", list(table)), *(("td", row) for row in table.to_numpy().tolist())]:
+        kinds = ["", *[' class="number"'] * (len(cells) - 1)]
+        row = "".join(
+            f"<{tag}{kind}>{_bold(cell, markup.escape, '<b>%s</b>')}</{tag}>"
+            for kind, cell in zip(kinds, cells, strict=True)
+        )
+        lines.append(f"<tr>{row}</tr>")
+    text = "\n".join(["<table>", *lines, "</table>", ""])
+    return text.encode("ascii", "xmlcharrefreplace").decode()
+
+
 def save(table: pd.DataFrame, stem: str, folder: Path | str) -> Path:
-    """Write folder/figures/stem.md and stem.tex; returns the Markdown file."""
-    for suffix, text in ((".tex", latex(table)), (".md", markdown(table))):
+    """Write folder/figures/stem.md, .tex and .html; returns the Markdown file.
+
+    LaTeX and HTML begin with the caption that `figures.FIGURES` has for the stem.
+    """
+    record = FIGURES.get(stem)
+    caption = f"{record.caption} From {record.sources}." if record else ""
+    said = f"% {_tex(caption)}\n" if caption else ""
+    texts = {
+        ".tex": said + latex(table),
+        ".html": html(table, caption),
+        ".md": markdown(table),
+    }
+    for suffix, text in texts.items():
         path = target(stem + suffix, folder)
         part = path.with_name(path.name + ".part")
         part.write_text(text, encoding="utf-8")
@@ -181,9 +240,16 @@ def save(table: pd.DataFrame, stem: str, folder: Path | str) -> Path:
     return path
 
 
-def _escape(cell: str) -> str:
-    bold = cell.startswith("**")
-    codes = {"**": "", "%": r"\%", "~": r"$\sim$", "×": r"$\times$", "±": r"$\pm$"}
-    for text, code in codes.items():
-        cell = cell.replace(text, code)
-    return rf"\textbf{{{cell}}}" if bold else cell
+def _bold(cell: str, escape: Callable[[str], str], frame: str) -> str:
+    """The cell's text escaped, in `frame` if it stands between asterisks."""
+    text = escape(cell.removeprefix("**").removesuffix("**"))
+    return frame % text if cell.startswith("**") else text
+
+
+_TEX = {char: f"\\{char}" for char in "%&_#${}"}
+_TEX |= {"~": r"$\sim$", "×": r"$\times$", "±": r"$\pm$", "÷": r"$\div$"}
+_TEX |= {"^": r"\^{}", "\\": r"\textbackslash{}"}
+
+
+def _tex(text: str) -> str:
+    return text.translate(str.maketrans(_TEX))

@@ -1,22 +1,23 @@
-"""Figures of the published throughput on four devices; never on an axis with what is measured here.
-
-A square is one prediction per clip, a circle one per frame; a family keeps its colour everywhere.
-"""
+"""Figures of the published throughput on four devices; nothing here is measured."""
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from . import plots, tables
-from .style import MUTED, STYLE, Drawing, color, label
+from .style import STYLE, WIDTH, Drawing, color, label, mark, order
 
 DEVICES = {
     "cpu": "Laptop CPU",
     "jetson_tx2": "Jetson TX2",
     "jetson_xavier": "Jetson AGX Xavier",
     "rtx_2080_ti": "RTX 2080 Ti",
+}
+# Names that find no good place by themselves, as in `plots.draw_points`.
+_SPOTS = {
+    "cpu": {"slowfast_8x8_r50": (-9, 15, "left"), "slowfast_4x16_r50": (-2, -14, "right")},
+    "jetson_tx2": {"slowfast_8x8_r50": (4, 14, "right"), "slowfast_4x16_r50": (22, 14, "left")},
 }
 
 
@@ -26,8 +27,9 @@ def gains(published: pd.DataFrame) -> Figure:
 
     Takes the table kinetics400_published; streams at their native window.
     """
-    both = tables.pairs(published).drop_duplicates("model")
-    fig = Drawing(11.5, 1.2 + 0.36 * len(both))
+    both = tables.pairs(published).drop_duplicates("model").set_index("model")
+    both = both.loc[order(both.index)].reset_index()
+    fig = Drawing(WIDTH, 1.2 + 0.36 * len(both))
     fig.set_layout_engine("constrained")
     panels = fig.subplots(1, len(DEVICES), sharey=True)
     for ax, (device, name) in zip(panels, DEVICES.items(), strict=True):
@@ -40,7 +42,8 @@ def gains(published: pd.DataFrame) -> Figure:
             ax.annotate(f"{stream / clip:.1f}×", (max(clip, stream), y), (8, 0),
                         textcoords="offset points", va="center", size=8.5, color=shade)  # fmt: skip
         low, high = both[[column, f"{column}_clip"]].min(axis=None), both[column].max()
-        ax.set(xscale="log", title=name, xlim=(low / 2, high * 6))
+        ax.set(xscale="log", xlim=(low / 2, high * 7))
+        ax.set_title(name, size=9.5)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(axis="x")
@@ -56,26 +59,23 @@ def accuracy(published: pd.DataFrame) -> Figure:
     """Published top-1 on Kinetics-400 against published throughput, a panel per device.
 
     Takes the table kinetics400_published. Arrows go from a clip net to its stream at the native
-    window and at 64 frames.
+    window and at 64 frames; only the stream is named.
     """
-    fig = Drawing(12, 9.4)
+    fig = Drawing(WIDTH, 9.8)
     axes = fig.subplots(2, 2, sharey=True)
-    fig.subplots_adjust(0.055, 0.065, 0.99, 0.955, wspace=0.05, hspace=0.2)
+    fig.subplots_adjust(0.075, 0.085, 0.99, 0.965, wspace=0.05, hspace=0.17)
     for ax, (device, name) in zip(axes.flat, DEVICES.items(), strict=True):
         rows = published[published[f"{device}_per_s_mean"].notna()]
         points = plots.published_points(rows.assign(x=rows[f"{device}_per_s_mean"]))
         ax.set(xscale="log", title=name, ylim=(52, 75))
         ax.set_xlim(points["x"].min() / 2, points["x"].max() * 2.6)
-        plots.draw_points(ax, points, {}, legend=False)
+        plots.draw_points(ax, points, _SPOTS.get(device, {}), area=150, legend=False, pairs=False)
     for ax in axes[:, 0]:
         ax.set_ylabel("Published top-1 on Kinetics-400 (%)")
-    fig.supxlabel("published predictions per second", x=0.25, y=0.008, fontsize=9.5)
-    marks = {"s": "one clip per prediction, its frames inside",
-             "o": "one frame per prediction, the window inside"}  # fmt: skip
+    fig.supxlabel("published predictions per second", y=0.035, fontsize=9.5)
     handles = [
-        Line2D([], [], marker=marker, ls="", ms=8, mec=MUTED, mew=1.4, label=text,
-               mfc=MUTED if marker == "o" else "white")
-        for marker, text in marks.items()
-    ]  # fmt: skip
-    fig.legend(handles=handles, loc="lower right", ncols=2)
+        mark("clip", "one clip per prediction, its frames inside"),
+        mark("stream", "one frame per prediction, the window inside"),
+    ]
+    fig.legend(handles=handles, loc="lower center", ncols=2)
     return fig

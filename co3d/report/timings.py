@@ -5,6 +5,7 @@ Factors are computed in `speedups`. A bar or row is named by its form, a panel b
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -12,12 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ..measure.rungs import CONTIGUOUS, EAGER, FREE, GRAPH, INSTALLED, OPTIMISED, PEERS, RUNGS
-from ..zoo.specs import SPECS
 from . import speedups
-from .style import INK, MUTED, STYLE, Drawing, color, label
+from .style import INK, MUTED, STYLE, WIDTH, Drawing, color, label, order
 
 NAMES = {
     CONTIGUOUS: "torch's layout",
@@ -35,7 +35,7 @@ MARKERS = {
     GRAPH: "*",
     "onnxruntime": "^",
     "openvino": "v",
-    INSTALLED: "s",
+    INSTALLED: "X",
     FREE: "P",
 }
 _PEER_SHADES = {INSTALLED: "#8A8A8A", FREE: "#B9B9B9"}
@@ -51,16 +51,18 @@ def like_for_like(rows: pd.DataFrame) -> Figure:
     rows = rows[(rows["mode"] == "stream") & (rows["precision"] == "float32")]
     rows = rows[(rows["batch"] == 1) & rows["implementation"].isin(_LIKE_FOR_LIKE)]
     rows = rows.assign(ms=1000 / rows["throughput_per_s"])
-    models = _models(rows)
-    fig, panels = _row_of_panels(models, 2.3)
+    models = order(rows["model"])
+    fig, panels = _row_of_panels(models, 2.5)
     for model, ax in zip(models, panels, strict=True):
         times = rows[rows["model"] == model].set_index("implementation")["ms"]
         forms = [name for name in _LIKE_FOR_LIKE if name in times]
         shades = [_PEER_SHADES.get(name, color(model)) for name in forms]
         base = times.get(INSTALLED, math.nan)
         notes = [_ms(times[name]) + _times(base / times[name], name) for name in forms]
-        _bars(ax, [NAMES[name] for name in forms], times[forms], notes, shades)
-        ax.set_xlim(0, 1.75 * times.max())
+        names = [fill(NAMES[name], 16, break_on_hyphens=True) for name in forms]
+        _bars(ax, names, times[forms], notes, shades)
+        ax.set_xlim(0, 2.1 * times.max())
+        ax.xaxis.set_major_locator(MaxNLocator(3))
     fig.supxlabel("ms per prediction, float32   (×: as fast as continual-inference as installed)",
                   fontsize=9.5)  # fmt: skip
     return fig
@@ -69,7 +71,7 @@ def like_for_like(rows: pd.DataFrame) -> Figure:
 @mpl.rc_context(STYLE)
 def ladder(table: pd.DataFrame) -> Figure:
     """Time per prediction of each rung on a logarithmic scale; takes `speedups.ladder`."""
-    models, rungs = _models(table), [r for r in speedups.LADDER if r in set(table["rung"])]
+    models, rungs = order(table["model"]), [r for r in speedups.LADDER if r in set(table["rung"])]
     fig, panels = _row_of_panels(models, 0.6 + 0.36 * len(rungs))
     for model, ax in zip(models, panels, strict=True):
         own = table[table["model"] == model].set_index("rung").reindex(rungs)
@@ -82,9 +84,10 @@ def ladder(table: pd.DataFrame) -> Figure:
         ]
         _bars(ax, rungs, own["ms"], notes, shades)
         ax.set_xscale("log")
-        ax.set_xlim(own["ms"].min() / 3, own["ms"].max() * 25)
-        decades = 10.0 ** np.arange(-2, 1 + math.floor(math.log10(own["ms"].max())))
+        ax.set_xlim(table["ms"].min() / 3, table["ms"].max() * 75)
+        decades = 10.0 ** np.arange(-2, 1 + math.floor(math.log10(table["ms"].max())))
         ticks = [tick for tick in decades if tick > ax.get_xlim()[0]]
+        ticks = ticks[:: 1 + len(ticks) // 3]  # narrow panels
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
     fig.supxlabel("ms per prediction   (×: over the rung above)", fontsize=9.5)
@@ -97,9 +100,9 @@ def savings(table: pd.DataFrame) -> Figure:
 
     Takes `speedups.savings` of one precision.
     """
-    models = _models(table)
+    models = order(table["model"])
     forms = [name for name in MARKERS if name in set(table["implementation"])]
-    fig = Drawing(8.6, 1.3 + 0.5 * len(models))
+    fig = Drawing(WIDTH, 1.3 + 0.5 * len(models))
     ax = fig.add_subplot()
     for y, model in enumerate(models):
         own = table[table["model"] == model].set_index("implementation")
@@ -140,13 +143,16 @@ def roofline(rows: pd.DataFrame) -> Figure:
     rows = speedups.rates(rows[(rows["precision"] == "float32") & (rows["batch"] == 1)])
     rows = rows[(rows["mode"] == "stream") & rows["macs_per_byte"].notna()]
     gemm, copy = rows["gemm_peak_gmacs"].max(), rows["copy_peak_gb_per_s"].max()
-    fig = Drawing(8.6, 4.9)
+    fig = Drawing(WIDTH, 4.9)
     ax = fig.add_subplot()
     low, high = rows["macs_per_byte"].min() / 2, max(rows["macs_per_byte"].max(), gemm / copy) * 3
     reach = np.geomspace(low, high, 200)
     ax.plot(reach, np.minimum(gemm, copy * reach), color=INK, lw=1.6)
-    name = f"matrix product, {gemm:.0f} GMACs/s "
-    ax.text(high, 1.08 * gemm, name, ha="right", va="bottom", size=8.5)
+    note = {"ha": "left", "va": "bottom", "size": 8.5}
+    ax.text(1.2 * gemm / copy, 1.08 * gemm, f"matrix product, {gemm:.0f} GMACs/s", **note)
+    middle = math.sqrt(low * gemm / copy)
+    ax.annotate(f"copy, {copy:.0f} GB/s", (middle, copy * middle), (-6, 4), ha="right",
+                textcoords="offset points", size=8.5)  # fmt: skip
     for row in rows.itertuples():
         look = {"color": color(row.model), "ms": 8, "mec": "white"}
         ax.plot(row.macs_per_byte, row.gmacs_per_s, MARKERS[row.implementation], **look,
@@ -156,7 +162,7 @@ def roofline(rows: pd.DataFrame) -> Figure:
     for x, y, model in named[["macs_per_byte", "gmacs_per_s", "model"]].itertuples(index=False):
         beside = named["macs_per_byte"].between(x, 1.6 * x, inclusive="right")
         left = (beside & named["gmacs_per_s"].between(y / 1.2, 1.2 * y)).any()
-        ax.annotate(label(model), (x, y), (-9 if left else 9, -9), va="center", size=8.5,
+        ax.annotate(label(model), (x, y), (-9 if left else 9, -11), va="center", size=8.5,
                     ha="right" if left else "left", color=color(model),
                     textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log", xlim=(low, high))
@@ -172,7 +178,6 @@ def roofline(rows: pd.DataFrame) -> Figure:
         Line2D([], [], marker=MARKERS[form], ls="", color=MUTED, label=NAMES[form])
         for form in forms
     ]
-    handles.append(Line2D([], [], color=INK, lw=1.6, label=f"copy, {copy:.0f} GB/s, and product"))
     ax.legend(handles=handles, loc="lower right")
     ax.grid(True)
     fig.tight_layout()
@@ -193,7 +198,7 @@ def histograms(latencies: pd.DataFrame) -> Figure:
         raise ValueError(f"expected latencies of one model, given {', '.join(names) or 'none'}")
     present = set(latencies["implementation"])
     forms = [name for name in RUNGS if name in present]
-    fig = Drawing(8.6, 0.9 + 0.62 * len(forms))
+    fig = Drawing(WIDTH, 0.9 + 0.62 * len(forms))
     axes = fig.subplots(len(forms), 1, sharex=True, squeeze=False)[:, 0]
     times = latencies["latency_ms"]
     bins = np.geomspace(0.9 * times.min(), 1.1 * times.max(), 70)
@@ -208,30 +213,20 @@ def histograms(latencies: pd.DataFrame) -> Figure:
         ax.set(xscale="log", yticks=[])
         ax.spines["left"].set_visible(False)
     axes[0].set_title(f"{label(names[0])}, {len(own)} steps each; line: median", fontsize=10)
+    axes[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[-1].xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _first(value) in (2, 5)
-                                       else "")  # fmt: skip
+    axes[-1].xaxis.set_minor_formatter(NullFormatter())
     axes[-1].set_xlabel("ms from a frame to its prediction, float32")
     fig.tight_layout(h_pad=0.2)
     return fig
 
 
-def _first(value: float) -> int:
-    """The first digit."""
-    return round(value / 10 ** math.floor(math.log10(value)))
-
-
-def _models(table: pd.DataFrame) -> list[str]:
-    """Its models in the order of their specs."""
-    return sorted(set(table["model"]), key=list(SPECS).index)
-
-
 def _row_of_panels(models: Sequence[str], height: float) -> tuple[Drawing, Sequence[Axes]]:
-    fig = Drawing(11.5, height)
+    fig = Drawing(WIDTH, height)
     fig.set_layout_engine("constrained")
     panels = fig.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for model, ax in zip(models, panels, strict=True):
-        ax.set_title(label(model), color=color(model), fontsize=10)
+        ax.set_title(label(model), color=color(model), fontsize=9.5)
     return fig, panels
 
 
@@ -246,8 +241,9 @@ def _bars(
     ax.barh(range(len(names)), np.nan_to_num(values), color=shades, height=0.72)
     for y, (value, note) in enumerate(zip(values, notes, strict=True)):
         if note:
-            ax.annotate(note, (value, y), (3, 0), textcoords="offset points", va="center", size=8)
-    ax.set_yticks(range(len(names)), names)
+            ax.annotate(note, (value, y), (3, 0), textcoords="offset points", va="center",
+                        size=7.5)  # fmt: skip
+    ax.set_yticks(range(len(names)), names, size=8.5)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")

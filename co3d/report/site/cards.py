@@ -8,7 +8,7 @@ import pandas as pd
 from ...zoo.checkpoints import shipped
 from ...zoo.specs import PAPER, Spec
 from ..style import label
-from .markup import Html, bullets, code, link, page, table, terms, text
+from .markup import Html, bullets, link, page, table, terms, text
 from .models import card, first_prediction, number, ordered, span, title
 from .source import Source
 
@@ -66,15 +66,16 @@ def _about(record: Spec, at: str) -> Html:
     seconds = number(record.frames / record.native_fps)
     norm = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in (
         ("mean", record.mean), ("standard deviation", record.std)))  # fmt: skip
-    kind = "continual: runs frame by frame" if record.continual else "takes whole clips"
+    what = "continual: runs frame by frame" if record.continual else "takes whole clips"
+    kind = type(record.architecture).__name__
+    design = "\n".join(_architecture(record.architecture))
     gates = {"clip": "over the clip", "frame": "over each frame", None: None}
     return terms(
         (
-            ("What", Html(f"{kind}; its twin is {link(twin, card(twin), at)}")),
-            ("Architecture", type(record.architecture).__name__),
-            *(_architecture(record.architecture)),
+            ("What", Html(f"{what}; its twin is {link(twin, card(twin), at)}")),
+            ("Architecture", Html(f"{kind}<pre>{text(design)}</pre>")),
             ("Paper of the clip net", record.paper and link(record.paper, record.paper)),
-            ("Paper of the continual net", link(PAPER, PAPER) if record.continual else ""),
+            ("Paper of the continual form", link(PAPER, PAPER) if record.continual else ""),
             ("Clip", f"{record.frames} frames, one in {record.frame_interval} of a video at 30 per "
                      f"second: {seconds} s at {record.native_fps:g} frames per second"),
             ("Frames", f"{record.image_size} × {record.image_size} pixels, "
@@ -87,14 +88,14 @@ def _about(record: Spec, at: str) -> Html:
     )  # fmt: skip
 
 
-def _architecture(design: object, begin: str = "") -> Iterator[tuple[Html, Html]]:
-    """The hyper-parameters, nested ones with the name of their part."""
+def _architecture(design: object, begin: str = "") -> Iterator[str]:
+    """The hyper-parameters, a line each, nested ones with the name of their part."""
     for field in fields(design):
         value = getattr(design, field.name)
         if is_dataclass(value):
             yield from _architecture(value, f"{begin}{field.name}.")
         else:
-            yield code(begin + field.name), code(value)
+            yield f"{begin}{field.name} = {value}"
 
 
 def _costs(record: Spec, rows: pd.DataFrame, at: str) -> Html:
