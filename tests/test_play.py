@@ -44,7 +44,8 @@ def test_a_changed_control_changes_the_picture_and_what_was_seen_is_not_drawn_ag
     assert size(play.picture.value) == (5, 2)
     play.controls["kernel"].value = (3, 4, 5)
     assert size(play.picture.value) == (5, 3)
-    assert play.picture.tooltip == str(play) == "window 5, kernel 3 4 5"
+    assert str(play) == "window 5, kernel 3 4 5"
+    assert play.picture.tooltip is None  # in JupyterLab an image with one is an error
     play.controls["kernel"].value = (1, 2)
     play.controls["window"].value = 3
     assert size(play.picture.value) == (3, 2)
