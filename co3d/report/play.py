@@ -63,6 +63,7 @@ class Play:
         self.controls = {
             name: _control(name, values, start.get(name)) for name, values in controls.items()
         }
+        # Without a tooltip: the browser's part of an image fails on one, for lack of a description.
         self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
         self.box = widgets.VBox([*self.controls.values(), self.picture])
         self._redraw()
