@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import co3d
 from co3d.paths import repo_root
 from co3d.report import pages
+from co3d.report.figures import FIGURES
 from co3d.report.site import links, markup, models
 from co3d.report.site.build import build, contents
 from co3d.report.site.source import Source
@@ -69,8 +70,8 @@ def root(tmp_path_factory):
     (root / "README.md").write_text(
         "# A title\n\n**What it is.** See [02](notebooks/01_b.ipynb).\n\n## Run\n"
     )
-    (root / "figures" / "one_two.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    (root / "figures" / "tab.md").write_text("| a |\n|---|\n| 1 |\n")
+    (root / "figures" / "hero.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (root / "figures" / "published_benchmark.md").write_text("| a |\n|---|\n| 1 |\n")
     outputs = (
         new_output("display_data", {**shown(PNG), **WIDGET}),
         new_output("display_data", dict(WIDGET)),
@@ -78,7 +79,7 @@ def root(tmp_path_factory):
         new_output("display_data", {"text/html": "<table><tr><td>7</td></tr></table>"}),
         new_output("stream", text="printed"),
     )
-    nbformat.write(notebook("00 One", *outputs), root / "notebooks" / "00_a.ipynb")
+    nbformat.write(notebook("00 One", *outputs), root / "notebooks" / "00_start_here.ipynb")
     nbformat.write(notebook("01 Two"), root / "notebooks" / "01_b.ipynb")
     return root
 
@@ -166,9 +167,12 @@ def test_a_site_that_is_not_whole_is_not_written(root, made, tmp_path, monkeypat
 
 
 def test_a_notebook_shows_pictures_formulas_and_folded_answers(made):
-    page = made["notebooks/00_a.html"]
-    assert made["notebooks/00_a-1.png"] == PNG and made["notebooks/00_a-2.gif"] == GIF
-    assert 'src="00_a-1.png"' in page and 'alt="Output of: A heading"' in page
+    page = made["notebooks/00_start_here.html"]
+    assert (
+        made["notebooks/00_start_here-1.png"] == PNG
+        and made["notebooks/00_start_here-2.gif"] == GIF
+    )
+    assert 'src="00_start_here-1.png"' in page and 'alt="Output of: A heading"' in page
     assert "HBox" not in page and "model_id" not in page
     assert page.count("<math") == 4 and "$" not in page
     assert "<summary>Answer</summary>" in page and "<strong>bold</strong>" in page
@@ -176,7 +180,7 @@ def test_a_notebook_shows_pictures_formulas_and_folded_answers(made):
 
 
 def test_links_of_notebooks_stay_in_the_site(made):
-    page = made["notebooks/00_a.html"]
+    page = made["notebooks/00_start_here.html"]
     assert 'href="01_b.html#A-heading"' in page and 'href="../results/paper/claims.csv"' in page
     assert "gone" in page and "GONE" not in page and 'href="https://example.org"' in page
     assert 'href="01_b.html">→ 01 Two</a>' in page
@@ -189,10 +193,12 @@ def test_a_formula_that_cannot_be_set_is_named():
             pages.markdown(f"See ${formula}$.")
 
 
-def test_figures_name_the_notebook_that_draws_them(made):
+def test_figures_have_their_captions_and_the_notebook_that_draws_them(made):
     page = made["figures.html"]
-    assert 'src="figures/one_two.svg"' in page
-    assert page.count('drawn by <a href="notebooks/00_a.html">00 One</a>') == 1
+    assert 'src="figures/hero.svg"' in page
+    assert page.count('Drawn by <a href="notebooks/00_start_here.html">00 One</a>') == 1
+    assert page.count(FIGURES["hero"].caption) == 2  # as the picture's text, too
+    assert FIGURES["published_benchmark"].caption in page and "<td>1</td>" in page
 
 
 def test_each_model_has_a_card_and_published_numbers_are_as_printed(made):

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from .. import pages
+from ..figures import FIGURES
 from ..rules import source_hash
 from .markup import Html, bullets, code, link, page, picture, terms
-from .source import Notebook, Source
+from .source import Source
 
 Files = Iterator[tuple[str, str | bytes]]
 MAIN = "figures/published_accuracy_vs_macs.svg"
@@ -69,35 +71,21 @@ def notebooks(source: Source) -> Files:
 
 
 def figures(source: Source) -> Files:
-    """figures.html: every drawing and animation with the notebook that makes it, and the tables."""
-    at, parts, drawn = "figures.html", [], []
-    files = [name for name in source.copied if name.startswith("figures/")]
-    for name in files:
-        stem, suffix = name.removeprefix("figures/").rsplit(".", 1)
-        if suffix in ("svg", "gif"):
-            drawn.append((stem, name, writer(source.notebooks, stem)))
-        elif suffix == "md":
-            forms = [
-                link(n.rsplit(".", 1)[1], n) for n in files if n.startswith(f"figures/{stem}.")
-            ]
-            parts += [f'<h3 id="{stem}">{stem}</h3>\n<p>{", ".join(forms)}</p>\n']
-            parts += [pages.markdown(source.text(name), source.links(at, name))]
-    order = {one.name: n for n, one in enumerate(source.notebooks)}
-    drawn.sort(key=lambda each: (order.get(each[2].name, 99) if each[2] else 99, each[0]))
-    shown = []
-    for stem, name, one in drawn:
-        by = Html(f", drawn by {link(one.title, one.page)}" if one else "")
-        alt = f"{stem.replace('_', ' ')}: {one.claim if one else 'a figure'}"
-        shown.append(_figure(picture(name, at, alt, lazy=True), f"{link(code(stem), name)}{by}"))
+    """figures.html: figures and tables with their captions and the notebooks that draw them."""
+    at, drawn, tables = "figures.html", [], []
+    by_name = {one.name: one for one in source.notebooks}
+    for stem, record in FIGURES.items():
+        files = [name for name in source.copied if PurePath(name).stem == stem]
+        one = by_name.get(record.notebook)
+        by = Html(f" Drawn by {link(one.title, one.page)}." if one else "")
+        for name in files:
+            if name.endswith((".svg", ".gif")):
+                image = picture(name, at, record.caption, lazy=True)
+                drawn.append(_figure(image, f"{link(code(stem), name)}: {record.caption}{by}"))
+            elif name.endswith(".md"):
+                forms = ", ".join(link(PurePath(n).suffix[1:], n) for n in files)
+                tables += [f'<h3 id="{stem}">{stem}</h3>\n<p>{record.caption}{by} ({forms})</p>\n']
+                tables += [pages.markdown(source.text(name), source.links(at, name))]
     title = "Figures and tables"
-    body = f'<h1>{title}</h1>\n{"".join(shown)}<h2 id="tables">Tables</h2>\n{"".join(parts)}'
+    body = f'<h1>{title}</h1>\n{"".join(drawn)}<h2 id="tables">Tables</h2>\n{"".join(tables)}'
     yield at, page("Figures", body, at)
-
-
-def writer(notebooks: list[Notebook], stem: str) -> Notebook | None:
-    """The notebook whose first cell says that it writes figures/stem, `*` standing for anything."""
-    for one in notebooks:
-        names = re.findall(r"figures/([\w*]+)", one.first)
-        if any(re.fullmatch(name.replace("*", r"\w*"), stem) for name in names):
-            return one
-    return None

@@ -45,11 +45,6 @@ class Notebook:
         """Where it is in the site."""
         return f"notebooks/{self.name}.html"
 
-    @property
-    def first(self) -> str:
-        """The text of its first cell."""
-        return self.node.cells[0].source
-
 
 class Source:
     """The repository at `root`.
