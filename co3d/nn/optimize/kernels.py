@@ -9,13 +9,21 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..pointwise import ReLU, SiLU
 
 # From this size on oneDNN's convolutions beat a matrix product with what surrounds it.
 MATRIX_MACS = 10_000_000
 FRESH = 1 << 18  # bytes from which a new buffer costs more (page faults) than filling an old one
 
 _onednn = torch.ops.mkldnn
+# By the names that oneDNN has for them.
+_ACTIVATIONS = {
+    "none": lambda y: y,
+    "relu": Tensor.relu_,
+    "swish": lambda y: F.silu(y, inplace=True),
+}
 
 
 class Frames(NamedTuple):
@@ -204,7 +212,7 @@ class Depthwise3d:
         batch, channels, *size = frames.size
         self.geometry = [0, *padding], [1, 1, 1], [1, 1, 1], channels
         self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last_3d), bias
-        self.frames, self.packed = frames, _packs(weight)
+        self.frames, self.packed, self.activation = frames, _packs(weight), "none"
         self.result = frames.shape, (channels, 1)
         if self.packed:
             clip = [batch, channels, weight.shape[2], *size]
@@ -215,10 +223,17 @@ class Depthwise3d:
         if not self.packed:
             padding, stride, dilation, groups = self.geometry
             y = F.conv3d(clip, self.weight, self.bias, stride, padding, dilation, groups)
-            return self.frames.rows(y.squeeze(2))
+            return _ACTIVATIONS[self.activation](self.frames.rows(y.squeeze(2)))
         given = clip, self.weight, self.bias, *self.geometry
-        y = _onednn._convolution_pointwise(*given, "none", [], "")
+        y = _onednn._convolution_pointwise(*given, self.activation, [], "")
         return y.as_strided(*self.result)
+
+    def take(self, module: nn.Module) -> bool:
+        """Makes the activation that follows, unless it makes one already."""
+        free = self.activation == "none" and type(module) in (ReLU, SiLU)
+        if free:
+            self.activation = "relu" if type(module) is ReLU else "swish"
+        return free
 
 
 def kernel(

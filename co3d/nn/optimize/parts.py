@@ -24,8 +24,8 @@ class Part:
 
     out: Frames
 
-    def take_relu(self) -> bool:
-        """Makes the ReLU that follows a part of this one, and says whether it could."""
+    def take(self, module: nn.Module) -> bool:
+        """Makes the activation that follows a part of this one, and says whether it could."""
         return False
 
     def begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
@@ -50,9 +50,10 @@ class Spatial(Part):
         self.out = self.kernel.out
         self.buffer = None if held else self.out.empty()
 
-    def take_relu(self) -> bool:
-        self.relu = True
-        return True
+    def take(self, module: nn.Module) -> bool:
+        taken = type(module) is ReLU
+        self.relu |= taken
+        return taken
 
     def push(self, x: Tensor, state: Any) -> Tensor:
         if self.buffer is None:

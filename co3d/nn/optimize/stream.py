@@ -52,7 +52,7 @@ class Chain(Continual, nn.Module):
         self.parts: list[Part] = []
         self.frames = self.out = frames
         for n, module in enumerate(modules):
-            if self.parts and isinstance(module, ReLU) and self.parts[-1].take_relu():
+            if self.parts and self.parts[-1].take(module):
                 continue
             kept = _kept(modules[n + 1 :], held)
             part = _part(module, self.out, shared and n == 0, kept)

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..conv import Conv3d
+from ..pointwise import ReLU
 from ..pool import MaxPool3d, RunningWindow
 from ..temporal import Windowed
 from .kernels import Depthwise3d, Frames
@@ -77,9 +78,10 @@ class Sums(Timed):
         # an output that was used, in which a new sum can begin
         self.scratch: dict[str, tuple[Tensor, ...]] = {"spare": ()}
 
-    def take_relu(self) -> bool:
-        self.relu = True
-        return True
+    def take(self, module: nn.Module) -> bool:
+        taken = type(module) is ReLU
+        self.relu |= taken
+        return taken
 
     def empty(self) -> dict[str, Any]:
         return {"sums": ()}
@@ -127,6 +129,9 @@ class Ring(Timed):
             rotated = weight[:, :, [self.length - 1 - age for age in ages]]
             self.kernels.append(Depthwise3d(rotated, bias, frames, conv.padding[1:]))
         self.known: tuple[Tensor, Tensor, Sequence[Tensor]] | None = None
+
+    def take(self, module: nn.Module) -> bool:
+        return all([kernel.take(module) for kernel in self.kernels])
 
     def empty(self) -> dict[str, Any]:
         ring = torch.zeros(self.shape, dtype=self.frames.dtype, device=self.frames.device)
