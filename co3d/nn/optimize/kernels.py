@@ -22,7 +22,7 @@ _onednn = torch.ops.mkldnn
 _ACTIVATIONS = {
     "none": lambda y: y,
     "relu": Tensor.relu_,
-    "swish": lambda y: F.silu(y, inplace=True),
+    "swish": torch.ops.aten.silu_,
 }
 
 

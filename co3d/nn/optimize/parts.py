@@ -65,11 +65,14 @@ class Activation(Part):
     """ReLU or SiLU, in place where nobody else needs the input."""
 
     def __init__(self, module: nn.Module, frames: Frames, shared: bool) -> None:
-        self.in_place, self.out = not shared, frames
-        self.function = {ReLU: F.relu, SiLU: F.silu}[type(module)]
+        self.out = frames
+        fresh, in_place = {ReLU: (F.relu, F.relu_), SiLU: (F.silu, torch.ops.aten.silu_)}[
+            type(module)
+        ]
+        self.function = fresh if shared else in_place
 
     def push(self, x: Tensor, state: Any) -> Tensor:
-        return self.function(x, inplace=self.in_place)
+        return self.function(x)
 
 
 class Gate(Part):
@@ -83,6 +86,8 @@ class Gate(Part):
         given = gate.fc1.bias, first.t() / pixels, gate.fc2.bias, second.t().contiguous()
         self.weights = [value.detach().to(frames.dtype) for value in given]
         self.view = frames.size[0], pixels, frames.size[1]
+        # Told where to write, TorchScript takes a product with its bias as it is, to the last bit.
+        self.factor = torch.empty(frames.size[:2], dtype=frames.dtype, device=frames.device)
         self.ones = None  # a product with it is the sum of a single frame's pixels, in one call
         if frames.size[0] == 1:
             self.ones = torch.ones(1, pixels, dtype=frames.dtype, device=frames.device)
@@ -91,7 +96,7 @@ class Gate(Part):
         first_bias, first, second_bias, second = self.weights
         total = x.view(self.view).sum(1) if self.ones is None else torch.mm(self.ones, x)
         squeezed = product(relu=True)(first_bias, total, first)
-        factor = torch.addmm(second_bias, squeezed, second).sigmoid_()
+        factor = torch.addmm(second_bias, squeezed, second, out=self.factor).sigmoid_()
         if self.view[0] > 1:
             factor = factor.repeat_interleave(self.view[1], 0)
         return x.mul_(factor) if self.in_place else x * factor
@@ -106,7 +111,7 @@ class Pool(Part):
         self.frames, self.out = frames, frames.resized(*size)
 
     def push(self, x: Tensor, state: Any) -> Tensor:
-        return self.out.rows(F.max_pool2d(self.frames.image(x), *self.options))
+        return self.out.rows(torch.max_pool2d(self.frames.image(x), *self.options))
 
 
 def tap(conv: Conv3d, k: int, frames: Frames, bias: bool = True) -> Kernel:

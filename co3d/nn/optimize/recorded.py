@@ -2,18 +2,20 @@
 
 What a step calls depends on numbers alone, such as where a ring stands or how many sums there are.
 When these come round again, so do the calls, and all the Python that finds them can be left out.
-What comes out is the same to the last bit.
+The notes are written in TorchScript, which torch runs without Python; what comes out is the same to
+the last bit.
 """
 
-import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 
-Program = Callable[[Tensor], Tensor | None]
+Call = tuple[str, tuple, dict[str, Any], Tensor]  # operator, arguments, result
 Containers = list[dict[str, Any]]
 PATIENCE = 256  # steps after which the numbers of a stream are not expected to come round
 
@@ -37,8 +39,8 @@ class Recorded:
     def _begin(self, state: Any) -> None:
         self.state, self.steps = state, 0
         self.seen: set[tuple] = set()
-        self.known: dict[tuple, _Noted] = {}
-        self.last: _Noted | None = None
+        self.known: dict[tuple, Program] = {}
+        self.last: Program | None = None
 
     def __call__(self, x: Tensor, state: Any) -> Tensor | None:
         """One frame in; the output that it completes, or None."""
@@ -48,7 +50,7 @@ class Recorded:
         due = self.last and self.last.following
         if due:
             self.last = due
-            return due.program(x)
+            return due(x)
         if self.steps > PATIENCE:
             return self.push(x, state)
         return self._other(x, state)
@@ -60,7 +62,7 @@ class Recorded:
         if self.last:
             if before:
                 before.following = self.last
-            return self.last.program(x)
+            return self.last(x)
         self.steps += 1
         if numbers not in self.seen:
             self.seen.add(numbers)
@@ -69,18 +71,10 @@ class Recorded:
         with _Notes() as notes:
             y = self.push(x, state)
         if notes.complete:
-            program = _Writer(x, old).written(notes.calls, self.containers, y)
-            self.last = self.known[numbers] = _Noted(program)
+            self.last = self.known[numbers] = Program(notes.calls, x, y, old, self.containers)
             if before:
                 before.following = self.last
         return y
-
-
-class _Noted:
-    """A program, and the one that follows it."""
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.following = program, None
 
 
 class _Notes(TorchFunctionMode):
@@ -89,86 +83,130 @@ class _Notes(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Callable, tuple, dict[str, Any], Tensor]] = []
+        self.calls: list[Call] = []
         self.complete = True
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            self.calls.append((func, args, kwargs or {}, result))
+            name = _operator(func)
+            self.calls.append((name, args, kwargs or {}, result))
+            self.complete &= bool(name)
         elif result is None or isinstance(result, list) or _queue(result):
             self.complete = False
         return result
 
 
-class _Writer:
-    """Writes calls as a function of a frame. A tensor that is neither the frame, nor in a queue of
-    the state, nor made from these has memory of its own, so it is a constant, as is a view of it.
+class Program:
+    """The calls of a step, and what the step leaves in the state.
+
+    Args:
+        calls: operator, arguments and result of each.
+        x, y: the frame, and the output if there was one.
+        before: copies of the containers from before the step.
+        after: the containers.
+
+    Attributes:
+        following: the program of the next step, once that is known.
     """
 
-    def __init__(self, x: Tensor, before: Containers) -> None:
-        self.names, self.constants = {id(x): "x"}, {}  # by id
-        self.values: dict[str, Any] = {}  # of constants
-        self.lines: list[str] = []
-        self.before = before
-        for n, held in enumerate(before):
-            for key, value in held.items():
-                for place, tensor in enumerate(_queue(value)):
-                    self._let(tensor, f"held{n}[{key!r}][{place}]")
+    following: "Program | None" = None
 
-    def written(self, calls: list[tuple], after: Containers, y: Tensor | None) -> Program:
-        for func, args, kwargs, result in calls:
-            self._call(func, args, kwargs, result)
-        for n, (old, new) in enumerate(zip(self.before, after, strict=True)):
-            for key, value in new.items():
-                if _queue(value) or _queue(old[key]):
-                    queue = "".join(f"{self._name(tensor)}, " for tensor in value)
-                    self.lines.append(f"held{n}[{key!r}] = ({queue})")
-                elif isinstance(value, int | str) and value != old[key]:
-                    self.lines.append(f"held{n}[{key!r}] = {value!r}")
-        self.lines.append(f"return {None if y is None else self._name(y)}")
-        names = self.values | {f"held{n}": held for n, held in enumerate(after)}
-        exec("def program(x):\n    " + "\n    ".join(_freed(self.lines)), names)
-        return names["program"]
+    def __init__(
+        self, calls: list[Call], x: Tensor, y: Tensor | None, before: Containers, after: Containers
+    ) -> None:
+        pairs = list(zip(after, before, strict=True))
+        self.given = [(held, key) for held, old in pairs for key in _queues(old)]
+        text = _Text(x, [tensor for old in before for key in _queues(old) for tensor in old[key]])
+        for call in calls:
+            text.write(*call)
+        results = [] if y is None else [text.name(y)]
+        self.gives, self.kept = len(results), []
+        for held, old in pairs:
+            for key in dict.fromkeys([*_queues(old), *_queues(held)]):
+                start = len(results)
+                results += [text.name(tensor) for tensor in held[key]]
+                self.kept.append((held, key, start, len(results)))
+        numbers = [(held, _changed(old, held)) for held, old in pairs]
+        self.numbers = [(held, new) for held, new in numbers if new]
+        self.run, self.constants = _compiled(text.function(results)), text.constants
 
-    def _call(self, func: Callable, args: tuple, kwargs: dict[str, Any], result: Tensor) -> None:
+    def __call__(self, x: Tensor) -> Tensor | None:
+        queued = [tensor for held, key in self.given for tensor in held[key]]
+        results = self.run(x, self.constants, queued)
+        for held, key, start, end in self.kept:
+            held[key] = (*results[start:end],)
+        for held, new in self.numbers:
+            held.update(new)
+        return results[0] if self.gives else None
+
+
+class _Text:
+    """Calls as a function of the frame, the constants and the tensors of the queues.
+
+    A tensor that is neither the frame, nor in a queue, nor made from these has memory of its own:
+    it is a constant, and so is a view of it.
+    """
+
+    def __init__(self, x: Tensor, queued: list[Tensor]) -> None:
+        self.names = {id(x): "x"} | {id(tensor): f"q{n}" for n, tensor in enumerate(queued)}
+        self.queued, self.lines = len(queued), []
+        self.constants: list[Tensor] = []
+        self._known: dict[int, str] = {}
+
+    def write(self, name: str, args: tuple, kwargs: dict[str, Any], result: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         changes = any(id(value) in self.names for value in given)
         if not changes and any(_shares(result, value) for value in given if value is not result):
             return
-        words = [self._name(value) for value in args]
-        words += [f"{key}={self._name(value)}" for key, value in kwargs.items()]
-        call = f"{self._name(func)}({', '.join(words)})"
-        if any(value is result for value in given):
-            self.lines.append(call)
-        else:
-            self._let(result, call)
+        words = [self.name(value) for value in args]
+        words += [f"{key}={self.name(value)}" for key, value in kwargs.items()]
+        call = f"{name}({', '.join(words)})"
+        if not any(value is result for value in given):
+            self.names[id(result)] = f"t{len(self.lines)}"
+            call = f"{self.names[id(result)]} = {call}"
+        self.lines.append(call)
 
-    def _let(self, tensor: Tensor, expression: str) -> None:
-        name = self.names.setdefault(id(tensor), f"t{len(self.lines)}")
-        self.lines.append(f"{name} = {expression}")
-
-    def _name(self, value: Any) -> str:
-        if value is None or type(value) in (bool, int, float, str):
-            return repr(value)
+    def name(self, value: Any) -> str:
+        if isinstance(value, torch.device):
+            return f"torch.device({str(value)!r})"
+        if not isinstance(value, Tensor):
+            return repr([*value] if isinstance(value, tuple) else value)
         if id(value) in self.names:
             return self.names[id(value)]
-        name = self.constants.setdefault(id(value), f"c{len(self.constants)}")
-        self.values[name] = value
-        return name
+        if id(value) not in self._known:
+            self._known[id(value)] = f"c{len(self.constants)}"
+            self.constants.append(value)
+        return self._known[id(value)]
+
+    def function(self, results: list[str]) -> str:
+        lines = ["def run(x: Tensor, c: List[Tensor], q: List[Tensor]) -> List[Tensor]:"]
+        for kind, count in (("c", len(self.constants)), ("q", self.queued)):
+            if count:
+                lines.append("".join(f"{kind}{n}, " for n in range(count)) + f"= {kind}")
+        lines += [*self.lines, f"return [{', '.join(results)}]"]
+        return "\n    ".join(lines) + "\n"
 
 
-def _freed(lines: list[str]) -> list[str]:
-    """The lines, each followed by the end of what is not used after it, so that its memory is free
-    for what comes next."""
-    last = {name: n for n, line in enumerate(lines) for name in re.findall(r"\bt\d+\b", line)}
-    ends: dict[int, list[str]] = {}
-    for name, n in last.items():
-        ends.setdefault(n, []).append(name)
-    ends.pop(len(lines) - 1, None)
-    return [
-        line + "".join(f"; del {name}" for name in ends.get(n, ())) for n, line in enumerate(lines)
-    ]
+@lru_cache(256)
+def _compiled(source: str) -> Callable[[Tensor, list[Tensor], list[Tensor]], list[Tensor]]:
+    """The function of this text; streams and twins of one structure share it."""
+    return torch.jit.CompilationUnit(source).run
+
+
+def _operator(func: Callable) -> str:
+    """What TorchScript calls a function of torch; "" if it has none."""
+    if isinstance(func, OpOverload):
+        func = func.overloadpacket
+    if isinstance(func, OpOverloadPacket):
+        return "torch.ops." + func._qualified_op_name.replace("::", ".")
+    name = getattr(func, "__name__", "")
+    return f"torch.ops.aten.{name}" if hasattr(torch.ops.aten, name) else ""
+
+
+def _changed(old: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that a step changed."""
+    return {k: v for k, v in held.items() if isinstance(v, int | str) and v != old[k]}
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:
@@ -176,6 +214,10 @@ def _shares(one: Tensor, other: Tensor) -> bool:
     if torch.strided != one.layout or torch.strided != other.layout or other.is_mkldnn:
         return False
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _queues(held: dict[str, Any]) -> list[str]:
+    return [key for key, value in held.items() if _queue(value)]
 
 
 def _queue(value: Any) -> tuple[Tensor, ...]:
