@@ -24,7 +24,7 @@ INSTEAD = {
     "notebooks": "index.html",
 }
 COPIED = {
-    "figures": {".svg", ".gif", ".md", ".tex", ".html"},
+    "figures": {".svg", ".gif", ".md", ".tex"},
     "results": {".csv"},
     "results/paper": {".csv"},
 }
