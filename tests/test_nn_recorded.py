@@ -74,6 +74,22 @@ def test_a_stream_goes_on_after_another_one_and_after_a_fork():
     same(*outputs)
 
 
+def test_a_step_that_fails_can_be_taken_again():
+    net = net_of("cox3d_mini", torch.float32)
+    frames = frames_for(net, net.receptive_field + 12)
+    outputs = []
+    for twin in (fast(net), plain(fast(net))):
+        given, state = [], twin.begin()
+        for n, frame in enumerate(frames):
+            if n > 20 and isinstance(twin.body.begun, Recorded):
+                with pytest.raises(RuntimeError), torch.inference_mode():
+                    twin.body.begun(torch.zeros(1, 3), state["layers"])
+            y, state = twin.step(frame, state)
+            given.append(y)
+        outputs.append(given)
+    same(*outputs)
+
+
 def test_what_cannot_be_noted_is_stepped_as_ever():
     """A call that changes a tensor without giving it, and numbers that never come round."""
 

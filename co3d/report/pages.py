@@ -11,6 +11,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
+from .rules import CONTROLS
 from .site import markup
 from .site.markup import Html
 
@@ -18,7 +19,6 @@ Link = Callable[[str], str]  # the address to use for the one that was written; 
 # Of several forms of an output the first of these; a widget is never one of them.
 KINDS = ("text/html", "text/markdown", "image/png", "image/jpeg", "image/svg+xml", "text/plain")
 PICTURES = ("image/png", "image/jpeg")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def beside(address: str) -> str:
@@ -117,7 +117,9 @@ def _pictures(notebook: NotebookNode, begin: str) -> dict[str, bytes]:
             titles = re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE)
             heading = titles[-1] if titles else heading
         outputs = cell.get("outputs", [])
-        shown = [o for o in outputs if WIDGET not in o.get("data", {}) or _kind(o) != "text/plain"]
+        shown = [
+            o for o in outputs if CONTROLS not in o.get("data", {}) or _kind(o) != "text/plain"
+        ]
         if cell.cell_type == "code":
             cell.outputs = shown
         for output in shown:

@@ -93,7 +93,8 @@ class OptimizedStream(StreamNet):
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         if x is not None and x.dtype != self.dtype:
             x = x.to(self.dtype)
-        return self.body._steps(x, state, end)
+        y, state = self.body._steps(x, state, end)
+        return (None if y is None else y.to(self.body.out.dtype)), state
 
 
 def check_dtype(dtype: torch.dtype, device: torch.device) -> None:

@@ -49,8 +49,9 @@ class Recorded:
             self.containers = [*_dicts(state[: self.count]), *self.scratch]
         due = self.last and self.last.following
         if due:
-            self.last = due
-            return due(x)
+            y = due(x)
+            self.last = due  # not before: a step that fails is still to come
+            return y
         if self.steps > PATIENCE:
             return self.push(x, state)
         return self._other(x, state)
@@ -58,11 +59,11 @@ class Recorded:
     def _other(self, x: Tensor, state: Any) -> Tensor | None:
         """A step of which it is not yet known how it goes, or that it follows the last one."""
         numbers = _numbers(self.containers)
-        before, self.last = self.last, self.known.get(numbers)
-        if self.last:
-            if before:
-                before.following = self.last
-            return self.last(x)
+        before, self.last, known = self.last, None, self.known.get(numbers)
+        if known:
+            y = known(x)
+            self._follow(before, known)
+            return y
         self.steps += 1
         if numbers not in self.seen:
             self.seen.add(numbers)
@@ -71,10 +72,14 @@ class Recorded:
         with _Notes() as notes:
             y = self.push(x, state)
         if notes.complete:
-            self.last = self.known[numbers] = Program(notes.calls, x, y, old, self.containers)
-            if before:
-                before.following = self.last
+            self.known[numbers] = Program(notes.calls, x, y, old, self.containers)
+            self._follow(before, self.known[numbers])
         return y
+
+    def _follow(self, before: "Program | None", program: "Program") -> None:
+        self.last = program
+        if before:
+            before.following = program
 
 
 class _Notes(TorchFunctionMode):
