@@ -26,7 +26,7 @@ def test_equalities_hold_and_differences_do_not(rows):
 
 def test_every_claim_that_applies_has_a_row(rows):
     name, found = rows
-    always = {"stream = clip", "steady = unpadded clip", "clip = regular net"}
+    always = {"stream = clip", "steady = unpadded clip", "clip = clip network"}
     always |= {"first output", "padding", "time reversed"}
     own = {
         "cox3d_mini": {"gate", "window gate"},
