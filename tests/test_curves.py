@@ -43,6 +43,7 @@ def test_break_even_lines_cross_at_the_rate_that_is_written():
         gmacs = pair.per_s * pair.macs_clip / 1e9
         assert stream.get_ydata()[0] == pytest.approx(gmacs)
         assert clip.get_ydata()[-1] / clip.get_xdata()[-1] == pytest.approx(pair.macs_clip / 1e9)
+        assert ax.get_xlim()[1] == pytest.approx(clip.get_xdata()[-1])
         texts = [text.get_text() for text in ax.texts]
         assert any("use the clip net" in text for text in texts)
         assert f"1 in {1 / pair.per_s:.2g} s" in texts

@@ -12,7 +12,7 @@ from co3d.data import video
 from co3d.data.video import Reader
 from co3d.measure import live
 from co3d.measure.outputs import Step
-from co3d.report import overlay
+from co3d.report import overlay, style
 from co3d.report.drawings import AGAIN, NEW
 from co3d.report.overlay import Side, Watched
 
@@ -95,6 +95,7 @@ def test_a_side_tells_what_is_counted(nets):
     counted = counted.groupby("model").first()
     assert stream.macs == counted.loc["cox3d_mini", "macs_frame"]
     assert clips.macs == counted.loc["x3d_mini", "macs_clip"]
+    assert (stream.color, clips.color) == (style.color("cox3d_mini"), style.CLIP)
     assert (stream.first, stream.real) == (24, 32) and (clips.first, clips.real) == (16, 16)
     assert [stream.spent(n) / stream.macs for n in (1, 24, 100)] == [1, 24, 100]
     assert [clips.spent(n) / clips.macs for n in (1, 15, 16, 31, 32, 100)] == [0, 0, 1, 1, 2, 6]

@@ -11,12 +11,13 @@ from matplotlib.font_manager import fontManager
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
 from pictures import assert_legible
-from PIL import Image
+from PIL import Image, ImageColor
 
 from co3d.paths import repo_root
 from co3d.report import drawings, figures, plots, style, tables
 
 PAPER = repo_root() / "results" / "paper"
+COUNTED = "GMACs of the predicting step, here"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def counted(published):
     """The published table with made-up counts, none for RCU, which is not built here."""
     macs = (0.9e9 * published["gflops_per_prediction"]).astype("Int64")
     fig = plots.published_accuracy_vs_counted_macs(
-        published.assign(macs_per_prediction=macs.mask(published["model"] == "rcu"))
+        published.assign(macs_per_predicting_step=macs.mask(published["model"] == "rcu"))
     )
     fig.canvas.draw()
     return fig
@@ -136,7 +137,8 @@ def test_the_axes_say_what_is_counted(figure):
     assert names.count("~ RCU") == 1 and sum("~" in name for name in names) == 1
     assert "CoX3D-M\n÷ 15.1, +3.8" in names and "CoI3D\n÷ 5.0, −7.1" in names
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "approximate (~)" in legend and "against the clip net" in legend[-1]
+    assert "approximate (~)" in legend and "native window, and at 64" in legend[-2]
+    assert legend[-1].startswith("÷ 12.1, +2.6: fewer FLOPs and points at 64")
 
 
 @pytest.mark.parametrize("which", ["published", "counted"])
@@ -246,6 +248,38 @@ def test_hero_is_a_small_animation_on_white(tmp_path):
         assert image.convert("RGB").getpixel((755, 5)) == (255, 255, 255)
 
 
+def test_an_animation_keeps_the_colours_that_mean_something(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for place, one in enumerate(drawings.EXACT):
+        image.paste(ImageColor.getrgb(one), (8 * place, 0, 8 * place + 8, 8))
+    with Image.open(drawings.save_gif([image, image], "hero", tmp_path, ms=100)) as animation:
+        seen = animation.convert("RGB")
+    for place, one in enumerate(drawings.EXACT):
+        assert seen.getpixel((8 * place + 4, 4)) == ImageColor.getrgb(one), one
+
+
+@pytest.mark.parametrize(
+    ("macs", "most", "text"),
+    [(6.5e6, 2.9e9, "6 MMACs"), (2.924e9, 2.924e9, "2,924 MMACs"), (5e8, 2e10, "0.5 GMACs")],
+)
+def test_multiply_accumulates_have_the_unit_of_the_most(macs, most, text):
+    assert drawings.macs_text(macs, most) == text
+
+
+def test_curves_have_their_line_beside_their_bar():
+    values = {"by clips": np.linspace(0, 1, 30), "stream": np.linspace(1, 0, 20)}
+    ax = plots.over_time(values, frames=40, fps=10, title="").axes[0]
+    lines = [line for line in ax.lines if line.get_linewidth() == 1.8]
+    for curve, sample in zip(lines[::2], lines[1::2], strict=True):
+        assert curve.get_linestyle() == sample.get_linestyle()
+        assert curve.get_color() == sample.get_color()
+    assert [line.get_linestyle() for line in lines] == ["--", "--", "-", "-"]
+    assert [t.get_text() for t in ax.texts] == [
+        "by clips: first prediction after 1.1 s",
+        "stream: first prediction after 2.1 s",
+    ]
+
+
 def test_too_large_an_animation_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(drawings, "GIF_LIMIT_BYTES", 100)
     with pytest.raises(ValueError, match="use fewer images"):
@@ -272,7 +306,9 @@ def test_the_table_parses_back(published, tmp_path):
         assert numbers(cell["GFLOPs"]) == [row.gflops_per_prediction]
         expected = [row.cpu_per_s_mean, row.cpu_per_s_std]
         assert numbers(cell["CPU (1/s)"]) == [value for value in expected if not np.isnan(value)]
-        assert cell["GMACs here"] == cell["Params here (M)"] == ""
+        assert cell[COUNTED] == cell["Params here (M)"] == ""
+        per = {"coi3d_8x8_r50": "2 frames"}.get(row.model, "frame")
+        assert cell["Per"] == (per if row.mode == "stream" else "clip")
     _, *lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
     rows = [line for line in lines if line.endswith(r"\\")]
     assert {line.count("&") for line in rows} == {len(head) - 1}
@@ -314,6 +350,17 @@ def test_measured_accuracies_have_a_table_of_their_own(accuracy):
     assert table["95 % interval"].iloc[0] == "78.0 to 81.5" and set(table["Videos"]) == {"1,200"}
 
 
+def test_a_stream_with_strides_predicts_per_several_frames(accuracy):
+    streams = accuracy[accuracy["mode"] == "stream"].assign(n_scored=1)
+    streams["model"] = ["coi3d_mini", "coslowfast_mini", "coslow_mini"]
+    table = tables.measured(streams).set_index("Model")["Per"].rename(lambda name: name.strip("*"))
+    assert table.to_dict() == {
+        "CoSlow-mini": "frame",
+        "CoI3D-mini": "2 frames",
+        "CoSlowFast-mini": "4 frames",
+    }
+
+
 @pytest.fixture
 def models():
     """Rows such as notebook 03 writes, dense and other image sizes among them."""
@@ -331,9 +378,9 @@ def models():
 def test_own_counts_stand_beside_the_published_ones(published, models):
     table = tables.benchmark(published, models).set_index(["Model", "Frames"])
     for row, macs in ((("X3D-S", "13"), "1.963"), (("CoX3D-S", "13"), "0.153")):
-        assert table.loc[row, ["Params here (M)", "GMACs here"]].tolist() == ["3.794", macs]
-    assert table.loc[("**CoX3D-S**", "64"), "GMACs here"] == ""
-    assert (table["GMACs here"] != "").sum() == 2
+        assert table.loc[row, ["Params here (M)", COUNTED]].tolist() == ["3.794", macs]
+    assert table.loc[("**CoX3D-S**", "64"), COUNTED] == ""
+    assert (table[COUNTED] != "").sum() == 2
 
 
 def test_the_row_of_a_model_is_that_of_its_published_setting(models):

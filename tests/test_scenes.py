@@ -57,6 +57,8 @@ def test_the_drawing_shows_every_number_and_colours_the_outputs():
     ]
     assert [text for text in shown if text.lstrip("-").isdigit() or text == "zero"] == numbers
     tones = {"dropped": EMPTY, "padded": AGAIN, "real": NEW}
+    white = [p for p in fig.axes[0].patches if to_hex(p.get_facecolor()) == "#ffffff"]
+    assert "moved up" in shown and len(white) == 1 + sum(not fed for s in steps for fed in s.fed)
     outputs = [p for p in fig.axes[0].patches if p.get_x() == pytest.approx(3.3)]
     assert [to_hex(p.get_facecolor()).upper() for p in outputs] == [tones[s.kind] for s in steps]
 
@@ -95,6 +97,15 @@ def test_a_window_shows_its_streams_controls_and_start_up(sweeps):
     assert marked(scenes.at_window(sweeps, padding, 10.0, "", 8)) == {"x3d_mini:stream": 60}
 
 
+def test_a_strided_stream_speaks_with_its_first_output(sweeps):
+    """CoI3D-mini predicts at frames 71, 73 ... 79 at window 64; the last sees no padding."""
+    strided = sweeps[sweeps["window"] == 32].assign(model="i3d_mini", window=64, frames=79)[:1]
+    fig = scenes.at_window(strided, pd.Series({"coi3d_mini": 7}), 10.0, "", 64)
+    silent, padded, real = fig.axes[1].patches
+    assert silent.get_width() == pytest.approx(7.1)
+    assert padded.get_width() == pytest.approx(0.8) and real.get_x() == pytest.approx(7.9)
+
+
 def test_all_windows_share_their_axes(sweeps):
     padding = pd.Series({"cox3d_mini": 8, "coslow_mini": 6})
     figs = [scenes.at_window(sweeps, padding, 10.0, "", window) for window in (8, 32)]
@@ -113,7 +124,9 @@ def test_over_frames_follows_what_the_stream_ends_on():
     ]
     fig = scenes.over_frames(Watched(sides, steps), 15)
     above, below = fig.axes
-    assert "'b'" in above.get_title("left")
+    assert above.get_title("left") == "Probability of 'b'"
+    assert above.get_ylabel() == "probability"
+    assert [line.get_linestyle() for line in below.lines] == ["-", "--"]
     curves = {line.get_label(): line.get_xydata().tolist() for line in above.lines}
     assert curves["CoNet"] == [[3, 0.6]] and curves["Net"] == []
     assert [line.get_ydata().tolist() for line in below.lines] == [[1, 2, 3], [0, 0, 5]]

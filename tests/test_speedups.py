@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.transforms import Bbox
 from pictures import assert_legible
 
 from co3d.measure.rungs import CONTIGUOUS, EAGER, FREE, INSTALLED, OPTIMISED
@@ -138,6 +139,15 @@ def test_like_for_like_draws_the_times_of_float32(figures):
     assert notes == ["20.0", "16.0  1.2×", "8.00  2.5×", "2.00  10.0×"]
 
 
+def test_a_ladder_marks_clips_and_streams_on_an_axis_called_logarithmic(figures, rows):
+    table = speedups.ladder(rows)
+    assert "logarithmic" in figures["ladder"]._supxlabel.get_text()
+    for ax in figures["ladder"].axes:
+        own = table[table["model"].map(label) == ax.get_title("left")]
+        marks = [held.get_offsets()[0][0] for held in ax.collections]
+        assert marks == pytest.approx(own["ms"].tolist())
+
+
 def test_marks_stand_at_their_values(figures, rows):
     for name, table, x, y in (
         ("savings", speedups.savings(rows), "time", None),
@@ -176,8 +186,22 @@ def test_published_figures_have_a_panel_per_device_and_nothing_measured(figures)
     assert marks["cpu:cox3d_s"] == 13.16 and len(marks) == 5
 
 
+def test_every_mark_of_the_published_figure_can_be_read(figures):
+    """No mark hides another, and no name lies on a mark."""
+    for ax in figures["accuracy"].axes:
+        marks = [m for m in ax.collections if m.get_gid()]
+        assert len(marks) == 20 and not [t for t in ax.texts if t.get_gid() == "number"]
+        at = [ax.transData.transform(m.get_offsets()[0]) * 72 / ax.figure.dpi for m in marks]
+        for one, other in itertools.combinations(at, 2):
+            assert np.abs(one - other).max() > 2, ax.get_title("left")
+        for text, place in itertools.product(ax.texts, at):
+            spot = place * ax.figure.dpi / 72
+            box = Bbox([spot - 2, spot + 2])
+            assert not text.get_text() or not text.get_window_extent().overlaps(box)
+
+
 @pytest.mark.parametrize("name", ["like_for_like", "ladder", "savings", "roofline", "histograms",
-                                  "gains"])  # fmt: skip
+                                  "gains", "accuracy"])  # fmt: skip
 def test_no_text_touches_another_or_leaves_the_figure(figures, name):
     fig = figures[name]
     assert_legible(fig)

@@ -226,7 +226,7 @@ def _bold(at: Sources) -> Rows:
     printed = _names(counted[counted["pareto_bold"] == 1])
     for id, cost, words in (
         ("gflops", "gflops_per_prediction", "more published GFLOPs"),
-        ("macs", "macs_per_prediction", "more multiply-accumulates counted here"),
+        ("macs", "macs_per_predicting_step", "more multiply-accumulates counted here"),
     ):
         rows = counted[counted[cost].notna()]
         front = _names(rows[tables.pareto_front(rows, cost, "top1_percent")])

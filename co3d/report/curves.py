@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from ..zoo import spec
 from .style import INK, MUTED, STYLE, WIDTH, Drawing, color, label, name_ends, order
@@ -149,23 +149,24 @@ def _break_even_panel(ax: Axes, pair) -> None:
     shade, most = color(pair.model), pair.fps / pair.stride
     stream = pair.fps * pair.macs_frame / 1e9
     even = pair.per_s
-    rates = np.geomspace(even / 12, most, 50)
+    rates = np.geomspace(even / 6, most, 50)
     ax.plot(rates, rates * pair.macs_clip / 1e9, color=shade, lw=1.6, ls="--")
     ax.plot([rates[0], most], [stream, stream], color=shade, lw=2.2)
     ax.axvspan(rates[0], even, color="#EEEEEE", lw=0)
     ax.axvline(even, color=INK, lw=0.9, ls=":")
-    right = max(most, 4 * even)
-    ax.set(xscale="log", yscale="log", xlim=(rates[0], right))
+    ax.set(xscale="log", yscale="log", xlim=(rates[0], most))
     bottom, top = stream / 9, max(4 * stream, most * pair.macs_clip / 1e9) * 2
     ax.set_ylim(bottom, top)
     ax.set_title(f"{label(pair.model)}, {pair.fps:g} frames/s", size=9.5, color=shade)
     note = "use the clip net \nat lower rates "
     ax.text(even, top / 1.25, note, size=7.5, ha="right", va="top", color=INK)
-    ax.text(even * 1.1, bottom * 1.3, f"1 in {1 / even:.2g} s", size=8.5, color=INK, weight="bold")
+    ax.annotate(f"1 in {1 / even:.2g} s", (even, bottom * 1.3), (4, 0), size=8, weight="bold",
+                textcoords="offset points", color=INK)  # fmt: skip
     ax.text(rates[0], stream * 1.08, " frame by frame", va="bottom", size=7.5, color=shade)
     ax.text(most, most * pair.macs_clip / 1e9 * 1.1, "by clips ", ha="right", va="bottom", size=7.5,
             color=shade)  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter("")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.grid(True)

@@ -7,14 +7,16 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
 from .figures import metadata, target
-from .style import FAMILY_COLORS, INK, MUTED, STYLE, WIDTH, Drawing
+from .style import CLIP, FAMILY_COLORS, INK, MUTED, STYLE, WIDTH, Drawing
 
 GIF_LIMIT_BYTES = 1_000_000
 NEW, AGAIN, KEPT, EMPTY = FAMILY_COLORS["x3d"], FAMILY_COLORS["slow"], "#CFE3F1", "#F2F2F2"
+EXACT = ("#FFFFFF", "#CCCCCC", NEW, AGAIN, KEPT, EMPTY, CLIP)  # in every animation
 
 
 def _canvas(width: float, height: float, inches: float = WIDTH) -> tuple[Drawing, Axes]:
@@ -242,7 +244,7 @@ def hero(
                 clip_frames,
                 clips * clip_macs,
                 clips,
-                AGAIN,
+                CLIP,
             ),
             (
                 f"{names[1]}: every prediction computes the new frame alone",
@@ -287,11 +289,16 @@ def _hero(recent: np.ndarray, slots: int, rows: Sequence[tuple], full: float) ->
                 )
         y = top + high + 34
         ax.add_patch(Rectangle((10, y - 7), (width - 20) * macs / full, 14, facecolor=color))
-        count = f"{macs / 1e9:,.3f} GMACs" if full >= 1e9 else f"{macs / 1e6:,.1f} MMACs"
+        count = macs_text(macs, full)
         _say(ax, 10, y + 20, count, ha="left", weight="bold", size=12, color=color)
         _say(ax, width - 10, y + 20, f"{predictions} predictions", ha="right", color=MUTED)
     ax.set(xlim=(0, width), ylim=(2 * high + 210, 0))
     return _rgb(fig)
+
+
+def macs_text(macs: float, most: float) -> str:
+    """Multiply-accumulates in the unit for `most` of them, which is GMACs from 10 GMACs on."""
+    return f"{macs / 1e9:,.1f} GMACs" if most >= 1e10 else f"{macs / 1e6:,.0f} MMACs"
 
 
 def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: int) -> Path:
@@ -303,9 +310,10 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
     path = target(stem + ".gif", folder)
     sheet = Image.fromarray(np.concatenate([np.asarray(image) for image in images[::4]]))
     colors = np.reshape(sheet.quantize(48, dither=Image.Dither.NONE).getpalette(), (-1, 3))
-    light = [(255,) * 3, (242,) * 3, (204,) * 3]  # paper and empty boxes as they are, not nearly so
+    # paper, empty boxes and the colours that mean something as they are, not nearly so
+    exact = np.array([[round(255 * part) for part in to_rgb(one)] for one in EXACT])
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([light, colors[colors.min(axis=1) < 236]]).flatten().tolist())
+    palette.putpalette(np.concatenate([exact, colors[colors.min(axis=1) < 236]]).flatten().tolist())
     still = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     buffer, times = io.BytesIO(), [ms] * (len(still) - 1) + [2500]
     said = "\n".join(f"{name}: {text}" for name, text in metadata(stem).items())

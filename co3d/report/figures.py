@@ -43,18 +43,22 @@ class Record:
 
 _PAPER = "paper/kinetics400_published"
 _SPEED = "benchmark-<device>-<precision>"
+_TUNED = "Tuned: BatchNorm folded, channels-last, activations in place."
+_PERIOD = "A stream is charged all steps since its last prediction."
+_STEP = "A stream is charged the step that predicts, as in the paper."
 _PER_CLASS = "a row per class, a column per reading; streams are named with their window."
 FIGURES = {
     "start_here": Record(
         "00_start_here",
         (),
         "Probability of the true class of one synthetic video, by clips and by streams with two "
-        "windows, against time; bars below show how long each has no prediction.",
+        "windows, against time; bars below show how long each has no prediction, and the line left "
+        "of a bar is that of its curve.",
     ),
     "hero": Record(
         "00_start_here",
         (),
-        "A clip net and a stream on the same frames: what each computes for a prediction, its "
+        "A clip network and a stream on the same frames: what each computes for a prediction, its "
         "multiply-accumulates adding up.",
     ),
     "continual_principle": Record(
@@ -91,49 +95,53 @@ FIGURES = {
         "03_complexity",
         ("models",),
         "Multiply-accumulates per second against predictions per second, by clips and frame by "
-        "frame; left of the dotted line the clip net is cheaper.",
+        "frame; left of the dotted line the clip network is cheaper.",
     ),
     "like_for_like": Record(
         "04_speed",
         (_SPEED,),
         "Time per prediction of the paper's streams, measured: built from the layers of "
-        "continual-inference, and from the layers here, with the same weights, float32.",
+        "continual-inference, and from the layers here, with the same weights, float32. "
+        f"{_TUNED} The factors are over continual-inference as installed.",
     ),
     "speed_ladder": Record(
         "04_speed",
         (_SPEED,),
-        "Time per prediction, measured, from a clip net in plain torch to an exported stream in "
-        "bfloat16; each factor is over the row above.",
+        "Time per prediction on a logarithmic axis, measured, from a clip network in plain torch "
+        "to an exported stream in bfloat16; each factor is over the row above.",
     ),
     "savings": Record(
         "04_speed",
         (_SPEED,),
-        "What a stream saves of its clip net per prediction: multiply-accumulates (bar) and "
+        "What a stream saves of its clip network per prediction: multiply-accumulates (bar) and "
         "measured time in each form (marks).",
     ),
     "roofline": Record(
         "04_speed",
         (_SPEED,),
         "Measured multiply-accumulates per second of each form against multiply-accumulates per "
-        "byte moved, below what a copy and a matrix product reach on the same machine.",
+        "byte moved, below what a copy and a matrix product reach on the same machine. "
+        f"{_TUNED}",
     ),
     "latencies": Record(
         "04_speed",
         ("latencies-<device>-<precision>",),
-        "How single measured steps of one network spread, a row per form; the line is the median.",
+        "How single measured steps of one network spread, a row per form; the line is the median. "
+        "This is a separate run with its own number of measurements, so its medians differ from "
+        f"those of the other figures. {_TUNED}",
     ),
     "published_throughput": Record(
         "04_speed",
         (_PAPER,),
-        "Published predictions per second of clip nets and of their streams at the native window, "
-        "on four devices.",
+        "Published evaluations per second, of clips by clip networks and of frames by their "
+        "streams at the native window, on four devices. CoI3D predicts with every second frame.",
     ),
     "published_accuracy_vs_throughput": Record(
         "04_speed",
         (_PAPER,),
-        "Published top-1 on Kinetics-400 against published predictions per second, on four "
-        "devices. Arrows lead from a clip net to its stream, which is named, at the native window "
-        "and at 64 frames.",
+        "Published top-1 on Kinetics-400 against published evaluations per second, of clips or of "
+        "a stream's frames, on four devices. Arrows lead from a clip network to its stream at the "
+        "native window and on to 64 frames.",
     ),
     "synthetic_accuracy_per_class": Record(
         "05_kinetics400",
@@ -147,13 +155,13 @@ FIGURES = {
         "06_charades",
         ("accuracy",),
         "Measured mean average precision on the generated synthetic-charades against "
-        "multiply-accumulates per prediction, with 95 % intervals.",
+        f"multiply-accumulates per prediction, with 95 % intervals. {_PERIOD}",
     ),
     "charades_map": Record(
         "06_charades",
         ("accuracy",),
         "Measured mean average precision on Charades against multiply-accumulates per "
-        "prediction, with 95 % intervals.",
+        f"prediction, with 95 % intervals. {_PERIOD}",
     ),
     "synthetic_charades_per_class": Record(
         "06_charades",
@@ -185,42 +193,43 @@ FIGURES = {
         "08_figures_and_tables",
         (_PAPER, "paper/kinetics400_context_published"),
         "Published top-1 on Kinetics-400 against published GFLOPs, which are multiply-accumulates, "
-        "of one clip or of one frame per prediction. Arrows lead from a clip net to its stream "
+        f"of one clip or of a stream's step. {_STEP} Arrows lead from a clip network to its stream "
         "with the same weights and on to a window of 64 frames; below a stream's name, how many "
-        "times fewer FLOPs it needs than its clip net and how many points of top-1 it gains. RCU "
-        "is known approximately. Transformers are context; streaming networks that publish on "
+        "times fewer FLOPs it needs than its clip network and how many points of top-1 it gains. "
+        "RCU is known approximately. Transformers are context; streaming networks that publish on "
         "other data sets are left out.",
     ),
     "published_accuracy_vs_counted_macs": Record(
         "08_figures_and_tables",
         (_PAPER, "models"),
-        "Published top-1 on Kinetics-400 against the multiply-accumulates of one prediction as "
-        "counted here.",
+        "Published top-1 on Kinetics-400 against the multiply-accumulates of one clip or of a "
+        f"stream's step as counted here. {_STEP}",
     ),
     "synthetic_accuracy_vs_macs": Record(
         "08_figures_and_tables",
         ("accuracy",),
         "Measured top-1 on the generated synthetic-kinetics against multiply-accumulates per "
-        "prediction, with 95 % intervals.",
+        f"prediction, with 95 % intervals. {_PERIOD}",
     ),
     "published_benchmark": Record(
         "08_figures_and_tables",
         (_PAPER, "models"),
-        "The published benchmark on Kinetics-400: one clip or one frame per prediction. Columns "
-        'with "here" are counted here. Bold rows are Pareto-optimal in top-1 and GFLOPs.',
+        "The published benchmark on Kinetics-400; a prediction takes what stands under Per. "
+        f'{_STEP} Columns with "here" are counted here. Bold rows are Pareto-optimal in top-1 and '
+        "GFLOPs.",
     ),
     "synthetic_accuracy": Record(
         "08_figures_and_tables",
         ("accuracy",),
         "Measured top-1 on the generated synthetic-kinetics, which shows the mechanism; its size "
-        "on real data is what the published numbers say. Bold rows are Pareto-optimal in top-1 "
-        "and MMACs.",
+        f"on real data is what the published numbers say. {_PERIOD} Bold rows are Pareto-optimal "
+        "in top-1 and MMACs.",
     ),
     "live_stream": Record(
         "09_live_stream",
         (),
-        "What a stream and its clip net say of one synthetic video frame by frame, and the "
-        "multiply-accumulates that each has spent; the padded start is shaded.",
+        "What a stream and its clip network (dashed) say of one synthetic video frame by frame, "
+        "and the multiply-accumulates that each has spent; the padded start is shaded.",
     ),
     "deploy_window": Record(
         "10_deploy",

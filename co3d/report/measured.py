@@ -23,9 +23,9 @@ from .style import (
 )
 
 MODES = {
-    "clip": "one clip per prediction,\nits frames inside",
-    "clips": "control: clips over the frames\nthat the stream saw, averaged",
-    "stream": "stream: one frame per\nprediction, the window inside",
+    "clip": "one clip per prediction;\nits frames inside",
+    "clips": "control: clips averaged;\nframes seen inside",
+    "stream": "stream: the frames since its last\nprediction; window inside",
 }
 COLUMNS = 3  # of panels
 SHOWN = 24  # classes
@@ -92,12 +92,13 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
             "zorder": 3,
             "clip_on": False,
         }
-        ax.scatter(some["x"], some["y"], 190 if mode == "clips" else 140, filled, **look)
+        areas = [210 if frames > 99 else 190 for frames in some["frames"]]
+        ax.scatter(some["x"], some["y"], areas if mode == "clips" else 140, filled, **look)
         for point in some.itertuples():
             number = point.window if mode == "stream" else point.frames
             tone = "white" if mode == "stream" else shade
             place = {"ha": "center", "va": "center_baseline", "size": SMALLEST}
-            place["weight"] = "bold"
+            place["weight"] = "bold" if number < 100 else "normal"  # three digits, to fit in
             ax.text(point.x, point.y, f"{number:.0f}", color=tone, zorder=4, **place)
 
 

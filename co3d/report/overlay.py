@@ -16,8 +16,8 @@ from ..data import writing
 from ..measure import complexity
 from ..measure.outputs import Output, Step
 from ..nn import ClipNet, StreamNet
-from .drawings import AGAIN, EMPTY, NEW
-from .style import INK, MUTED, label
+from .drawings import EMPTY, macs_text
+from .style import CLIP, INK, MUTED, color, label
 
 WIDTH, MARGIN, SPLIT = 960, 16, 480  # pixels; the networks are right of SPLIT
 PANEL, ROW = 252, 25  # height of what is told of a network, and of a line in it
@@ -58,8 +58,8 @@ class Side:
             )
         macs = complexity.macs_frame(model, torch.empty(1, 3, *[model.spec.image_size] * 2))
         about = "each prediction computes the new frame alone"
-        first, real = model.warmup + 1, model.receptive_field
-        return cls(label(model.spec.name), about, NEW, first, real, 1, 1, macs)
+        first, real, name = model.warmup + 1, model.receptive_field, model.spec.name
+        return cls(label(name), about, color(name), first, real, 1, 1, macs)
 
     @classmethod
     def clips(cls, net: ClipNet, every: int = 1) -> Self:
@@ -68,7 +68,7 @@ class Side:
         macs = complexity.macs_clip(net, torch.empty(1, 3, length, size, size))
         about = f"each prediction computes {length} frames"
         about += f", one at every {every} frames" if every > 1 else ""
-        return cls(label(net.spec.name), about, AGAIN, length, length, length, every, macs)
+        return cls(label(net.spec.name), about, CLIP, length, length, length, every, macs)
 
     def spent(self, frame: int) -> float:
         """Multiply-accumulates from frame 1 to `frame`.
@@ -206,7 +206,8 @@ def _panel(
     spent = side.spent(number)
     if most:
         _bar(pen, top + 202, 12, spent / most, side.color)
-    pen.text((SPLIT, top + 236), f"{_count(spent)} so far", side.color, _font(17, True), "ls")
+    count = f"{macs_text(spent, spent)} so far"
+    pen.text((SPLIT, top + 236), count, side.color, _font(17, True), "ls")
 
 
 def _bar(
@@ -223,10 +224,6 @@ def _bar(
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _count(macs: float) -> str:
-    return f"{macs / 1e9:,.2f} GMACs" if macs >= 1e9 else f"{macs / 1e6:,.1f} MMACs"
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise, product
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from . import tables
+from .places import place_names, square
 from .style import (
+    CLIP,
     FAMILY_COLORS,
     INK,
     MARKERS,
@@ -25,7 +26,6 @@ from .style import (
     WIDTH,
     Drawing,
     color,
-    label,
     mark,
 )
 
@@ -33,20 +33,21 @@ from .style import (
 _PUBLISHED_SPOTS = {
     "x3d_s": (11, -11, "left"),
     "slow_8x8_r50": (-6, -17, "left"),
-    "slowfast_4x16_r50": (11, -17, "right"),
+    "slowfast_4x16_r50": (-9, -4, "right"),
 }
+_BENT = ("slow_8x8_r50",)  # whose arrow would lead through the marker of SlowFast-4×16
 
 
 @mpl.rc_context(STYLE)
 def published_accuracy_vs_macs(published: pd.DataFrame, context: pd.DataFrame) -> Figure:
-    """Published top-1 on Kinetics-400 against the published GFLOPs per prediction.
+    """Published top-1 on Kinetics-400 against the published GFLOPs of a clip or predicting step.
 
     Takes the tables kinetics400_published and kinetics400_context_published of results/paper.
     """
     points = published_points(pd.concat([published, context], ignore_index=True))
     fig, ax = _accuracy_axes((0.08, 8000), (51.5, 83))
-    ax.set_xlabel("GFLOPs per prediction as published (the paper's FLOPs are multiply-accumulates)")
-    ax.set_title("Published accuracy against FLOPs, one clip or one frame per prediction")
+    ax.set_xlabel("GFLOPs of the predicting step as published (they are multiply-accumulates)")
+    ax.set_title("Published accuracy against FLOPs of one clip or of the step that predicts")
     _draw_front(ax, points, named_at=100)
     draw_points(ax, points, _PUBLISHED_SPOTS | _above(22), notes=_gains(published))
     return fig
@@ -69,19 +70,18 @@ def _gains(published: pd.DataFrame) -> dict[str, str]:
 
 @mpl.rc_context(STYLE)
 def published_accuracy_vs_counted_macs(counted: pd.DataFrame) -> Figure:
-    """Published top-1 on Kinetics-400 against the GMACs of one prediction as counted here.
+    """Published top-1 on Kinetics-400 against the GMACs of a clip or predicting step counted here.
 
     Takes the published table with `tables.with_counts`; rows without a count are left out.
     """
-    counted = counted[counted["macs_per_prediction"].notna()]
-    points = published_points(counted.assign(x=counted["macs_per_prediction"].astype(float) / 1e9))
-    fig, ax = _accuracy_axes((0.1, 130), (52, 75))
-    ax.set_xlabel(
-        "GMACs per prediction counted here: a clip, or the step of a stream that predicts"
-    )
+    counted = counted[counted["macs_per_predicting_step"].notna()]
+    macs = counted["macs_per_predicting_step"].astype(float)
+    points = published_points(counted.assign(x=macs / 1e9))
+    fig, ax = _accuracy_axes((0.1, 200), (52, 75))
+    ax.set_xlabel("GMACs of the predicting step counted here, or of the clip")
     ax.set_title("Published accuracy against multiply-accumulates counted here")
     _draw_front(ax, points, named_at=30)
-    draw_points(ax, points, _PUBLISHED_SPOTS | _above(16))
+    draw_points(ax, points, _PUBLISHED_SPOTS | _above(16), legend="lower left")
     return fig
 
 
@@ -126,18 +126,21 @@ def _accuracy_axes(cost: tuple[float, float], top1: tuple[float, float]) -> tupl
 def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: str) -> Figure:
     """Probabilities, one per prediction, against seconds; each curve ends at frame `frames`.
 
-    What comes before a curve's first prediction is marked as its warm-up. The first curve is by
-    clips and dashed, up to two others are of streams.
+    What comes before a curve's first prediction is a bar below, with the line of the curve left of
+    it. The first curve is by clips and dashed, up to two others are of streams.
     """
     fig = Drawing(WIDTH, 3.7)
     ax = fig.add_subplot()
-    looks = ((INK, "--"), ("#56B4E9", "-"), (FAMILY_COLORS["x3d"], "-"))
+    looks = ((CLIP, "--"), ("#56B4E9", "-"), (FAMILY_COLORS["x3d"], "-"))
     for row, ((name, values), (tone, line)) in enumerate(zip(curves.items(), looks, strict=False)):
         first = frames - len(values) + 1
         ax.plot(np.arange(first, frames + 1) / fps, values, line, color=tone, lw=1.8)
         y = -0.09 - 0.095 * row
+        key = {"color": tone, "lw": 1.8, "clip_on": False}
+        (sample,) = ax.plot([-0.055, -0.012], [y, y], line, **key)
+        sample.set(transform=ax.get_yaxis_transform(), in_layout=False)
         ax.plot([0, first / fps], [y, y], color=tone, lw=12, solid_capstyle="butt", alpha=0.3)
-        x = first if first < frames / 2 else 0  # the note follows the bar, or lies on a long one
+        x = first if first < 0.6 * frames else 0  # the note follows the bar, or lies on a long one
         ax.text(
             x / fps + 0.08,
             y,
@@ -145,6 +148,7 @@ def over_time(curves: Mapping[str, np.ndarray], frames: int, fps: float, title: 
             va="center",
             fontsize=8.5,
             color=INK,
+            in_layout=False,
         )
     ax.set(
         xlim=(0, frames / fps),
@@ -166,58 +170,52 @@ def draw_points(
     spots: Mapping[str, tuple],
     notes: Mapping[str, str] | None = None,
     *,
-    area: float = 230,
-    legend: bool = True,
-    pairs: bool = True,
+    legend: str = "upper left",
+    small: bool = False,
 ) -> None:
-    """Markers with their window inside, arrows, legend and names.
+    """Markers with their frames or window inside, arrows, legend and names.
 
     Args:
-        spots, notes: by model, as in `_place_names`.
-        area: of a marker, in square points.
-        pairs: whether a clip net is named whose stream is.
+        spots, notes: by model, as in `place_names`.
+        legend: its corner.
+        small: whether the markers are small, without numbers and legend.
     """
     points = points.sort_values(["mode", "model", "number"], ignore_index=True)
     ax.grid(True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    area = 17 if small else 150
     for point in points.itertuples():
         shade = color(point.model)
         filled = point.mode == "stream" and not point.approximate
         ax.scatter(
             [point.x],
             [point.y],
-            s=area if point.number < 100 else 1.25 * area,
+            s=area if point.number < 100 else 2 * area,
             marker=MARKERS[point.mode],
             facecolor=shade if filled else "white",
             edgecolor=shade,
-            linewidth=1.5,
+            linewidth=1 if small else 1.5,
             linestyle="--" if point.approximate else "-",
             gid=f"{point.model}:{point.mode}:{point.number}",
             zorder=3,
         )
-        ax.text(
-            point.x,
-            point.y,
-            str(point.number),
-            color="white" if filled else shade,
-            size=SMALLEST,
-            weight="bold",
-            ha="center",
-            va="center_baseline",
-            gid="number",
-            zorder=4,
-        )
-    taken = _draw_arrows(ax, points)
-    taken += [_draw_legend(ax, points, bool(notes))] if legend else []
+        if not small:
+            _write_number(ax, point, "white" if filled else shade)
+    radius = math.sqrt(area) / 2
+    taken = _draw_arrows(ax, points, radius)
+    taken += [] if small else [_draw_legend(ax, points, notes or {}, legend)]
     taken += [line.get_window_extent() for line in ax.lines if line.get_gid() == "front"]
-    widest = points.groupby(["model", "mode"])["number"].transform("max")
-    named = (points["mode"] == "clip") | (points["number"] == widest)
-    if not pairs:
-        named &= ~("co" + points["model"]).isin(points["model"])
-    _place_names(ax, points, named, taken, spots, notes or {}, math.sqrt(area) / 2)
+    place_names(ax, points, taken, spots, notes or {}, radius, small)
 
 
-def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
+def _write_number(ax: Axes, point: tuple, tone: str) -> None:
+    """In the middle of its marker."""
+    place = {"ha": "center", "va": "center_baseline", "gid": "number", "zorder": 4}
+    look = {"color": tone, "size": SMALLEST, "weight": "bold"}
+    ax.text(point.x, point.y, str(point.number), **place, **look)
+
+
+def _draw_arrows(ax: Axes, points: pd.DataFrame, radius: float) -> list[Bbox]:
     """Arrows regular -> continual, native -> wider windows; returns what they cover."""
     clip = points[points["mode"] == "clip"]
     pairs = []
@@ -226,105 +224,41 @@ def _draw_arrows(ax: Axes, points: pd.DataFrame) -> list[Bbox]:
         pairs += pairwise([*regular.itertuples(), *stream.sort_values("number").itertuples()])
     covered = []
     for a, b in pairs:
-        ends = [(a.x, a.y), (b.x, b.y)]
-        ax.add_patch(
-            FancyArrowPatch(
-                *ends,
-                arrowstyle="-|>",
-                mutation_scale=10,
-                lw=1.3,
-                alpha=0.7,
-                color=color(b.model),
-                shrinkA=9,
-                shrinkB=10,
-                zorder=1,
-            )
+        start, end = ax.transData.transform([(a.x, a.y), (b.x, b.y)])
+        bend = math.copysign(0.37, end[0] - start[0]) if a.model in _BENT else 0.0  # downwards
+        arrow = FancyArrowPatch(
+            (a.x, a.y),
+            (b.x, b.y),
+            arrowstyle="-|>",
+            connectionstyle=f"arc3,rad={bend}",
+            mutation_scale=6 + 0.6 * radius,
+            lw=1 + 0.05 * radius,
+            alpha=0.7,
+            color=color(b.model),
+            shrinkA=radius + 2,
+            shrinkB=radius + 3,
+            zorder=1,
         )
-        start, end = ax.transData.transform(ends)
-        covered += [_square(start + share * (end - start), 2) for share in np.linspace(0, 1, 40)]
+        ax.add_patch(arrow)
+        along = np.linspace(0, 1, 40)[:, None]  # the curve that arc3 draws
+        across = (end - start)[::-1] * (1, -1)
+        places = start + along * (end - start) + 2 * along * (1 - along) * bend * across
+        covered += [square(place, 2) for place in places]
     return covered
 
 
-def _square(centre: np.ndarray, half: float) -> Bbox:
-    return Bbox([centre - half, centre + half])
-
-
-def _place_names(
-    ax: Axes,
-    points: pd.DataFrame,
-    named: pd.Series,
-    taken: list[Bbox],
-    spots: Mapping[str, tuple],
-    notes: Mapping[str, str],
-    radius: float,
-) -> None:
-    """Write each model's name beside its marker: at its spot, else at the first free place.
-
-    Those of `named` points, with the model's note below. `spots` maps a model to (right, up, ha) in
-    points; other names avoid `taken`, the markers, whose `radius` is in points, and the names
-    before them.
-    """
-    per_point = ax.figure.dpi / 72
-    for point in points.itertuples():
-        centre = ax.transData.transform((point.x, point.y))
-        taken.append(_square(centre, (radius + 1.5) * per_point))
-    for point in points[named].itertuples():
-        name = ("~ " if point.approximate else "") + label(point.model)
-        name += f"\n{notes[point.model]}" if point.model in notes else ""
-        text = ax.annotate(
-            name,
-            (point.x, point.y),
-            (0, 0),
-            textcoords="offset points",
-            color=color(point.model),
-            size=8.5,
-            linespacing=1.15,
-            gid="name",
-            zorder=5,
-        )
-        if point.model in spots:
-            right, up, ha = spots[point.model]
-            text.set(position=(right, up), ha=ha, va="center")
-        else:
-            _move_to_free_place(text, taken, radius)
-        taken.append(text.get_window_extent().padded(2))
-
-
-def _move_to_free_place(text: Annotation, taken: list[Bbox], least: float) -> None:
-    """Move `text` around its point, nearest places first, until it touches nothing `taken`."""
-    inside = text.axes.get_window_extent()
-    places = []
-    for radius, angle in product(
-        least + np.array([4, 8, 14, 22, 32]), (0, 180, 90, -90, 45, 135, -45, -135)
-    ):
-        right, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        place = {
-            "position": (radius * right, radius * up),
-            "ha": "center" if abs(right) < 0.1 else "left" if right > 0 else "right",
-            "va": "center" if abs(up) < 0.1 else "bottom" if up > 0 else "top",
-        }
-        text.set(**place)
-        box = text.get_window_extent().padded(2)
-        outside = box.x0 < inside.x0 or box.x1 > inside.x1
-        places.append((box.count_overlaps(taken) + 100 * outside, len(places), place))
-        if places[-1][0] == 0:
-            break
-    text.set(**min(places)[2])
-
-
-def _draw_legend(ax: Axes, points: pd.DataFrame, notes: bool) -> Bbox:
-    """The legend at the emptiest corner, held there; returns the area it covers."""
+def _draw_legend(ax: Axes, points: pd.DataFrame, notes: Mapping[str, str], corner: str) -> Bbox:
+    """The legend; returns the area it covers."""
     texts = {
-        "clip": "one clip per prediction, its frames inside",
-        "stream": "one frame per prediction, the window inside",
+        "clip": "one clip, its frames inside",
+        "stream": "stream: the step that predicts, its window inside",
     }
     handles = [mark(mode, text, 9) for mode, text in texts.items() if mode in set(points["mode"])]
     if points["approximate"].any():
         handles.append(Line2D([], [], color=MUTED, ls="--", label="approximate (~)"))
+    text = "from a clip to the stream at its native window, and at 64"
+    handles.append(Line2D([], [], color=MUTED, marker=">", markevery=[1], label=text))
     if notes:
-        text = "÷ FLOPs, + points, against the clip net"
-        handles.append(Line2D([], [], color=MUTED, marker=">", markevery=[1], label=text))
-    legend = ax.legend(handles=handles, loc="best")
-    box = legend.get_window_extent()
-    legend.set_loc(tuple(ax.transAxes.inverted().transform(box.p0)))
-    return box
+        text = f"{[*notes.values()][-1]}: fewer FLOPs and points at 64, against the clip net"
+        handles.append(Line2D([], [], ls="", label=text))
+    return ax.legend(handles=handles, loc=corner).get_window_extent()

@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from . import tables
 from .drawings import AGAIN, EMPTY, KEPT, NEW
 from .overlay import Watched
-from .style import INK, MUTED, STYLE, Drawing, color, label
+from .style import CLIP, INK, MUTED, STYLE, Drawing, color, label
 
 SUMS = 9  # columns for sums that wait, so that all settings have pictures of one size
 
@@ -92,9 +93,10 @@ def _draw_row(ax: Axes, y: float, row: Row) -> None:
 def _draw_key(ax: Axes, y: float) -> None:
     key = (
         (0.7, EMPTY, "dropped: placed before the video"),
-        (8.6, AGAIN, "with zeros of the padding"),
-        (15.1, NEW, "of frames alone"),
-        (19.4, KEPT, "got a product"),
+        (7.9, AGAIN, "with zeros of the padding"),
+        (13.6, NEW, "of frames alone"),
+        (17.7, KEPT, "got a product"),
+        (21.4, "white", "moved up"),
     )
     for x, face, meaning in key:
         _cell(ax, x, y, "", face, INK, width=0.6, height=0.5)
@@ -137,10 +139,11 @@ def at_window(
     last = sweeps["frames"].max() / fps
     for y, name in enumerate(names):
         own = sweeps[sweeps["model"] == name]
-        left.plot([own["clip"].iloc[0]] * 2, [y - 0.32, y + 0.32], color=INK, ls="--", lw=1.2)
+        left.plot([own["clip"].iloc[0]] * 2, [y - 0.32, y + 0.32], color=CLIP, ls="--", lw=1.2)
         for row in own[own["window"] == window].itertuples():
             _draw_accuracies(left, y, row)
-            _draw_start(right, y, row.frames / fps, padding[f"co{name}"] / fps, color(name), last)
+            waited = _first_output(row.frames, f"co{name}", padding[f"co{name}"])
+            _draw_start(right, y, waited / fps, row.frames / fps, color(name), last)
     values = sweeps[["stream_low", "control_low", "clip"]].astype(float)
     left.set(xlim=(values.min().min() - 2, 101), ylim=(len(names) - 0.4, -0.9))
     left.set_yticks(range(len(names)), [label(f"co{name}") for name in names])
@@ -173,10 +176,17 @@ def _name_marks(ax: Axes, sweeps: pd.DataFrame, names: Sequence[str], window: in
     ax.text(0.01, -0.6, text, size=8, color=MUTED, transform=ax.get_yaxis_transform())
 
 
-def _draw_start(ax: Axes, y: float, real: float, padded: float, tone: str, last: float) -> None:
-    """Seconds of silence, of outputs that see padding too, and the first that sees video alone."""
-    first = real - padded
-    bars = ((0, first, EMPTY), (first, padded, KEPT), (real, 1.25 * last - real, tone))
+def _first_output(frames: int, model: str, padding: int) -> int:
+    """The frame of the first output: as many strides before `frames`, the first output that sees
+    no padding, as the padding needs.
+    """
+    stride = tables.stride(model)
+    return frames - stride * -(-padding // stride)
+
+
+def _draw_start(ax: Axes, y: float, first: float, real: float, tone: str, last: float) -> None:
+    """Seconds to the first output, to the first that sees video alone, and from there on."""
+    bars = ((0, first, EMPTY), (first, real - first, KEPT), (real, 1.25 * last - real, tone))
     for left, width, face in bars:
         ax.barh(y, width, 0.5, left, color=face)
     ax.text(first, y, f"{first:.1f} s ", size=8.5, ha="right", va="center", color=INK)
@@ -184,7 +194,10 @@ def _draw_start(ax: Axes, y: float, real: float, padded: float, tone: str, last:
 
 @mpl.rc_context(STYLE)
 def over_frames(seen: Watched, fps: float) -> Drawing:
-    """Of each network: the score of what the first one says at the end, and the MACs so far."""
+    """Of each network: the probability of what the first one says at the end, and the MACs so far.
+
+    The first network is a stream, another is by clips and dashed.
+    """
     fig = Drawing(8.4, 4.6)
     fig.set_layout_engine("constrained")
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -193,16 +206,17 @@ def over_frames(seen: Watched, fps: float) -> Drawing:
     for place, side in enumerate(seen.sides):
         tops = [dict(steps[place].top) for steps in seen.steps]
         said = [frame for frame, top in zip(frames, tops, strict=True) if wanted in top]
-        scores = [tops[frame - 1][wanted] for frame in said]
-        above.plot(said, scores, color=side.color, lw=1.6, label=side.title)
+        shares = [tops[frame - 1][wanted] for frame in said]
+        look = {"color": side.color, "lw": 1.8, "ls": "--" if place else "-"}
+        above.plot(said, shares, label=side.title, **look)
         above.axvline(side.first, color=side.color, ls=":", lw=1.1)
         spent = [side.spent(frame) / 1e6 for frame in frames]
-        below.plot(frames, spent, color=side.color, lw=1.8)
+        below.plot(frames, spent, **look)
         note = f"  {side.title}: {spent[-1]:,.0f}"
         below.text(len(seen), spent[-1], note, color=side.color, va="center", size=8.5)
     stream = seen.sides[0]
     above.axvspan(stream.first, stream.real, color=stream.color, alpha=0.12, lw=0)
-    above.set(ylim=(0, 1.04), ylabel="score", title=f"Score of {wanted!r}")
+    above.set(ylim=(0, 1.04), ylabel="probability", title=f"Probability of {wanted!r}")
     above.legend(loc="center right")
     below.set(xlim=(0, 1.28 * len(seen)), xlabel=f"frame ({fps:g} per second)")
     below.set(ylabel="MMACs so far", ylim=(0, None))

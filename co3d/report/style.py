@@ -2,9 +2,10 @@
 
 - A family of networks keeps its colour (`FAMILY_COLORS`), which colour-blind readers can tell
   apart. No figure relies on colour alone: names stand beside what they name, and legends are for
-  what repeats in all panels. Drawings of the idea have no families: there blue is what is computed
-  for the new frame, orange what is computed again.
-- A square is one clip per prediction, a diamond the average of clips, a circle one frame of a
+  what repeats in all panels. Where one clip net stands beside its stream, the stream has the
+  family's colour and the clip net is dark grey (`CLIP`). Drawings of the idea have no families:
+  there blue is what is computed for the new frame, orange what is computed again.
+- A square is one clip per prediction, a diamond the average of clips, a circle the prediction of a
   stream; a stream is filled and its line solid, clips are hollow and dashed. The number inside is
   the clip's frames or the stream's window. Forms of one network (eager, exported ...) have marks of
   their own (`timings.MARKERS`).
@@ -77,7 +78,7 @@ STYLE = {
     "legend.fontsize": 8.5,
     "svg.hashsalt": "co3d",
 }
-INK, MUTED = "#222222", "#6B6B6B"
+INK, MUTED, CLIP = "#222222", "#6B6B6B", "#444444"
 
 
 def add_fonts() -> None:

@@ -5,11 +5,14 @@ Each is a frame of text cells, `**` around what is bold; Markdown, LaTeX and HTM
 
 import html as markup
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from ..zoo import create
 from ..zoo.specs import SPECS
 from .figures import FIGURES, target
 from .style import label, order
@@ -25,6 +28,22 @@ def pareto_front(table: pd.DataFrame, cost: str, gain: str) -> pd.Series:
         for c, g in zip(costs, gains, strict=True)
     ]
     return pd.Series(best, index=table.index)
+
+
+@cache
+def stride(model: str) -> int:
+    """Frames from one prediction of a stream to the next; 1 for one that is not built here."""
+    if model not in SPECS:
+        return 1
+    with torch.device("meta"):
+        return create(model).stride
+
+
+def _per(model: str, mode: str) -> str:
+    """What a prediction takes, in words: a clip, several clips, or so many frames of a stream."""
+    if mode != "stream":
+        return mode
+    return f"{stride(model)} frames" if stride(model) > 1 else "frame"
 
 
 def own_row(models: pd.DataFrame, model: str, number: int | None = None) -> pd.Series | None:
@@ -51,9 +70,10 @@ def own_row(models: pd.DataFrame, model: str, number: int | None = None) -> pd.S
 
 
 def with_counts(published: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """The published table with the columns params and macs_per_prediction as counted here.
+    """The published table with the columns params and macs_per_predicting_step as counted here.
 
-    A prediction is a clip, or the step of a stream that predicts; NA where `models` has no row.
+    A clip net predicts with its clip. As in the paper, the other steps of a strided stream do not
+    count. NA where `models` has no row.
     """
     counts = []
     for row in published.itertuples():
@@ -61,7 +81,7 @@ def with_counts(published: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         own = own_row(models, row.model, int(row.window if stream else row.frames))
         macs = "macs_step" if stream else "macs_clip"
         counts.append((pd.NA, pd.NA) if own is None else (int(own["params"]), int(own[macs])))
-    columns = pd.DataFrame(counts, published.index, ["params", "macs_per_prediction"], "Int64")
+    columns = pd.DataFrame(counts, published.index, ["params", "macs_per_predicting_step"], "Int64")
     return pd.concat([published, columns], axis=1)
 
 
@@ -87,20 +107,22 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame | None = None) -> pd
     models = pd.DataFrame() if models is None else models
     front = pareto_front(published, "gflops_per_prediction", "top1_percent")
     for row, best in zip(with_counts(published, models).itertuples(), front, strict=True):
-        stream = row.mode == "stream"
+        number = row.window if row.mode == "stream" else row.frames
         name = ("~ " if row.approximate else "") + label(row.model)
         mark = "**" if best else ""
         rows.append(
             {
                 "Model": f"{mark}{name}{mark}",
-                "Per": "frame" if stream else "clip",
-                "Frames": f"{row.window if stream else row.frames:.0f}",
+                "Per": _per(row.model, row.mode),
+                "Frames": f"{number:.0f}",
                 "Top-1 (%)": f"{mark}{row.top1_percent:.2f}{mark}",
                 "Params (M)": _cell(row.params_millions),
                 "Params here (M)": _cell(row.params / 1e6, digits=3),
                 "Memory (MiB)": _cell(row.peak_memory_mib),
                 "GFLOPs": f"{mark}{row.gflops_per_prediction:.2f}{mark}",
-                "GMACs here": _cell(row.macs_per_prediction / 1e9, digits=3),
+                "GMACs of the predicting step, here": _cell(
+                    row.macs_per_predicting_step / 1e9, digits=3
+                ),
                 **{
                     f"{device} (1/s)": _cell(
                         getattr(row, f"{key}_per_s_mean"), getattr(row, f"{key}_per_s_std")
@@ -127,7 +149,7 @@ def measured(accuracy: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "Model": f"{mark}{label(row.model)}{mark}",
-                "Per": {"stream": "frame"}.get(row.mode, row.mode),
+                "Per": _per(row.model, row.mode),
                 "Frames": f"{row.window if row.mode == 'stream' else row.frames:.0f}",
                 "Top-1 (%)": f"{mark}{row.top1:.1f}{mark}",
                 "95 % interval": f"{row.ci_low:.1f} to {row.ci_high:.1f}",

@@ -16,14 +16,29 @@ DEVICES = {
 }
 # Names that find no good place by themselves, as in `plots.draw_points`.
 _SPOTS = {
-    "cpu": {"slowfast_8x8_r50": (-9, 15, "left"), "slowfast_4x16_r50": (-2, -14, "right")},
-    "jetson_tx2": {"slowfast_8x8_r50": (4, 14, "right"), "slowfast_4x16_r50": (22, 14, "left")},
+    "cpu": {
+        "slowfast_8x8_r50": (9, 8, "left"),
+        "slowfast_4x16_r50": (6, 13, "left"),
+        "x3d_m": (7, 2, "left"),
+    },
+    "jetson_tx2": {
+        "slow_8x8_r50": (14, 12, "left"),
+        "slowfast_4x16_r50": (-53, -23, "right"),
+        "x3d_m": (9, 2, "left"),
+    },
+    "rtx_2080_ti": {
+        "slow_8x8_r50": (-6, -27, "right"),
+        "slowfast_4x16_r50": (8, -10, "right"),
+        "slowfast_8x8_r50": (-3, 22, "left"),
+        "x3d_l": (7, 0, "left"),
+        "x3d_m": (7, 4, "left"),
+    },
 }
 
 
 @mpl.rc_context(STYLE)
 def gains(published: pd.DataFrame) -> Figure:
-    """Published predictions per second of each clip net and of its stream, a panel per device.
+    """Published evaluations per second of each clip net and of its stream, a panel per device.
 
     Takes the table kinetics400_published; streams at their native window.
     """
@@ -49,7 +64,7 @@ def gains(published: pd.DataFrame) -> Figure:
         ax.grid(axis="x")
     panels[0].set_yticks(range(len(both)), [label(model) for model in both["model"]])
     panels[0].set_ylim(len(both) - 0.5, -0.5)
-    fig.supxlabel("published predictions per second   (square: clips, circle: frames of a stream)",
+    fig.supxlabel("published evaluations per second   (square: clips, circle: frames of a stream)",
                   fontsize=9.5)  # fmt: skip
     return fig
 
@@ -59,7 +74,7 @@ def accuracy(published: pd.DataFrame) -> Figure:
     """Published top-1 on Kinetics-400 against published throughput, a panel per device.
 
     Takes the table kinetics400_published. Arrows go from a clip net to its stream at the native
-    window and at 64 frames; only the stream is named.
+    window and at 64 frames.
     """
     fig = Drawing(WIDTH, 9.8)
     axes = fig.subplots(2, 2, sharey=True)
@@ -68,14 +83,15 @@ def accuracy(published: pd.DataFrame) -> Figure:
         rows = published[published[f"{device}_per_s_mean"].notna()]
         points = plots.published_points(rows.assign(x=rows[f"{device}_per_s_mean"]))
         ax.set(xscale="log", title=name, ylim=(52, 75))
-        ax.set_xlim(points["x"].min() / 2, points["x"].max() * 2.6)
-        plots.draw_points(ax, points, _SPOTS.get(device, {}), area=150, legend=False, pairs=False)
+        ax.set_xlim(points["x"].min() / 2.6, points["x"].max() * 2.6)
+        plots.draw_points(ax, points, _SPOTS.get(device, {}), small=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("Published top-1 on Kinetics-400 (%)")
-    fig.supxlabel("published predictions per second", y=0.035, fontsize=9.5)
+    words = "published evaluations per second (clips, or frames of a stream)"
+    fig.supxlabel(words, y=0.035, fontsize=9.5)
     handles = [
-        mark("clip", "one clip per prediction, its frames inside"),
-        mark("stream", "one frame per prediction, the window inside"),
+        mark("clip", "clip net", 5),
+        mark("stream", "stream at its native window and, next along the arrow, at 64 frames", 5),
     ]
     fig.legend(handles=handles, loc="lower center", ncols=2)
     return fig

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from ..measure.rungs import CONTIGUOUS, EAGER, FREE, GRAPH, INSTALLED, OPTIMISED, PEERS, RUNGS
 from . import speedups
 from .style import INK, MUTED, STYLE, WIDTH, Drawing, color, label, order
+from .style import MARKERS as MODES
 
 NAMES = {
     CONTIGUOUS: "torch's layout",
@@ -27,7 +28,7 @@ NAMES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     INSTALLED: "continual-inference",
-    FREE: "the same, all free applied",
+    FREE: "continual-inference, tuned",
 }
 MARKERS = {
     EAGER: "o",
@@ -44,7 +45,7 @@ _LIKE_FOR_LIKE = (INSTALLED, FREE, EAGER, OPTIMISED)
 
 @mpl.rc_context(STYLE)
 def like_for_like(rows: pd.DataFrame) -> Figure:
-    """Time per prediction of the peer as installed and with all free applied, and of ours in torch.
+    """Time per prediction of the peer as installed and tuned, and of ours in torch.
 
     Takes rows of the benchmark table; streams in float32 at batch 1 are shown.
     """
@@ -63,26 +64,32 @@ def like_for_like(rows: pd.DataFrame) -> Figure:
         _bars(ax, names, times[forms], notes, shades)
         ax.set_xlim(0, 2.1 * times.max())
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    fig.supxlabel("ms per prediction, float32   (×: as fast as continual-inference as installed)",
-                  fontsize=9.5)  # fmt: skip
+    words = "×: times as fast as continual-inference as installed"
+    fig.supxlabel(f"ms per prediction, float32   ({words})", fontsize=9.5)
     return fig
 
 
 @mpl.rc_context(STYLE)
 def ladder(table: pd.DataFrame) -> Figure:
-    """Time per prediction of each rung on a logarithmic scale; takes `speedups.ladder`."""
+    """Time per prediction of each rung on a logarithmic scale; takes `speedups.ladder`.
+
+    As everywhere, clips are hollow squares and steps of a stream filled circles.
+    """
     models, rungs = order(table["model"]), [r for r in speedups.LADDER if r in set(table["rung"])]
     fig, panels = _row_of_panels(models, 0.6 + 0.36 * len(rungs))
     for model, ax in zip(models, panels, strict=True):
         own = table[table["model"] == model].set_index("rung").reindex(rungs)
-        faded = [0.35 if rung.startswith("clip") else 0.55 + 0.07 * n
-                 for n, rung in enumerate(rungs)]  # fmt: skip
-        shades = [(*mpl.colors.to_rgb(color(model)), alpha) for alpha in faded]
         notes = [
             "" if math.isnan(ms) else _ms(ms) + ("" if math.isnan(by) else f"  {by:.1f}×")
             for ms, by in zip(own["ms"], own["factor"], strict=True)
         ]
-        _bars(ax, rungs, own["ms"], notes, shades)
+        for y, (rung, ms) in enumerate(own["ms"].items()):
+            mode = "clip" if rung.startswith("clip") else "stream"
+            face = "white" if mode == "clip" else color(model)
+            ax.scatter([ms], [y], 34, face, marker=MODES[mode], edgecolors=color(model), lw=1.3)
+        ax.plot(own["ms"].dropna(), np.flatnonzero(own["ms"].notna()), color=color(model), lw=1,
+                alpha=0.4, zorder=0)  # fmt: skip
+        _rows(ax, rungs, own["ms"], notes, 6)
         ax.set_xscale("log")
         ax.set_xlim(table["ms"].min() / 3, table["ms"].max() * 75)
         decades = 10.0 ** np.arange(-2, 1 + math.floor(math.log10(table["ms"].max())))
@@ -90,7 +97,8 @@ def ladder(table: pd.DataFrame) -> Figure:
         ticks = ticks[:: 1 + len(ticks) // 3]  # narrow panels
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
-    fig.supxlabel("ms per prediction   (×: over the rung above)", fontsize=9.5)
+    words = "×: over the rung above; square: clips, circle: a stream"
+    fig.supxlabel(f"ms per prediction, logarithmic   ({words})", fontsize=9.5)
     return fig
 
 
@@ -239,9 +247,16 @@ def _bars(
 ) -> None:
     """Horizontal bars, the first on top, each with its note behind it."""
     ax.barh(range(len(names)), np.nan_to_num(values), color=shades, height=0.72)
+    _rows(ax, names, values, notes, 3)
+
+
+def _rows(
+    ax: Axes, names: Sequence[str], values: Sequence[float], notes: Sequence[str], gap: float
+) -> None:
+    """The names of rows, the first on top, and a note `gap` points behind each value."""
     for y, (value, note) in enumerate(zip(values, notes, strict=True)):
         if note:
-            ax.annotate(note, (value, y), (3, 0), textcoords="offset points", va="center",
+            ax.annotate(note, (value, y), (gap, 0), textcoords="offset points", va="center",
                         size=7.5)  # fmt: skip
     ax.set_yticks(range(len(names)), names, size=8.5)
     ax.set_ylim(len(names) - 0.5, -0.5)
