@@ -105,6 +105,11 @@ def test_a_plan_is_printed_and_nothing_run(run, tmp_path):
     ]
 
 
+def test_clips_of_another_length_are_planned(run):
+    code, shown, _ = run(*SMALL, "x3d_mini", "--frames", 8, "--plan")
+    assert code == 0 and "view 1 of 1: 8 of 128 frames: 60..67 by 1" in shown
+
+
 def test_a_plan_goes_on_behind_a_broken_video(run, tmp_path):
     for name in ("a/1.mp4", "b/2.mp4"):
         (tmp_path / "own" / name).parent.mkdir(parents=True)
@@ -224,7 +229,7 @@ def test_the_commands_of_readme_and_ledger_are_understood():
     text = (repo_root() / "README.md").read_text("utf-8") + readme.models()
     with (repo_root() / "results/paper/claims.csv").open() as file:
         text += "\n".join(row["command"] for row in csv.DictReader(file))
-    commands = set(re.findall(r"co3d evaluate (\w+400 [^`\n|]+|charades[^`\n|]*)", text))
+    commands = set(re.findall(r"co3d evaluate (\w+400 [^`\n|&]+|charades[^`\n|]*)", text))
     assert len(commands) >= 10 and any("--parts 1" in command for command in commands)
     for arguments in map(shlex.split, commands):
         given = command_line.cli.commands["evaluate"].make_context("evaluate", arguments).params

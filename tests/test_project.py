@@ -115,6 +115,17 @@ def test_ruff_finds_nothing():
     tool("ruff", "check", "--no-cache", ".")
 
 
+def test_files_and_functions_of_the_package_are_short():
+    long = {}
+    for path in (ROOT / "co3d").rglob("*.py"):
+        text = path.read_text("utf-8")
+        long[path.name] = text.count("\n") - 350
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                long[f"{path.name}:{node.name}"] = node.end_lineno - node.lineno + 1 - 75
+    assert not {name for name, over in long.items() if over >= 0}
+
+
 def test_imports_point_one_way():
     command = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)

@@ -19,14 +19,17 @@ UPDATE = "run `co3d update`"
 README = (repo_root() / "README.md").read_text("utf-8")
 
 
-def test_the_snippet_prints_what_the_readme_says():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+def test_the_snippets_run_and_print_what_the_readme_says():
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     said = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
-    assert len(code.strip().splitlines()) <= 12
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {})
-    assert printed.getvalue() == said
+        for code in snippets:
+            assert len(code.strip().splitlines()) <= 12
+            names = {}
+            exec(compile(code, "README.md", "exec"), names)
+            assert names["logits"].shape == (1, names["model"].classifier.out_features)
+    assert len(snippets) == 2 and printed.getvalue() == said
 
 
 def test_the_table_lists_every_notebook():

@@ -10,10 +10,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import co3d
+from co3d import report
+from co3d.measure.rungs import OPTIMISED
 from co3d.paths import repo_root
 from co3d.report import pages
 from co3d.report.figures import FIGURES
-from co3d.report.site import links, markup, models
+from co3d.report.site import cards, links, markup, models
 from co3d.report.site.build import build, contents
 from co3d.report.site.source import Source
 
@@ -211,23 +213,63 @@ def test_each_model_has_a_card_and_published_numbers_are_as_printed(made):
     assert "Apache-2.0" in made["models/x3d_mini.html"]
 
 
-def test_the_table_of_models_leaves_blank_what_does_not_exist():
-    """On the committed results; columns as they are written, blank cells kept."""
+@pytest.fixture(scope="module")
+def chosen():
+    """The table of models on the committed results, by name and size; blank cells kept."""
     ((_, page),) = models.which(Source(repo_root()))
     body = page.partition("<tbody>")[2].partition("</tbody>")[0]
-    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body.split("</tr>")[:-1]]
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in body.split("</tr>")[:-1]]
     rows = [[re.sub("<[^>]*>", "", cell) for cell in row] for row in rows]
-    assert len(rows[0]) == len(models.HEAD)
-    found = {(row[0], row[1]): dict(zip(models.HEAD, row, strict=True)) for row in rows}
-    top1, first, clip = models.HEAD[2], "First after (s)", ("x3d_m", "clip of 16 frames")
-    assert found["cox3d_s", "frame, window 64"][top1] == "67.33"
-    assert found["cox3d_s", "frame, window 13"][top1] == "60.18"
+    assert {len(row) for row in rows} == {len(models.HEAD)}
+    return {(row[0], row[1]): dict(zip(models.HEAD, row, strict=True)) for row in rows}
+
+
+TOP1, FASTEST, STATE = models.HEAD[2], models.HEAD[4], "State, optimised (MB)"
+
+
+def test_the_table_of_models_leaves_blank_what_does_not_exist(chosen):
+    first, clip = "First after (s)", ("x3d_m", "clip of 16 frames")
+    assert chosen["cox3d_s", "frame, window 64"][TOP1] == "67.33"
+    assert chosen["cox3d_s", "frame, window 13"][TOP1] == "60.18"
     assert (
-        found["cox3d_m", "frame, window 64"][first] == "15.3"
+        chosen["cox3d_m", "frame, window 64"][first] == "15.3"
     )  # (91 + 1) / 6, at 6 frames per second
-    assert {row[top1] for (name, _), row in found.items() if "mini" in name} == {""}
-    assert found[clip]["State (MB)"] == "" and found[clip][top1] == "67.24"
-    assert {name for name, _ in found} == set(co3d.list_models())
+    assert {row[TOP1] for (name, _), row in chosen.items() if "mini" in name} == {""}
+    assert chosen[clip]["State, eager (MB)"] == "" and chosen[clip][TOP1] == "67.24"
+    assert chosen["r2plus1d_18", "clip of 8 frames"][FASTEST] == ""
+    assert {name for name, _ in chosen} == set(co3d.list_models())
+
+
+def test_times_are_per_frame_and_those_of_another_window_are_marked(chosen):
+    timed = report.read("benchmark").query("precision == 'float32' and batch == 1")
+    timed = timed[timed["implementation"] == OPTIMISED].drop_duplicates("model")
+    assert len(timed)
+    sizes = {(name, size): row for (name, size), row in chosen.items()}
+    for row in timed.itertuples():
+        stride = co3d.create(row.model).stride if row.mode == "stream" else 1
+        ms = models.number(1000 / row.throughput_per_s / stride)
+        every = "frame" if stride == 1 else f"{stride} frames"
+        if row.mode == "stream":
+            native, wide = (sizes[row.model, f"{every}, window {n}"] for n in (row.window, 64))
+            assert native["co3d optimised, ms per frame or clip"] == ms
+            assert wide["co3d optimised, ms per frame or clip"] == f"~ {ms}"
+            assert native[STATE] == models.number(row.state_mb) and not wide[STATE]
+    assert {size for name, size in sizes if name == "cor2plus1d_18"} == {
+        *("8 frames, window 8", "8 frames, window 16", "8 frames, window 64"),
+    }
+
+
+def test_a_card_says_once_what_its_rows_share_and_names_weights():
+    source = Source(repo_root())
+    pages = dict(cards.cards(source))
+    card = pages["models/x3d_mini.html"]
+    assert "synthetic-kinetics:1</td>" in card and "In all rows: " in card
+    assert "    Stage(width=24, inner=54, squeeze=8, blocks=2)\n" in card
+    slip = pages["models/slowfast_8x8_r50.html"]
+    assert ">66.25*<" in slip and "the network has 34,566,488 parameters" in slip
+    stream = pages["models/coi3d_8x8_r50.html"]
+    assert ">3.00 ±0.17<" in stream and "every 2nd frame" in stream
+    assert not any("_per_s" in page or "_std" in page for page in pages.values())
 
 
 def test_the_ledger_is_there_row_for_row(root, made):
@@ -244,11 +286,16 @@ def test_the_api_has_every_public_name_and_every_command(made):
     for name in co3d.__all__:
         assert f'id="co3d.{name}"' in page
     assert 'id="co3d.nn.StreamNet.step"' in page and "0x" not in page
+    for name in ("OptimizedStream", "OptimizedClip", "CapturedStream", "Report", "Runner"):
+        assert re.search(rf'id="co3d\.[\w.]+\.{name}"', page)
+    assert 'id="co3d.nn.Continual.step"' in page and 'id="co3d.nn.StreamNet.begin"' not in page
     assert "Usage: co3d bench &lt;b&gt;" in page
 
 
 def test_markup_is_escaped_and_numbers_are_aligned():
     table = markup.table("a<b", ("x", "n", "blank"), [("<i>", 1.5, ""), ("b", "~ 2", "")])
+    assert 'data-head="n"' in markup.table("", ("x", "n"), [("a", "b")], stacked=True)
+    assert '<th scope="row">' in markup.table("", ("x", "n"), [("a", "b")], named=True)
     assert "a&lt;b" in table and "&lt;i&gt;" in table and "blank" not in table
     assert table.count('class="number"') == 3
     assert markup.link("w", "models/a.html#b", "notebooks/c.html") == (

@@ -47,6 +47,7 @@ SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fil
 @click.option("--fill", type=click.Choice(["zeros", "replicate"]), help="Before a stream's start.")
 @click.option("--crops", type=click.IntRange(min=1), help="1 or 3.")
 @click.option("--views", type=click.IntRange(min=1), help="Clips per video.")
+@click.option("--frames", type=click.IntRange(min=1), help="Of a clip.  [default: the model's own]")
 @click.option("--position", type=click.FloatRange(0, 1), help="Of one clip; 0.5 is the middle.")
 @click.option("--channel-order", type=click.Choice(["rgb", "bgr"]))
 @click.option("--device", help="[default: cpu; of a cluster its GPUs, if it has any]")

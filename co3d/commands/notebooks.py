@@ -48,7 +48,7 @@ def lab(arguments: tuple[str, ...]) -> None:
 
 @click.command()
 def quick() -> int:
-    """One figure, and one check that a stream equals its clip net."""
+    """One figure, and one check that a stream equals the same continual net run on a clip."""
     import pandas as pd
 
     from .. import Stream, load

@@ -1,7 +1,7 @@
 """One row of the ledger of claims: what is published, what is ours, and the status between them."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -168,6 +168,12 @@ def verdict(printed: Sequence[str], ours: Sequence[Value]) -> str:
 def exactly(value: int | float | Decimal) -> Decimal:
     """The number without any rounding."""
     return value if isinstance(value, Decimal) else Decimal(value if value % 1 else int(value))
+
+
+def between(printed: Iterable[str]) -> str:
+    """The smallest and the largest of printed numbers, as printed, "" without any."""
+    found = sorted(filter(None, printed), key=float)
+    return f"{found[0]}-{found[-1]}" if found else ""
 
 
 def over(one: Value, other: Value) -> Value:

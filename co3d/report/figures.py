@@ -175,7 +175,7 @@ FIGURES = {
         "07_start_up_and_context",
         ("paper/transient_published", "transient", "accuracy"),
         "Top-1 against frames since a reset, published and measured in rows of their own, for "
-        "states that begin as zeros and as copies of the first frame.",
+        "states that begin as zeros and as copies of what the first frame gives.",
     ),
     "accuracy_vs_window": Record(
         "07_start_up_and_context",

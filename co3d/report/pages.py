@@ -70,7 +70,7 @@ class _Renderer(IPythonRenderer):
         return super().link(text, url, title) if url else text
 
     def table(self, text: str) -> str:
-        return markup.scroller(f"<table>\n{text}</table>")
+        return markup.scroller(f'<table class="prose">\n{text}</table>')
 
     def inline_math(self, body: str) -> str:
         return _formula(body, "inline")

@@ -79,7 +79,12 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "latency_ms": (float, "from clip or last frame to prediction, one measurement, ms"),
     "throughput_per_s": (float, "batch / median time of all work between two predictions, per s"),
     "peak_mem_mb": (float, "peak of a GPU's allocator in a prediction, weights included, MB"),
-    "state_mb": (float, "memory of one stream's state past its warm-up, MB of 10^6 bytes"),
+    "state_mb": (
+        float,
+        "memory of one stream's state past its warm-up, MB of 10^6 bytes; behind a temporal stride "
+        "an eager state varies with the frame: benchmark right after a prediction, models after as "
+        "many frames as the receptive field",
+    ),
     "gemm_peak_gmacs": (float, "best matrix product of the same run, 10^9 MACs per second"),
     "alloc_mb": (
         float,
@@ -223,8 +228,11 @@ def readme() -> str:
         "",
         "Everything measured or computed here, as tidy CSV: raw numbers, one row per key, blank",
         "where a value does not apply. The notebooks write the tables and `co3d/report/schema.py`",
-        "this page (`make update`); nothing is edited by hand. An unchanged value keeps its row",
-        "and date. Published numbers are in [paper/](paper/README.md), never mixed with these.",
+        "this page (`make update`), with two exceptions, which are copied here from the runs:",
+        "`scaling.csv`, which `co3d scale` writes, and `training.csv`, which only a new training",
+        "writes (`co3d reproduce --only A1 -p retrain true`). Nothing is edited by hand. An",
+        "unchanged value keeps its row and date. Published numbers are in",
+        "[paper/](paper/README.md), never mixed with these.",
         "",
         "The columns marked *key* name a row. `make reproduce` compares the others as marked:",
         "*exact* values are equal or not, accuracies are compared in flipped videos, times and",

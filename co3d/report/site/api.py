@@ -6,15 +6,22 @@ from collections.abc import Iterator, Mapping
 
 import co3d
 
+from ...export import Runner, export
 from ...measure import conversion
-from ...nn import ClipNet, StreamNet
+from ...nn import ClipNet, Continual, StreamNet
+from ...nn.optimize import CapturedStream, OptimizedClip, OptimizedStream
 from .. import pages
-from .markup import Html, page, text
+from .markup import Html, code, page, text
 from .source import Source
 
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises):$")
 ENTRIES = ("Args", "Attributes", "Raises")  # sections that are lists
-NETWORKS = (ClipNet, StreamNet)  # what `create` and `load` return
+TYPES = {  # what public functions return or take, by the place of its class
+    "co3d.nn": (ClipNet, Continual, StreamNet),
+    "co3d.nn.optimize": (CapturedStream, OptimizedClip, OptimizedStream),
+    "co3d.export": (Runner, export),
+    "co3d.measure.conversion": (conversion.Report,),
+}
 
 
 def api(source: Source, commands: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -26,10 +33,11 @@ def api(source: Source, commands: Mapping[str, str]) -> Iterator[tuple[str, str]
     at = "api.html"
     public = {f"co3d.{name}": getattr(co3d, name) for name in co3d.__all__ if name != "report"}
     public["co3d.report"] = conversion.report
-    public |= {f"co3d.nn.{network.__name__}": network for network in NETWORKS}
-    entries = [_entry(name, value) for name, value in sorted(public.items())]
+    public |= {f"{home}.{one.__name__}": one for home, some in TYPES.items() for one in some}
+    entries = [_entry(name, value, public) for name, value in sorted(public.items())]
     helps = "".join(
-        f'<h3 id="{name}"><code>co3d {name}</code></h3>\n<pre>{text(said)}</pre>\n'
+        f'<h3 id="{name.replace(" ", "-")}"><code>co3d {name}</code></h3>\n'
+        f"<pre>{text(said)}</pre>\n"
         for name, said in sorted(commands.items())
     )
     body = (
@@ -50,21 +58,27 @@ def _list(public: Mapping[str, object]) -> str:
     return f"<p>{' · '.join(jumps)}</p>\n"
 
 
-def _entry(name: str, value: object) -> str:
+def _entry(name: str, value: object, public: Mapping[str, object]) -> str:
     parts = [f'<h2 id="{name}"><code>{name}</code></h2>\n', _signature(name, value), _doc(value)]
     if inspect.isclass(value):
-        parts += [_member(name, key, one) for key, one in _members(value)]
+        others = ((one, key) for key, one in public.items() if one is not value)
+        bases = {one: key for one, key in others if inspect.isclass(one) and issubclass(value, one)}
+        if bases:
+            also = " and ".join(_jump(key, code(base.__name__)) for base, key in bases.items())
+            parts.append(f"<p>Also what {also} has.</p>\n")
+        parts += [_member(name, key, one) for key, one in _members(value, tuple(bases))]
     return "".join(parts)
 
 
-def _members(cls: type) -> Iterator[tuple[str, object]]:
-    """Public methods and properties that say what they are, those of torch left out."""
+def _members(cls: type, bases: tuple[type, ...]) -> Iterator[tuple[str, object]]:
+    """Public methods and properties that say what they are, those of torch and `bases` left out."""
     for key, found in inspect.getmembers(cls):
         if key.startswith("_") and key != "__call__":
             continue
         shown = (callable(found) or isinstance(found, property)) and inspect.getdoc(found)
         home = next((base for base in cls.__mro__ if key in vars(base)), cls)
-        if shown and home.__module__.startswith("co3d."):
+        known = any(issubclass(base, home) for base in bases)
+        if shown and home.__module__.startswith("co3d.") and not known:
             yield key, found
 
 

@@ -1,37 +1,53 @@
 """A card for each model: what it is, what it costs, what is published and measured of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 import pandas as pd
 
-from ...zoo.checkpoints import shipped
+from ...zoo.checkpoints import sha256, shipped
 from ...zoo.specs import PAPER, Spec
 from ..style import label
 from .markup import Html, bullets, link, page, table, terms, text
-from .models import card, first_prediction, number, ordered, span, title
+from .models import card, first_prediction, number, ordered, per_frame, span, title
 from .source import Source
 
-ORIGIN = ("device", "threads", "torch", "commit", "date")
 PRINTED = {
-    "kinetics400_published": "Kinetics-400, the benchmark table",
+    "kinetics400_published": "Kinetics-400, the benchmark table; per s: clips, or frames of a "
+                             "stream, with the standard deviation",
     "charades_published": "Charades",
     "x3d_multiview_published": "Kinetics-400, several clips averaged (earlier release)",
-}
-COSTS = {
-    "window": "Window", "frames": "Frames", "num_classes": "Classes", "dense": "Dense",
-    "params": "Parameters", "macs_clip": "MACs per clip", "macs_step": "MACs per step, largest",
-    "macs_frame": "MACs per frame, mean", "receptive_field": "RF", "padding": "Padding",
-    "warmup": "Warm-up", "stride": "Stride", "state_mb": "State (MB)",
 }  # fmt: skip
-ACCURACY = (
-    "dataset", "split", "weights_data", "protocol", "mode", "window", "frames", "views", "fps",
-    "fill", "position", "top1", "map_common", "ci_low", "ci_high", "n_scored",
-)  # fmt: skip
-SPEED = (
-    "implementation", "mode", "window", "batch", "precision", "latency_ms_median",
-    "latency_ms_p95", "throughput_per_s", "state_mb", "alloc_mb",
-)  # fmt: skip
+SETTINGS = {"window": "Window {}", "frames": "Clip of {} frames", "clips": "Clips: {}"}
+LINES = {
+    "top1_percent": "Top-1 (%)", "top5_percent": "Top-5 (%)",
+    "map_percent": "Mean average precision (%)", "params_millions": "Parameters (millions)",
+    "peak_memory_mib": "Peak memory (MiB)", "gflops_per_prediction": "GFLOPs per prediction",
+    "cpu_per_s": "Laptop CPU (per s)", "jetson_tx2_per_s": "Jetson TX2 (per s)",
+    "jetson_xavier_per_s": "Jetson AGX Xavier (per s)", "rtx_2080_ti_per_s": "RTX 2080 Ti (per s)",
+}  # fmt: skip
+COSTS = {
+    "params": "Parameters", "macs_clip": "MACs per clip", "macs_step": "MACs per step, largest",
+    "macs_frame": "MACs per frame, mean", "receptive_field": "Receptive field (frames)",
+    "padding": "Padding (frames)", "warmup": "Warm-up (frames)",
+    "stride": "Frames between predictions", "state_mb": "State, eager (MB)",
+}  # fmt: skip
+KINDS = {
+    "weights": "Weights", "split": "Split", "protocol": "Protocol",
+    "implementation": "Form", "precision": "Precision", "mode": "Mode", "window": "Window",
+    "frames": "Frames", "views": "Views", "fps": "Frames per s", "fill": "Fill",
+    "position": "Position", "batch": "Batch", "device": "Device", "threads": "Threads",
+}  # fmt: skip
+ORIGIN = ("torch", "commit", "date")
+ACCURACY = {
+    "top1": "Top-1 (%)", "map_common": "mAP (%)", "interval": "95 % interval",
+    "n_scored": "Videos",
+}  # fmt: skip
+SPEED = {
+    "latency_ms_median": "Latency (ms), median", "latency_ms_p95": "Latency (ms), 95 %",
+    "ms": "Mean per frame (ms)", "throughput_per_s": "Predictions per s", "state_mb": "State (MB)",
+    "alloc_mb": "Allocated (MB)",
+}  # fmt: skip
 
 
 def cards(source: Source) -> Iterator[tuple[str, str]]:
@@ -94,6 +110,9 @@ def _architecture(design: object, begin: str = "") -> Iterator[str]:
         value = getattr(design, field.name)
         if is_dataclass(value):
             yield from _architecture(value, f"{begin}{field.name}.")
+        elif isinstance(value, tuple) and is_dataclass(value[0]):
+            yield f"{begin}{field.name} ="
+            yield from (f"    {each}" for each in value)
         else:
             yield f"{begin}{field.name} = {value}"
 
@@ -101,17 +120,28 @@ def _architecture(design: object, begin: str = "") -> Iterator[str]:
 def _costs(record: Spec, rows: pd.DataFrame, at: str) -> Html:
     if rows.empty:
         return Html("<p>Not counted so far.</p>\n")
-    head = [*COSTS.values(), "First prediction at frame", "after (s)"]
-    cells = []
-    for _, row in rows.iterrows():
-        sized = [_count(row[name], name) for name in COSTS]
-        first = span(row["warmup"])
-        cells.append([*sized, None if first is None else first + 1,
-                      number(first_prediction(record, row))])  # fmt: skip
+    each = [row for _, row in rows.iterrows()]
+    lines = [(words, [_count(row[name], name) for row in each]) for name, words in COSTS.items()]
+    first = [None if span(row["warmup"]) is None else row["warmup"] + 1 for row in each]
+    lines += [
+        ("First prediction at frame", first),
+        ("First prediction after (s)", [number(first_prediction(record, row)) for row in each]),
+    ]
     file = link("models.csv", "results/models.csv", at)
-    return table(Html(f"Computed from the network itself ({file}). MACs: multiply-accumulates of "
-                      "convolutions and linear layers. RF, padding, warm-up and stride in frames."),
-                 head, cells)  # fmt: skip
+    about = Html(
+        f"Computed from the network itself ({file}). MACs: multiply-accumulates of convolutions "
+        f"and linear layers.{' Dense: predicts on every frame.' * bool(rows['dense'].any())}"
+    )
+    return _beside(about, [_setting(record, row) for row in each], lines)
+
+
+def _setting(record: Spec, row: pd.Series) -> str:
+    """What tells a row of the models table from the others of its network."""
+    name = "window" if record.continual else "frames"
+    parts = [SETTINGS[name].format(row[name])]
+    parts += ["dense"] if row["dense"] == 1 else []
+    parts += [f"{row['num_classes']} classes"] if row["num_classes"] != record.num_classes else []
+    return ", ".join(parts)
 
 
 def _count(value: object, name: str) -> str:
@@ -120,38 +150,93 @@ def _count(value: object, name: str) -> str:
     return "" if pd.isna(value) else f"{value:,.0f}"
 
 
+def _beside(
+    caption: object, heads: Sequence[str], lines: Iterable[tuple[str, Sequence[object]]]
+) -> Html:
+    """A column for each setting, a line for each quantity that has a value."""
+    shown = [(words, *cells) for words, cells in lines if any(cells)]
+    return table(caption, ("Quantity", *heads), shown, named=True)
+
+
 def _published(source: Source, record: Spec, at: str) -> Html:
     parts = []
     for stem, words in PRINTED.items():
         rows = source.printed(stem)
         rows = rows[rows["model"] == record.name]
-        rows = rows.drop(columns=["model", "approximate", "pareto_bold"], errors="ignore")
-        numbers = rows.drop(columns=["mode", "frames", "window", "clips"], errors="ignore")
-        if (numbers != "").any(axis=None):
+        lines = list(_printed(rows))
+        if any(any(cells) for _, cells in lines):
             file = link(f"{stem}.csv", f"results/paper/{stem}.csv", at)
-            parts.append(table(Html(f"{words} ({file})"), list(rows), rows.to_numpy()))
+            name = next(name for name in reversed(SETTINGS) if any(rows.get(name, ())))
+            heads = [SETTINGS[name].format(value) for value in rows[name]]
+            parts.append(_beside(Html(f"{words} ({file})"), heads, lines))
+            if any("*" in cell for _, cells in lines for cell in cells):
+                parts.append("<p>* As printed, a copy of its GFLOPs; the network has "
+                             f"{record.n_params:,} parameters.</p>\n")  # fmt: skip
     return Html("".join(parts) or "<p>The paper has no numbers of this network.</p>\n")
 
 
+def _printed(rows: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+    """The quantities of a published table, each with its values as printed."""
+    for stem, words in LINES.items():
+        if f"{stem}_mean" in rows:
+            both = zip(rows[f"{stem}_mean"], rows[f"{stem}_std"], strict=True)
+            yield words, [f"{mean} ±{spread}" if mean else "" for mean, spread in both]
+        elif stem == "params_millions" and stem in rows:
+            slips = rows[stem] == rows["gflops_per_prediction"]
+            yield words, list(rows[stem].where(~slips, rows[stem] + "*"))
+        elif stem in rows:
+            yield words, list(rows[stem])
+
+
 def _measured(record: Spec, own: dict[str, pd.DataFrame], at: str) -> Html:
+    where = link("what the columns mean", "results.html", at)
     parts = []
-    for name, columns, words in (
-        ("accuracy", ACCURACY, "Accuracy, in per cent, with its 95 % interval"),
-        ("benchmark", SPEED, "Speed and memory, in milliseconds, per second and MB"),
-    ):
-        rows = own[name]
-        if len(rows):
-            cells = _cells(rows, (*columns, *ORIGIN))
-            where = link("their columns", "results.html", at)
-            parts.append(table(Html(f"{words} ({where})"), (*columns, *ORIGIN), cells))
+    for data, rows in own["accuracy"].groupby("dataset", sort=False):
+        words = Html(f"Accuracy on {data}, with its 95 % interval ({where}).")
+        parts.append(_rows(words, _scored(record, rows), ACCURACY))
+    if len(rows := own["benchmark"]):
+        words = Html(f"Speed and memory ({where}).")
+        parts.append(_rows(words, _timed(record, rows, own["models"]), SPEED))
     return Html("".join(parts) or "<p>Neither accuracy nor speed was measured.</p>\n")
 
 
-def _cells(rows: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
-    return [
-        ["" if pd.isna(v) else number(v, 4) if isinstance(v, float) else str(v) for v in row]
-        for row in rows[list(columns)].itertuples(index=False)
+def _scored(record: Spec, rows: pd.DataFrame) -> pd.DataFrame:
+    """With weights by the name that loads them, and the interval in one column."""
+    names = {sha256(path)[:12]: name for name, path in shipped(record.name).items()}
+    found = rows["weights"].str.rpartition("sha256:")[2].map(names)
+    ends = [f"{low:.1f} to {high:.1f}" for low, high in zip(rows["ci_low"], rows["ci_high"],
+                                                            strict=True)]  # fmt: skip
+    return rows.assign(weights=found.fillna(rows["weights_data"]), interval=ends)
+
+
+def _timed(record: Spec, rows: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """With the mean time per frame, of streams."""
+    strides = models.loc[models["dense"] == 0, "stride"]
+    if not record.continual or strides.empty:
+        return rows
+    return rows.assign(ms=per_frame(rows, strides.iloc[0]))
+
+
+def _rows(words: Html, rows: pd.DataFrame, values: Mapping[str, str]) -> Html:
+    """A table of rows with what tells them apart; what they share is said once, above it."""
+    kinds = {name: head for name, head in KINDS.items() if name in rows}
+    apart = {name: head for name, head in kinds.items() if rows[name].nunique(dropna=False) > 1}
+    same = [(head, _cell(rows[name].iloc[0], name)) for name, head in kinds.items()
+            if name not in apart]  # fmt: skip
+    same += [(name, ", ".join(dict.fromkeys(rows[name]))) for name in ORIGIN]
+    said = "; ".join(f"{head[:1].lower()}{head[1:]} {value}" for head, value in same if value)
+    shown = {**apart, **{name: head for name, head in values.items() if name in rows}}
+    cells = [
+        [_cell(value, name) for name, value in zip(shown, row, strict=True)]
+        for row in rows[list(shown)].itertuples(index=False)
     ]
+    return table(Html(f"{words} In all rows: {text(said)}."), list(shown.values()), cells)
+
+
+def _cell(value: object, name: str) -> str:
+    if pd.isna(value) or not isinstance(value, float):
+        return "" if pd.isna(value) else str(value)
+    return f"{value:g}" if name in KINDS else number(value, 4)
 
 
 def _weights(record: Spec) -> Html:
@@ -193,7 +278,7 @@ def _limits(record: Spec, own: dict[str, pd.DataFrame]) -> Iterator[Html | str]:
         int(each) for each in own["models"].loc[own["models"]["dense"] == 0, "stride"].dropna()
     ]
     if record.continual and max(strides, default=1) > 1:
-        yield f"It predicts with every {strides[0]}. frame; with dense=True on every frame."
+        yield f"It predicts with every {_nth(strides[0])} frame; with dense=True on every frame."
     if record.continual and not record.published and not record.name.endswith("_mini"):
         yield "The paper has no such network; its constants and costs follow from the code here."
     if "slowfast" in record.name:
@@ -201,3 +286,7 @@ def _limits(record: Spec, own: dict[str, pd.DataFrame]) -> Iterator[Html | str]:
                "evenly spaced ones: two samplings.")  # fmt: skip
     if record.continual:
         yield "A prediction depends on the frames of its receptive field alone (RF)."
+
+
+def _nth(count: int) -> str:
+    return str(count) + {2: "nd", 3: "rd"}.get(count, "th")

@@ -20,7 +20,7 @@ TOP = {
     "data.html": "Data",
     "api.html": "API",
 }
-NUMBER = re.compile(r"[~<]? ?[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ±[\d.]+)?")
+NUMBER = re.compile(r"[~<]? ?[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ±[\d.]+)?\*?")
 WIDE = 32  # characters; longer cells wrap
 
 
@@ -64,25 +64,42 @@ def scroller(markup: str) -> Html:
     return Html(f'<div class="scroller" tabindex="0">{markup}</div>\n')
 
 
-def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """A table with a caption; blank columns are left out, columns of numbers aligned right."""
+def table(
+    caption: object,
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    named: bool = False,
+    stacked: bool = False,
+) -> Html:
+    """A table with a caption; blank columns are left out, columns of numbers aligned right.
+
+    Args:
+        named: whether the first cell of a row is its name, which stays in sight on a phone.
+        stacked: whether a row becomes a list there, each cell behind the head of its column.
+    """
     cells = [[text(cell) for cell in row] for row in rows]
     if not cells:
         return Html(f"<p>{text(caption)} There are no rows so far.</p>\n")
     kept = [n for n in range(len(head)) if any(row[n] for row in cells)]
     numbers = {n for n in kept if all(not r[n] or NUMBER.fullmatch(r[n]) for r in cells)}
 
-    def cell(tag: str, n: int, content: Html) -> str:
-        scope = ' scope="col"' if tag == "th" else ""
+    def kind(n: int, content: Html) -> str:
         wide = len(re.sub("<[^>]*>", "", content)) > WIDE
-        kind = ' class="number"' if n in numbers else ' class="wide"' if wide else ""
-        return f"<{tag}{scope}{kind}>{content}</{tag}>"
+        return ' class="number"' if n in numbers else ' class="wide"' if wide else ""
 
-    top = "".join(cell("th", n, text(head[n])) for n in kept)
-    body = "\n".join(f"<tr>{''.join(cell('td', n, row[n]) for n in kept)}</tr>" for row in cells)
+    def cell(n: int, content: Html) -> str:
+        if named and n == 0:
+            return f'<th scope="row"{kind(n, content)}>{content}</th>'
+        label = f' data-head="{text(head[n])}"' if stacked and content else ""
+        return f"<td{kind(n, content)}{label}>{content}</td>"
+
+    top = "".join(f'<th scope="col"{kind(n, text(head[n]))}>{text(head[n])}</th>' for n in kept)
+    body = "\n".join(f"<tr>{''.join(cell(n, row[n]) for n in kept)}</tr>" for row in cells)
+    look = "named" if named else "stacked" if stacked else "plain"
     return scroller(
-        f"<table><caption><span>{text(caption)}</span></caption>\n<thead><tr>{top}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody></table>"
+        f'<table class="{look}"><caption><span>{text(caption)}</span></caption>\n'
+        f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     )
 
 

@@ -12,8 +12,9 @@ from .markup import Html, bullets, link, page, swatch, table, text
 from .source import Source
 
 HEAD = (
-    "Model", "A prediction per", "Published top-1 on Kinetics-400 (%)", "co3d optimised (ms)",
-    "Fastest (ms)", "which is", "First after (s)", "State (MB)", "Weights", "Licence",
+    "Model", "A prediction per", "Published top-1 (%)", "co3d optimised, ms per frame or clip",
+    "Fastest, ms per frame or clip", "which is", "First after (s)", "State, eager (MB)",
+    "State, optimised (MB)", "Weights", "Licence",
 )  # fmt: skip
 
 
@@ -64,59 +65,91 @@ def which(source: Source) -> Iterator[tuple[str, str]]:
     machine = timed["device"].mode().get(0, "")
     timed = timed[timed["device"] == machine]
     published = source.printed("kinetics400_published")
-    rows = [
-        _row(record, row, published, timed)
-        for record in ordered()
-        for _, row in sized(models, record).iterrows()
-    ]
+    sizes = [(one, row) for one in ordered() for _, row in sized(models, one).iterrows()]
     threads = ", ".join(sorted({str(count) for count in timed["threads"]}))
     notes = (
-        "Published: top-1 on Kinetics-400 from the paper's benchmark table; ~ is approximate.",
-        f"Measured here: the median time from the clip or the last frame to the prediction, "
-        f"float32, batch 1, {machine or 'not yet'}, threads: {threads}. Blank where a network was "
-        "not timed; a step is timed at its native window, and the window changes its time little.",
+        "Published top-1: on Kinetics-400, from the paper's benchmark table.",
+        f"Measured here: median times, float32, batch 1, {machine or 'not yet'}, threads: "
+        f"{threads}. Of a stream ms per frame, the mean over all steps between two predictions; of "
+        "a clip net ms per clip.",
+        f"~ is the time at the native window, at which streams are timed: {_wider(sizes)}. Blank "
+        "where a network, or a clip of that length, was not timed.",
         "A stream predicts first after (warm-up + 1) / native frame rate, a clip net when its "
         "clip is full.",
-        "State: the memory that one stream keeps between two frames, float32.",
+        "State: the memory that one stream keeps between two frames, float32: of the network as "
+        f"it is written (eager), and of {OPTIMISED}, which keeps more to compute less and is known "
+        "where it was timed.",
         "Weights are named by the data that they were trained on and lead to the repository that "
         "publishes them; those for synthetic data come with the package.",
     )
+    rows = [_row(record, row, published, timed) for record, row in sizes]
     body = f"""<h1>Which model?</h1>
 <p>A clip net predicts once per clip. A continual net (<code>co…</code>) has the weights of its clip
 net and predicts with each new frame, or every few frames where it has a temporal stride. A wider
 window raises the published accuracy of all but CoI3D, at the same cost per step; the first
 prediction comes later.</p>
 {bullets(notes)}
-{table("All networks; each name leads to its card.", HEAD, rows)}"""
+{table("All networks; each name leads to its card.", HEAD, rows, named=True)}"""
     yield at, page("Which model?", body, at)
+
+
+def _wider(sizes: list[tuple[Spec, pd.Series]]) -> str:
+    """What a wider window adds to a step, in words."""
+    shares = [
+        row["window_sum"] * (1 - record.window / row["window"]) / row["macs_frame"]
+        for record, row in sizes
+        if record.continual
+    ]
+    more = f", up to {100 * max(shares):.1f} % more work" if shares else ""
+    return f"a step of another window is the same but for a longer average at the end{more}"
 
 
 def _row(record: Spec, row: pd.Series, published: pd.DataFrame, timed: pd.DataFrame) -> tuple:
     size = span(row["window"] if record.continual else row["frames"])
     column = "window" if record.continual else "frames"
     theirs = published[(published["model"] == record.name) & (published[column] == str(size))]
-    top1 = "".join(("~ " if one.approximate == "1" else "") + one.top1_percent
-                   for one in theirs.itertuples())  # fmt: skip
-    own = timed[timed["model"] == record.name].sort_values("latency_ms_median")
+    native = size == (record.window if record.continual else record.frames)
+    own = timed[timed["model"] == record.name]
     if record.continual:
-        own = own[own["window"] == size]
-    elif size != record.frames:  # clips are timed at their native length
+        own = own[own["window"] == record.window]
+    elif not native:  # clips are timed at their native length
         own = own[:0]
-    best = own.iloc[0] if len(own) else None
-    optimised = own.loc[own["implementation"] == OPTIMISED, "latency_ms_median"]
+    own = own.assign(ms=per_frame(own, span(row["stride"]) or 1)).sort_values("ms")
+    best, optimised = own[:1], own[own["implementation"] == OPTIMISED]
     names, licences = weights(record)
     return (
         Html(f"{swatch(family(record.name))}{link(record.name, card(record.name))}"),
-        f"frame, window {size}" if record.continual else f"clip of {size} frames",
-        top1,
-        number(optimised.iloc[0] if len(optimised) else None),
-        number(None if best is None else best["latency_ms_median"]),
-        None if best is None else best["implementation"],
+        _per(record, row, size),
+        "".join(theirs["top1_percent"]),
+        _only(optimised["ms"], "" if native else "~ "),
+        _only(best["ms"], "" if native else "~ "),
+        "".join(best["implementation"]),
         number(first_prediction(record, row)),
         number(row["state_mb"]),
+        _only(optimised["state_mb"]) if native else "",
         names,
         licences,
     )
+
+
+def per_frame(timed: pd.DataFrame, stride: int) -> pd.Series:
+    """Milliseconds of rows of the benchmark table: mean per frame of all steps for a prediction.
+
+    With a stride of 1 also those of a clip.
+    """
+    return 1000 * timed["batch"] / timed["throughput_per_s"] / stride
+
+
+def _per(record: Spec, row: pd.Series, size: int | None) -> str:
+    if not record.continual:
+        return f"clip of {size} frames"
+    stride = int(row["stride"])
+    return f"{'frame' if stride == 1 else f'{stride} frames'}, window {size}"
+
+
+def _only(values: pd.Series, mark: str = "") -> str:
+    """The one number of a column behind its mark, "" without any."""
+    return mark + number(values.iloc[0]) if values.notna().any() else ""
 
 
 def weights(record: Spec) -> tuple[Html, str]:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from ...zoo.specs import PAPER
 from .. import pages
-from ..figures import FIGURES
+from ..figures import FIGURES, LICENCE
 from ..rules import source_hash
 from .markup import Html, bullets, code, link, page, picture, terms
 from .source import Source
@@ -31,6 +32,7 @@ def start(source: Source) -> Files:
         words = "Published top-1 accuracy on Kinetics-400 against FLOPs per prediction"
         parts += [_figure(picture(MAIN, at, words), f"{words}, as published.")]
     parts += ['<h2 id="more">More</h2>\n', bullets(_ways())]
+    parts += ['<h2 id="use">Run it, use it, cite it</h2>\n', bullets(_use())]
     yield at, page(title[1] if title else "Start", "\n".join(parts), at)
 
 
@@ -48,6 +50,18 @@ def _ways() -> Iterator[Html]:
         ("api.html", "API", "the public names of the library, and the commands"),
     ):
         yield Html(f"{link(name, target)}: {what}.")
+
+
+def _use() -> Iterator[Html]:
+    quick, whole = code("make quick"), code("make reproduce")
+    yield Html(f"Run: in a clone of the repository {quick} draws one figure and checks one stream "
+               f"in less than two minutes; {whole} runs all notebooks.")  # fmt: skip
+    yield Html(
+        f"Licence: {LICENCE}; weights have their own, which {link('the cards', 'models.html')} say."
+    )
+    yield Html("Cite the paper: L. Hedegaard and A. Iosifidis, <em>Continual 3D Convolutional "
+               "Neural Networks for Real-time Processing of Videos</em>, ECCV 2022, "
+               f"{link(PAPER, PAPER)}.")  # fmt: skip
 
 
 def notebooks(source: Source) -> Files:

@@ -91,7 +91,7 @@ def claims(source: Source) -> Pages:
              _computed(row.notebook, row.command, written))
             for row in rows.itertuples()
         ]  # fmt: skip
-        parts += [table(f"{len(rows)} rows", head, cells)]
+        parts += [table(f"{len(rows)} row{'s' * (len(rows) > 1)}", head, cells, stacked=True)]
     yield at, page("Claims", "".join(parts), at)
 
 
@@ -101,7 +101,13 @@ def _said(claim: str, note: str) -> Html:
 
 def _computed(notebook: str, command: str, written: Mapping[str, Notebook]) -> Html:
     name = link(notebook[:2], written[notebook].page) if notebook in written else text(notebook)
-    return Html(f"{name} {code(command)}" if command else name)
+    return Html(f"{name} {_command(command)}" if command else name)
+
+
+def _command(command: str) -> Html:
+    """A command line that breaks before its options, not in them."""
+    parts = re.split(" (?=--|&&)", command)
+    return code(Html(" ".join(f"<span>{text(part)}</span>" for part in parts)))
 
 
 def _mark(status: str) -> Html:
