@@ -8,6 +8,7 @@ import pandas as pd
 from ...zoo.checkpoints import sha256, shipped
 from ...zoo.specs import PAPER, Spec
 from ..style import label
+from ..timings import NAMES
 from .markup import Html, bullets, link, page, table, terms, text
 from .models import card, first_prediction, number, ordered, per_frame, span, title
 from .source import Source
@@ -210,7 +211,8 @@ def _scored(record: Spec, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _timed(record: Spec, rows: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """With the mean time per frame, of streams."""
+    """With the names of forms that figures have, and the mean time per frame, of streams."""
+    rows = rows.assign(implementation=rows["implementation"].replace(NAMES))
     strides = models.loc[models["dense"] == 0, "stride"]
     if not record.continual or strides.empty:
         return rows

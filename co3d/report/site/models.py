@@ -8,6 +8,7 @@ from ...measure.rungs import OPTIMISED
 from ...zoo.checkpoints import shipped
 from ...zoo.specs import SPECS, Spec
 from ..style import family, label
+from ..timings import NAMES
 from .markup import Html, bullets, link, page, swatch, table, text
 from .source import Source
 
@@ -123,7 +124,7 @@ def _row(record: Spec, row: pd.Series, published: pd.DataFrame, timed: pd.DataFr
         "".join(theirs["top1_percent"]),
         _only(optimised["ms"], "" if native else "~ "),
         _only(best["ms"], "" if native else "~ "),
-        "".join(best["implementation"]),
+        "".join(best["implementation"].replace(NAMES)),
         number(first_prediction(record, row)),
         number(row["state_mb"]),
         _only(optimised["state_mb"]) if native else "",
