@@ -57,7 +57,7 @@ def by_form(rows: pd.DataFrame, value: str, names: Mapping[str, str]) -> pd.Data
     table = table.reindex(
         index=order(table.index), columns=[form for form in names if form in table]
     )
-    return table.rename(index=label, columns=names).rename_axis(columns=None)
+    return table.rename(index=label, columns=names).rename_axis(index=None, columns=None)
 
 
 def per_call(speeds: Iterable[Speed], names: Mapping[str, str]) -> pd.DataFrame:
@@ -73,8 +73,9 @@ def per_call(speeds: Iterable[Speed], names: Mapping[str, str]) -> pd.DataFrame:
         model = one.subject.model.removeprefix("co")
         rows.append((model, f"ms per {per}", names[one.subject.implementation], ms))
     table = pd.DataFrame(rows, columns=["model", "per", "form", "ms"])
-    table = table.pivot(index="model", columns=["per", "form"], values="ms")
-    return table.loc[order(table.index)].rename(label).rename_axis(columns=[None, None])
+    table = table.pivot(index="model", columns=["per", "form"], values="ms").sort_index(axis=1)
+    table = table.loc[order(table.index)].rename(label)
+    return table.rename_axis(index=None, columns=[None, None])
 
 
 def lateness(latencies: pd.DataFrame, limit: float, names: Mapping[str, str]) -> pd.DataFrame:
