@@ -87,6 +87,8 @@ def test_nothing_scored_is_a_blank():
     assert table["scored"].tolist() == [6, 0] and math.isnan(table["top-1"][1])
     (row,) = comparisons.differences([CLIP, none]).to_dict("records")
     assert math.isnan(row["stream - clip"]) and "control - clip" not in row
+    shown = comparisons.stated(comparisons.differences([CLIP, none]))
+    assert list(shown) == ["window", "stream - clip"] and shown["stream - clip"].tolist() == [""]
     shares = comparisons.by_class([CLIP, none], "abc")
     assert list(shares) == ["X3D-mini clip"]
 
@@ -113,8 +115,11 @@ def test_differences_over_the_same_videos():
     assert row["stream - clip"] == pytest.approx(100 / 6)
     assert row["control - clip"] == pytest.approx(-100 / 6)
     assert row["stream - control"] == pytest.approx(200 / 6)
-    low, high = map(float, row["stream - clip, 95 %"].split(" to "))
+    low, high = row["stream - clip, low"], row["stream - clip, high"]
     assert 0 <= low < 100 / 6 < high == 50
+    shown = comparisons.stated(comparisons.differences(ALL))
+    assert list(shown) == ["window", *comparisons.GAINS]
+    assert shown.loc["CoX3D-mini", "stream - clip"] == f"+16.7 ({low:+.1f} to +50.0)"
 
 
 def test_differences_are_over_videos_that_both_scored():
@@ -156,7 +161,8 @@ def test_several_labels_are_compared_by_map():
     clip = several("x3d_mini", "clip", bad, classes)
     stream = several("cox3d_mini", "stream", good, classes, window=16)
     (row,) = comparisons.differences([clip, stream]).to_dict("records")
-    assert row["stream - clip"] == pytest.approx(25) and "stream - clip, 95 %" not in row
+    assert row["stream - clip"] == pytest.approx(25)
+    assert row["stream - clip, low"] <= 25 <= row["stream - clip, high"]
     table = comparisons.accuracies([clip, stream])
     assert table["mAP common"].tolist() == [20, 20] and "top-1" not in table
     shares = comparisons.by_class([clip, stream], "abc")

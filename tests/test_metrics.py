@@ -10,6 +10,7 @@ from co3d.measure.metrics import (
     map_common,
     map_official,
     paired_bootstrap,
+    paired_map,
     per_class,
     permuted_labels,
     ranks,
@@ -93,6 +94,33 @@ def test_paired_bootstrap_equals_drawing_videos():
 def test_paired_bootstrap_needs_pairs(right, base):
     with pytest.raises(ValueError, match="the same one or more videos"):
         paired_bootstrap(right, base)
+
+
+def test_paired_map_equals_drawing_videos():
+    rng = np.random.default_rng(0)
+    targets = rng.random((60, 3)) < 0.3
+    base = rng.random((60, 3)).round(1)  # with ties
+    scores = base + 0.3 * targets
+    difference, low, high = paired_map(scores, base, targets)
+    assert difference == pytest.approx(map_common(scores, targets) - map_common(base, targets))
+    gains = [
+        map_common(scores[drawn], targets[drawn]) - map_common(base[drawn], targets[drawn])
+        for drawn in rng.integers(60, size=(2000, 60))
+    ]
+    assert (low, high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.8)
+    assert low < difference < high and paired_map(base, base, targets) == (0, 0, 0)
+    again = paired_map(scores, base, targets), paired_map(scores, base, targets, seed=1)
+    assert again[0] == (difference, low, high) != again[1]
+
+
+def test_paired_map_leaves_out_classes_that_were_not_drawn():
+    scores = np.array([[3.0, 0], [2, 0], [1, 0], [0, 9]])
+    targets = np.array([[1, 0], [0, 0], [1, 0], [0, 1]], bool)
+    assert paired_map(scores, scores[::-1], targets)[1:] != (0, 0)  # and no warning
+    with pytest.raises(ValueError, match="finite scores of one or more videos with a class"):
+        paired_map(scores, scores, np.zeros((4, 2), bool))
+    with pytest.raises(ValueError, match="finite scores of one or more"):
+        paired_map(np.array([NONE] * 4), scores, targets)
 
 
 # Rows of scores, rows of targets, official and common mAP in per cent, all by hand.

@@ -9,9 +9,11 @@ from matplotlib.transforms import Bbox
 from pictures import assert_legible
 
 from co3d.measure.rungs import CONTIGUOUS, EAGER, FREE, INSTALLED, OPTIMISED
+from co3d.measure.speed import Speed
+from co3d.measure.subjects import Subject
 from co3d.paths import repo_root
 from co3d.report import speedups, throughputs, timings
-from co3d.report.style import label
+from co3d.report.style import label, order
 
 STREAMS = {"cox3d_s": 13, "cox3d_m": 16, "cox3d_l": 16, "coslow_8x8_r50": 8, "coi3d_8x8_r50": 8}
 MS = {CONTIGUOUS: 12.0, EAGER: 8.0, OPTIMISED: 2.0, "onnxruntime": 1.5, "openvino": 1.0}
@@ -91,6 +93,49 @@ def test_savings_compare_clip_and_stream_in_one_form(rows):
     table = speedups.savings(rows).set_index(["model", "implementation"])
     assert len(table) == 5 * 4  # torch's layout has no stream, bfloat16 no clip, peers none
     assert (table["macs"] == 15).all() and np.allclose(table["time"], 10)
+    assert np.allclose(table["clip_ms"], 10 * table["stream_ms"])
+    assert table.loc[("cox3d_m", OPTIMISED), "stream_ms"] == pytest.approx(4)
+
+
+def test_a_row_per_network_and_a_column_per_form(rows):
+    streams = rows[(rows["mode"] == "stream") & (rows["precision"] == "float32")]
+    table = speedups.by_form(streams, "ms", timings.NAMES)
+    assert list(table.index) == [label(model) for model in order(STREAMS)]
+    assert list(table) == [timings.NAMES[form] for form in timings.NAMES if form in MS][1:]
+    assert table.loc["CoX3D-M", "optimised"] == pytest.approx(4)
+    assert list(speedups.by_form(streams, "alloc_mb", timings.NAMES))[:2] == ["eager", "optimised"]
+    assert "OpenVINO" not in speedups.by_form(streams, "alloc_mb", timings.NAMES)
+
+
+def test_the_fastest_forms_of_clip_and_stream(rows):
+    table = speedups.fastest(rows, timings.NAMES)
+    assert set(table["clip"]) == set(table["stream"]) == {"OpenVINO"}
+    assert table.loc["CoX3D-M"].tolist()[1::2] == pytest.approx([20, 2])
+    assert np.allclose(table["clip / stream"], 10)
+    assert list(speedups.fastest(rows[rows["model"] != "x3d_m"], timings.NAMES).index) == [
+        label(model) for model in order(STREAMS) if model != "cox3d_m"
+    ]
+
+
+def test_times_per_clip_and_per_frame_of_a_period():
+    common = {"work": lambda: None, "implementation": OPTIMISED}
+    clip = Subject("r2plus1d_mini", "clip", None, 1, **common)
+    stream = Subject("cor2plus1d_mini", "stream", 16, 4, **common)
+    speeds = [Speed(clip, (0.3,) * 3, (0.3,) * 3, 2, 1e9),
+              Speed(stream, (0.01,) * 3, (0.01, 0.02, 0.09), 2, 1e9)]  # fmt: skip
+    table = speedups.per_call(speeds, timings.NAMES)
+    assert list(table.index) == ["R(2+1)D-mini"]
+    assert table[("ms per clip", "optimised")].item() == pytest.approx(300)
+    assert table[("ms per frame", "optimised")].item() == pytest.approx(5)
+
+
+def test_how_many_steps_are_within_a_time():
+    rows = [("openvino", ms) for ms in (10, 10, 10, 50)] + [(EAGER, 20)]
+    rows = pd.DataFrame(rows, columns=["implementation", "latency_ms"])
+    table = speedups.lateness(rows, 100 / 3, timings.NAMES)
+    assert list(table.index) == ["eager", "OpenVINO"]
+    assert table.loc["OpenVINO"].tolist() == pytest.approx([10, 44, 50, 75])
+    assert list(table)[-1] == "within 33 ms (%)" and table.loc["eager"].iloc[-1] == 100
 
 
 def test_rates_are_per_second_and_per_byte(rows):

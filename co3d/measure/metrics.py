@@ -132,6 +132,48 @@ def average_precisions(scores: Scores, targets: Scores) -> np.ndarray:
     return 100 * np.divide(sums, positives, np.full(len(sums), np.nan), where=positives > 0)
 
 
+def paired_map(
+    scores: Scores, base: Scores, targets: Scores, *, repeats: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """How much higher `map_common` is than with the scores `base`, in points, with a 95 % interval.
+
+    Videos are drawn with replacement, each with both of its predictions; as they are counted by how
+    often they were drawn, a thousand drawings take the time of a few sortings.
+
+    Args:
+        scores, base: finite, (N, classes), of the same videos.
+        targets: (N, classes), whether the video has the class.
+
+    Raises:
+        ValueError: for no video with a class, or scores that are not of the same videos.
+    """
+    scores, targets = _multilabel(scores, targets)
+    base, _ = _multilabel(base, targets)
+    if not targets.any() or not (np.isfinite(scores).all() and np.isfinite(base).all()):
+        raise ValueError("expected finite scores of one or more videos with a class")
+    n = len(targets)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=repeats)
+    counts = np.concatenate([np.ones((1, n), int), drawn])
+    gains = _counted_map(scores, targets, counts) - _counted_map(base, targets, counts)
+    low, high = np.nanpercentile(gains[1:], [2.5, 97.5])
+    return float(gains[0]), float(low), float(high)
+
+
+def _counted_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`map_common`, (R,), when video n is there counts[r, n] times."""
+    total, classes = np.zeros((2, len(counts)))
+    for column, wanted in zip(scores.T, targets.T, strict=True):
+        order = np.argsort(-column, kind="stable")
+        falling, there = -column[order], counts[:, order]
+        hits = there * wanted[order]
+        last = np.searchsorted(falling, falling, side="right") - 1  # of those with equal scores
+        shares = hits.cumsum(axis=1)[:, last] / np.maximum(there.cumsum(axis=1)[:, last], 1)
+        positives = hits.sum(axis=1)
+        total += (hits * shares).sum(axis=1) / np.maximum(positives, 1)
+        classes += positives > 0
+    return 100 * np.divide(total, classes, np.full(len(counts), np.nan), where=classes > 0)
+
+
 def bootstrap(
     statistic: Callable[..., float | None], *arrays: np.ndarray, repeats: int = 500, seed: int = 0
 ) -> tuple[float | None, float | None]:

@@ -56,23 +56,32 @@ def by_reading(rows: pd.DataFrame, value: str = "top1") -> pd.DataFrame:
 def differences(results: Sequence[Result], seed: int = 0) -> pd.DataFrame:
     """Streams, their clip nets and controls over the same videos: points of accuracy.
 
-    Of single labels, with the 95 % interval of a paired bootstrap behind each; of several per
-    video, of the common mAP without one. Readings that scored other videos are compared over those
-    that both scored.
+    Behind each is the 95 % interval of a paired bootstrap, its ends in columns "low" and "high" of
+    that name. Of top-1, or of the common mAP where a video has several classes. Readings that
+    scored other videos are compared over those that both scored.
     """
     rows = []
     for stream, clip, control in _trios(results):
         row = {"model": label(stream.row["model"]), "window": stream.row["window"]}
-        for name, a, b in (
-            ("stream - clip", stream, clip),
-            ("control - clip", control, clip),
-            ("stream - control", stream, control),
-        ):
+        for name, a, b in zip(GAINS, (stream, control, stream), (clip, clip, control), strict=True):
             if a is not None and b is not None:
-                row[name], low, high = _difference(a, b, seed)
-                row |= {} if low is None else {f"{name}, 95 %": f"{low:+.1f} to {high:+.1f}"}
+                found = _difference(a, b, seed)
+                row |= dict(zip((name, f"{name}, low", f"{name}, high"), found, strict=True))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def stated(differences: pd.DataFrame) -> pd.DataFrame:
+    """The same for display: each difference and its 95 % interval in one cell, blank without."""
+    table = differences[["model", "window"]]
+    for name in [name for name in GAINS if name in differences]:
+        parts = zip(*(differences[f"{name}{end}"] for end in ("", ", low", ", high")), strict=True)
+        cells = [
+            "" if pd.isna(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+            for value, low, high in parts
+        ]
+        table = table.assign(**{name: cells})
+    return table.set_index("model")
 
 
 def costs(results: Sequence[Result]) -> pd.DataFrame:
@@ -157,6 +166,7 @@ def against_published(
     return table.assign(points=table["measured"] - table["published"]) if found else table
 
 
+GAINS = ("stream - clip", "control - clip", "stream - control")
 _TOP1 = "top1", "top1_percent"
 _MODES = ("clip", "stream", "clips")
 
@@ -178,19 +188,19 @@ def _first(results: Sequence[Result], **wanted) -> Result | None:
     return next((r for r in results if wanted.items() <= r.row.items()), None)
 
 
-def _difference(a: Result, b: Result, seed: int) -> tuple[float, float | None, float | None]:
+def _difference(a: Result, b: Result, seed: int) -> tuple[float, float, float]:
     shared = {video.id for video in a.videos} & {video.id for video in b.videos}
     if not shared:
-        return float("nan"), None, None
+        return (float("nan"),) * 3
     kept = [np.array([video.id in shared for video in one.videos]) for one in (a, b)]
     if a.row["top1"] is not None:
         ours, theirs = (one.right[rows] for one, rows in zip((a, b), kept, strict=True))
         return metrics.paired_bootstrap(ours, theirs, seed=seed)
-    ours, theirs = (
-        metrics.map_common(one.scores[rows], one.targets[rows])
-        for one, rows in zip((a, b), kept, strict=True)
-    )
-    return float("nan") if None in (ours, theirs) else ours - theirs, None, None
+    ours, theirs = (one.scores[rows] for one, rows in zip((a, b), kept, strict=True))
+    targets = a.targets[kept[0]]
+    if not targets.any():
+        return (float("nan"),) * 3
+    return metrics.paired_map(ours, theirs, targets, seed=seed)
 
 
 def _names(rows: Sequence[Mapping]) -> list[str]:

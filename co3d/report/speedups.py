@@ -6,12 +6,14 @@ strided stream counts a whole period.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
 from .. import report
 from ..measure.rungs import CONTIGUOUS, EAGER, INSTALLED, OPTIMISED, PEERS, RUNGS
 from ..measure.speed import Speed
+from .style import label, order
 
 RUNTIMES = ("onnxruntime", "openvino")
 WHERE = "These ratios hold for this machine and these networks: continual-inference is a general "
@@ -41,6 +43,60 @@ def frame(speeds: Iterable[Speed]) -> pd.DataFrame:
     """The rows of the benchmark table with their precision."""
     rows = [{**one.row(), "precision": one.subject.precision} for one in speeds]
     return pd.DataFrame(rows).astype({"window": "Int64"})
+
+
+def by_form(rows: pd.DataFrame, value: str, names: Mapping[str, str]) -> pd.DataFrame:
+    """One column of the rows at batch 1, for display: a network per row, a form per column.
+
+    Args:
+        rows: of the benchmark table, of one precision.
+        value: a column of it, or "ms" per prediction.
+        names: of the forms, in the order of the columns.
+    """
+    table = _single(rows).pivot_table(value, "model", "implementation")
+    table = table.reindex(
+        index=order(table.index), columns=[form for form in names if form in table]
+    )
+    return table.rename(index=label, columns=names).rename_axis(index=None, columns=None)
+
+
+def per_call(speeds: Iterable[Speed], names: Mapping[str, str]) -> pd.DataFrame:
+    """Milliseconds per clip, and per frame of its stream (the mean over a period), for display.
+
+    A row per clip net; `names` are those of the forms.
+    """
+    rows = []
+    for one in speeds:
+        ms, per = one.ms_per_frame, "frame"
+        if ms is None:
+            ms, per = 1000 * median(one.periods), "clip"
+        model = one.subject.model.removeprefix("co")
+        rows.append((model, f"ms per {per}", names[one.subject.implementation], ms))
+    table = pd.DataFrame(rows, columns=["model", "per", "form", "ms"])
+    table = table.pivot(index="model", columns=["per", "form"], values="ms").sort_index(axis=1)
+    table = table.loc[order(table.index)].rename(label)
+    return table.rename_axis(index=None, columns=[None, None])
+
+
+def lateness(latencies: pd.DataFrame, limit: float, names: Mapping[str, str]) -> pd.DataFrame:
+    """How single measurements spread, and the share within `limit` ms, for display.
+
+    Args:
+        latencies: rows of the table latencies, of one model.
+        names: of the forms, in the order of the rows.
+    """
+    times = latencies.assign(early=100.0 * (latencies["latency_ms"] <= limit))
+    times = times.groupby("implementation")
+    table = pd.DataFrame(
+        {
+            "median (ms)": times["latency_ms"].median(),
+            "95th percentile (ms)": times["latency_ms"].quantile(0.95),
+            "longest (ms)": times["latency_ms"].max(),
+            f"within {limit:.0f} ms (%)": times["early"].mean(),
+        }
+    )
+    table = table.loc[[form for form in names if form in table.index]].rename(names)
+    return table.rename_axis(index=None)
 
 
 def ratios(rows: pd.DataFrame) -> pd.DataFrame:
@@ -104,22 +160,45 @@ LADDER: dict[str, tuple[str, Sequence[str], str]] = {
 }
 
 
+def fastest(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """The fastest form of each clip net and of its stream in float32, for display.
+
+    A row per stream whose clip net is there; `names` are those of the forms.
+    """
+    single = _single(rows[rows["precision"] == "float32"])
+    best = single.sort_values("ms").drop_duplicates("model").set_index("model")
+    found = {}
+    for model in order(best.index[best["mode"] == "stream"]):
+        if (twin := model.removeprefix("co")) in best.index:
+            clip, stream = best.loc[twin], best.loc[model]
+            found[label(model)] = {
+                "clip": names[clip["implementation"]],
+                "clip (ms)": clip["ms"],
+                "stream": names[stream["implementation"]],
+                "stream (ms)": stream["ms"],
+                "clip / stream": clip["ms"] / stream["ms"],
+            }
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
 def savings(rows: pd.DataFrame) -> pd.DataFrame:
     """What a stream saves of its clip net, both in the same form, per prediction.
 
     Returns:
-        Columns model (of the stream), implementation, precision, macs and time: clip over stream.
+        Columns model (of the stream), implementation, precision, clip_ms and stream_ms, macs and
+        time: clip over stream.
     """
     single = _single(rows)
     clip, stream = (single[single["mode"] == mode] for mode in ("clip", "stream"))
     keys = ["model", "implementation", "precision"]
     both = stream.merge(clip.assign(model="co" + clip["model"]), on=keys, suffixes=("", "_clip"))
     macs = both["macs_per_prediction_clip"] / both["macs_per_prediction"]
-    return both[keys].assign(macs=macs, time=both["ms_clip"] / both["ms"])
+    times = {"clip_ms": both["ms_clip"], "stream_ms": both["ms"]}
+    return both[keys].assign(**times, macs=macs, time=both["ms_clip"] / both["ms"])
 
 
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Multiply-accumulates of the formula per second, and per byte that torch's operators move.
+    """Multiply-accumulates as counted, per second and per byte that torch's operators move.
 
     Returns:
         The rows with gmacs_per_s, share (of the matrix product of the run) and macs_per_byte.
