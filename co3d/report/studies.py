@@ -65,7 +65,7 @@ def start_up(curves: pd.DataFrame, marks: pd.DataFrame) -> Figure:
         ax.axvspan(0, mark["padding"] + 0.5, color=_SHADE, lw=0)
         ax.axvline(mark["warmup"] + 1, color=MUTED, ls=":", lw=1.2)
         ax.axhline(mark["chance"], color=MUTED, lw=0.8)
-        ax.axhline(mark["clip"], color=INK, ls=(0, (6, 3)), lw=0.9)
+        ax.axhline(mark["clip"], color="#9A9A9A", lw=1.3)
         _draw_fills(ax, own, color(model))
         ax.set(xlim=(0, own["frames_seen"].max() + 1), ylim=(0, _top(curves, own)))
         about = f"padding {mark['padding']:.0f}\nfirst output {mark['warmup'] + 1:.0f}"
@@ -74,7 +74,7 @@ def start_up(curves: pd.DataFrame, marks: pd.DataFrame) -> Figure:
             _explain(ax, mark)
     fig.supxlabel(
         "frames seen since the reset   (grey: aggregated padding, dotted: first output that a "
-        "stream gives by itself,\ndashed across: the clip net, thin across: chance)",
+        "stream gives by itself,\nlines across: grey the clip net, thin and dark chance)",
         fontsize=8.5,
     )
     fig.supylabel("top-1 accuracy (%)", fontsize=9.5)
