@@ -175,8 +175,8 @@ def roofline(rows: pd.DataFrame) -> Figure:
                     textcoords="offset points")  # fmt: skip
     ax.set(xscale="log", yscale="log", xlim=(low, high))
     ax.set_ylim(rows["gmacs_per_s"].min() / 2, 2.2 * gemm)
-    ax.set_xlabel("MACs of the formula per byte that torch's operators read and write")
-    ax.set_ylabel("GMACs of the formula per second")
+    ax.set_xlabel("MACs per byte that torch's operators read and write")
+    ax.set_ylabel("GMACs per second, as counted in 03")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
