@@ -28,16 +28,25 @@ def exported(net: Any, example: Tensor, folder: Path, stem: str, runtime: str) -
     return Runner(path)
 
 
-def against_window(
-    name: str, windows: Iterable[int], folder: Path, *, size: int | None = None, repeats: int = 50
+def measure(
+    name: str,
+    windows: Iterable[int],
+    counts: Iterable[int],
+    folder: Path,
+    *,
+    size: int | None = None,
+    repeats: int = 50,
 ) -> list[dict]:
-    """Latency of a prediction by a stream and by the clip net that sees a window at once.
+    """Latency against the window and against the number of streams, all in one run.
 
-    Both are exported; of torch the step as it is, for comparison.
+    At each window: a prediction by a stream, and by the clip net that sees the window at once; both
+    are exported, of torch the step as it is, for comparison. At the native window, for each number
+    of streams: a frame of each, in one batch, and one after the other.
 
     Args:
         name: of a continual net without temporal strides; weights are random.
         windows: in frames.
+        counts: of streams.
         folder: for the exported files.
         size: of the frames in pixels (default: the model's own).
         repeats: measurements of each.
@@ -45,8 +54,25 @@ def against_window(
     Returns:
         Rows of the table `deployment`.
     """
+    net = create(name)
+    size = size or net.spec.image_size
+    works = _windows(name, windows, folder, size) | _streams(net, counts, folder, size)
+    times = _times(works, repeats)
+    names = ("implementation", "mode", "window", "batch", "streams")
+    return [
+        {
+            "model": name,
+            **dict(zip(names, key, strict=True)),
+            "threads": torch.get_num_threads(),
+            "latency_ms_median": float(np.median(ms)),
+            "latency_ms_p95": float(np.percentile(ms, 95)),
+        }
+        for key, ms in times.items()
+    ]
+
+
+def _windows(name: str, windows: Iterable[int], folder: Path, size: int) -> dict[tuple, Work]:
     works, regular = {}, create(create(name).spec.weights)
-    size = size or regular.spec.image_size
     frame = torch.randn(1, 3, size, size)
     for window in windows:
         net = create(name, window=window)
@@ -57,18 +83,11 @@ def against_window(
             works[runtime, "stream", window, 1, 1] = _stepping([runner], [frame])
             runner = exported(regular, clip, folder, f"{regular.spec.name}-{window}", runtime)
             works[runtime, "clip", window, 1, 1] = _calling(runner, clip)
-    return _rows(name, works, repeats)
+    return works
 
 
-def against_streams(
-    name: str, counts: Iterable[int], folder: Path, *, size: int | None = None, repeats: int = 50
-) -> list[dict]:
-    """Latency of a frame of each of several streams: in one batch, or one after the other.
-
-    Arguments and result are those of `against_window`, with numbers of streams.
-    """
-    works, net = {}, create(name)
-    size = size or net.spec.image_size
+def _streams(net: StreamNet, counts: Iterable[int], folder: Path, size: int) -> dict[tuple, Work]:
+    works, name = {}, net.spec.name
     frame = torch.randn(1, 3, size, size)
     for runtime in RUNTIMES:
         single = exported(net, frame, folder, f"{name}-1", runtime)
@@ -78,7 +97,7 @@ def against_streams(
                 batch = frame.repeat(count, 1, 1, 1)
                 runner = exported(net, batch, folder, f"{name}-batch-{count}", runtime)
                 works[runtime, "stream", net.window, count, count] = _stepping([runner], [batch])
-    return _rows(name, works, repeats)
+    return works
 
 
 def _stepping(nets: Sequence[StreamNet | Runner], frames: Sequence[Tensor]) -> Work:
@@ -101,8 +120,8 @@ def _calling(runner: Runner, clip: Tensor) -> Work:
     return lambda: runner(clip)
 
 
-def _rows(name: str, works: dict[tuple, Work], repeats: int) -> list[dict]:
-    """Times all works in turns; rows of the table `deployment`."""
+def _times(works: dict[tuple, Work], repeats: int) -> dict[tuple, list[float]]:
+    """Milliseconds of all works, which take turns."""
     times = {key: [] for key in works}
     for turn in range(TURNS):
         for key, work in works.items():
@@ -111,14 +130,4 @@ def _rows(name: str, works: dict[tuple, Work], repeats: int) -> list[dict]:
                 start = time.perf_counter()
                 work()
                 times[key].append(1000 * (time.perf_counter() - start))
-    names = ("implementation", "mode", "window", "batch", "streams")
-    return [
-        {
-            "model": name,
-            **dict(zip(names, key, strict=True)),
-            "threads": torch.get_num_threads(),
-            "latency_ms_median": float(np.median(ms)),
-            "latency_ms_p95": float(np.percentile(ms, 95)),
-        }
-        for key, ms in times.items()
-    ]
+    return times
