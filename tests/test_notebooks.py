@@ -206,9 +206,11 @@ def test_plain_papermill_works_from_both_folders(tree):
 
 
 RUN_IT = """\
+import signal
 import sys
 from pathlib import Path
 from co3d.report import notebooks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background job
 notebooks.run(Path(sys.argv[1]), {}, Path(sys.argv[2]))
 """
 
