@@ -23,10 +23,11 @@ DAMAGED = "is cut short or damaged: download it again"
 
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # of torch files before 1.6
 _TEXT_PICKLE = re.compile(rb"\([dlitcS(]|c[\w.]+\n[\w.]+\n|[\]}][qr(.]")
+_MARKUP = rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff\0)?\s*<"  # after a byte order mark, if there is one
 _MISTAKES = (  # a file's first bytes, and what it is instead of weights
     (rb"version https://git-lfs", "is a git-lfs pointer, not weights: run git lfs pull"),
-    (rb"(?is)\W{0,9}<.{0,400}html", "is an HTML page, not weights: download it again"),
-    (rb"\W{0,9}<", "is an XML message, not weights: download it again"),
+    (rb"(?is)" + _MARKUP + rb".{0,400}html", "is an HTML page, not weights: download it again"),
+    (_MARKUP, "is an XML message, not weights: download it again"),
     (rb'(?s)\s*(\{\s*["}]|\[)', "is a JSON message, not weights: download it again"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "is a packed file: unpack it"),
     (rb"(?s).{257}ustar", "is a tar archive: unpack it"),
