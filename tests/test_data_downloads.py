@@ -2,7 +2,7 @@
 
 import io
 import json
-import os
+import random
 import socket
 from pathlib import Path
 
@@ -20,7 +20,8 @@ CSV = b"""label,youtube_id,time_start,time_end,split,is_cc
 abseiling,-3B32lodo2M,59,69,val,0
 "air drumming",_dbcJuKJQNs,40,50,val,0
 """
-VIDEOS = {f"{name}_000000_000010.mp4": os.urandom(9000) for name in ("a", "b", "c", "d")}
+NOISE = random.Random(0).randbytes
+VIDEOS = {f"{name}_000000_000010.mp4": NOISE(9000) for name in ("a", "b", "c", "d")}
 A, B, C, D = VIDEOS
 PARTS = [{f"./{A}": VIDEOS[A], f"./._{A}": b"x", f"./{B}": VIDEOS[B]}, {f"val/{C}": VIDEOS[C]}]
 CHARADES = {
@@ -135,7 +136,7 @@ def test_what_was_deleted_is_fetched_again_and_what_was_sorted_is_found(server, 
 
 
 def test_replacements_come_before_the_parts_of_train(server, root, capsys):
-    good = os.urandom(7000)
+    good = NOISE(7000)
     server.answer["/replacement_for_corrupted_k400.tgz"] = says(404)
     with pytest.raises(ConnectionError, match="replacement_for_corrupted_k400.tgz answers 404"):
         fetch_kinetics("train", 1)
