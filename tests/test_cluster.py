@@ -303,16 +303,17 @@ def test_a_driver_that_dies_is_started_again(nodes, data, tmp_path, monkeypatch)
         parts = (tmp_path / place).rglob("*.part")
         return max((len(part.read_bytes().splitlines()) for part in parts), default=0)
 
-    assert start("local").wait() == 0
+    with start("local") as local:
+        _, err = local.communicate()
+    assert local.returncode == 0, err.decode()
     on_ray = "--engine", "ray", "--address", nodes.address
-    driver = start("ray", *on_ray)
-    while there("ray") < 3 and driver.poll() is None:
-        time.sleep(0.02)
-    driver.kill()
-    driver.wait()
+    with start("ray", *on_ray) as driver:
+        while there("ray") < 3 and driver.poll() is None:
+            time.sleep(0.02)
+        driver.kill()
     assert 2 < there("ray") < N + 1 and not files("ray")
-    again = start("ray", *on_ray)
-    out, err = again.communicate()
+    with start("ray", *on_ray) as again:
+        out, err = again.communicate()
     assert again.returncode == 0, err.decode()
     assert files("ray") == files("local") and b"top1" in out
 
