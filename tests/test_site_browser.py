@@ -26,6 +26,9 @@ SEEN = """async () => {
     return {
         broken: images.filter(image => !image.naturalWidth).map(image => image.src),
         over: document.scrollingElement.scrollWidth - innerWidth,
+        cut: [...document.querySelectorAll(".stacked")].map(table => table.parentElement)
+            .filter(box => box.scrollWidth > box.clientWidth)
+            .map(box => box.innerText.slice(0, 60)),
     }
 }"""
 
@@ -87,5 +90,6 @@ def test_every_page_is_whole_and_fits(folder, places, place):
                 seen = page.evaluate(SEEN)
                 wrong += [f"{path}: broken {image}" for image in seen["broken"]]
                 wrong += [f"{path}: {seen['over']} px too wide at {width}"] * (seen["over"] > 0)
+                wrong += [f"{path}: at {width} a stacked table is cut: {c}" for c in seen["cut"]]
         browser.close()
     assert not wrong

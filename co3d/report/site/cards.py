@@ -263,7 +263,7 @@ def _weights(record: Spec) -> Html:
         lines += ["logits = model(transform(frames)[None])  # frames: uint8 (T, H, W, 3)"]
     source = "\n".join(["import co3d", "", *lines])
     caption = "Weights, the same for a clip net and its continual twin."
-    return Html(f"{table(caption, head, rows)}<pre>{text(source)}</pre>\n")
+    return Html(f"{table(caption, head, rows, stacked=True)}<pre>{text(source)}</pre>\n")
 
 
 def _limits(record: Spec, own: dict[str, pd.DataFrame]) -> Iterator[Html | str]:

@@ -80,7 +80,7 @@ def claims(source: Source) -> Pages:
         "<h1>Claims</h1>\n<p>Every claim of the abstract and every published figure and table: "
         f"what is published, what is found here, and how. {link('As CSV', LEDGER)}.</p>\n",
         table("How many rows have which status.", ("Status", "Rows", "Meaning"),
-              [(_mark(name), count, STATUSES[name]) for name, count in counts]),
+              [(_mark(name), count, STATUSES[name]) for name, count in counts], stacked=True),
     ]  # fmt: skip
     written = {one.name: one for one in source.notebooks}
     head = ("Claim, and a note", "Published", "Here", "Status", "Computed by")

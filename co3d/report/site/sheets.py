@@ -127,5 +127,5 @@ def _sheet(name: str, pairs: tuple, recipe: drawing.Recipe) -> Html:
         (code(field), str(value).strip("()"), MEANINGS[field])
         for field, value in asdict(recipe).items()
     ]
-    shown = table("Its constants; two numbers are a range.", head, constants)
+    shown = table("Its constants; two numbers are a range.", head, constants, stacked=True)
     return Html(f'<section><h2 id="{name}">{name}</h2>\n{terms(pairs)}{shown}</section>\n')
