@@ -126,6 +126,7 @@ def test_a_frame_buffer_may_be_used_again(net, make):
     close(y, run(model, clip, flush=False)[:, :, -1])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_twenty_thousand_steps_do_not_drift():
     """float32 over a long stream against the unpadded net on the last frames alone."""
