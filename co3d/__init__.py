@@ -11,7 +11,7 @@ from types import ModuleType
 
 from .data.transforms import Transform
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
-from .nn.optimize import optimize
+from .deploy import optimize
 from .zoo import Spec, create, downloads, list_models, spec
 from .zoo.checkpoints import load_into, scores, shipped
 from .zoo.specs import Checkpoint

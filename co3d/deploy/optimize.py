@@ -1,0 +1,375 @@
+"""Networks for inference alone, as fast as the machine at hand allows."""
+
+import copy
+import os
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.core import EMITS, FILLS, State
+from ..nn.fold import fold
+from ..nn.net import ClipNet, StreamNet
+from .native import Engine, NoCompiler, Unsupported
+from .step import Explicit
+
+ENGINES = ("native", "torch")
+STATE_KEYS = {"model", "frame", "dtype", "age", "layers"}
+TRIALS = 20  # steps, after as many to warm up, by which a number of threads is chosen
+
+
+def optimize(
+    model: ClipNet,
+    example: Tensor,
+    dtype: torch.dtype = torch.float32,
+    threads: int | None = None,
+) -> "OptimizedStream | OptimizedClip":
+    """The fast twin of a net, for inference on inputs of one shape.
+
+    Args:
+        model: in evaluation mode; it stays as it is.
+        example: a frame (B, C, H, W) for a continual net, a clip (B, C, T, H, W) for another one;
+            only shape, dtype and device matter.
+        dtype: of weights, maps and state: float32, bfloat16, float16 (on a GPU), or float64 (in
+            torch, for checks). Inputs and logits have the dtype of `example`.
+        threads: of a step on the CPU (default: one, or those of torch where that is faster).
+
+    Raises:
+        TypeError, ValueError: as `OptimizedStream` and `OptimizedClip`.
+    """
+    if isinstance(model, StreamNet):
+        return OptimizedStream(model, example, dtype, threads)
+    return OptimizedClip(model, example, dtype)
+
+
+class OptimizedStream:
+    """A continual net for inference on frames of one shape, by the same `step`.
+
+    On a CPU the native engine runs it where there is a C++ compiler and a form of every layer, else
+    the explicit step in torch; `CO3D_ENGINE=torch` chooses that. On a GPU the explicit step is
+    compiled into CUDA graphs by `torch.compile`.
+
+    `step` consumes the state that it is given, which is empty afterwards: fork it before with
+    `co3d.clone`. Any number of streams may be stepped at a time, also from several threads.
+
+    Args:
+        net: in evaluation mode.
+        frame: (B, C, H, W); only shape, dtype and device matter.
+        dtype: see `optimize`.
+        threads: see `optimize`.
+        engine: "native" or "torch" (default: as above); "native" raises where it cannot run.
+
+    Attributes:
+        engine: which one runs.
+        receptive_field, padding, warmup, stride, window: as of the net, in frames.
+
+    Raises:
+        TypeError: for another dtype, or a layer without a form on frames.
+        ValueError: for a net in training mode, frames that do not fit, or an unknown engine.
+    """
+
+    def __init__(
+        self,
+        net: StreamNet,
+        frame: Tensor,
+        dtype: torch.dtype = torch.float32,
+        threads: int | None = None,
+        engine: str | None = None,
+    ) -> None:
+        check_dtype(dtype, frame.device)
+        if threads is not None and threads < 1:
+            raise ValueError(f"expected 1 or more threads, given {threads}")
+        self.shape, self.dtype = tuple(frame.shape), dtype
+        self.given, self.device = frame.dtype, frame.device
+        self.receptive_field, self.padding = net.receptive_field, net.padding
+        self.warmup, self.stride, self.window = net.warmup, net.stride, net.window
+        explicit = Explicit(net, frame)
+        self.original = f"{net._signature()} optimised"
+        keep_facts(net, self)
+        # Past this age a stream is as old as ever, but for its phase.
+        oldest = max((queue.first for queue in explicit.queues.values()), default=0)
+        self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
+        self._backend = self._backend_of(explicit, threads, engine)
+        self.engine = self._backend.name
+
+    def _backend_of(self, explicit: Explicit, threads: int | None, engine: str | None) -> Any:
+        chosen = engine or os.environ.get("CO3D_ENGINE") or None
+        if chosen not in (None, *ENGINES):
+            raise ValueError(f"expected engine in {ENGINES}, given {chosen!r}")
+        is_native = self.device.type == "cpu" and self.dtype in (torch.float32, torch.bfloat16)
+        if is_native and self.given == torch.float32 and chosen != "torch":
+            try:
+                return _native(explicit, self.dtype == torch.bfloat16, threads)
+            except (Unsupported, NoCompiler, PermissionError) as error:
+                if chosen == "native":
+                    raise
+                warnings.warn(f"{error}; the step runs in torch", stacklevel=5)
+        elif chosen == "native":
+            raise ValueError(
+                f"expected float32 frames on the CPU and dtype float32 or bfloat16 for the native "
+                f"engine, given {self.given} on {self.device} and {self.dtype}"
+            )
+        return _Torch(explicit, self.dtype, threads)
+
+    def __repr__(self) -> str:
+        return f"OptimizedStream({self.original}, shape={self.shape}, dtype={self.dtype}, {self.engine})"
+
+    @property
+    def threads(self) -> int:
+        """That share the work of a step."""
+        return self._backend.threads
+
+    def begin(self, fill: str = FILLS[0], emit: str = EMITS[0]) -> State:
+        """The state before the first frame.
+
+        Raises:
+            ValueError: for another fill or emit than these.
+        """
+        if (fill, emit) != (FILLS[0], EMITS[0]):
+            raise ValueError(
+                f"expected fill 'zeros' and emit 'valid' of an optimised net, given {fill!r} and "
+                f"{emit!r}: the net itself has the others"
+            )
+        return self._state(0, self._backend.begin())
+
+    @torch.no_grad()
+    def step(self, frame: Tensor, state: State | None = None) -> tuple[Tensor | None, State]:
+        """Feeds a frame (B, C, H, W); gives logits (B, classes) or None, and the next state.
+
+        Raises:
+            ValueError: for other frames, or a state of another net, batch or size, or one already
+                consumed.
+            TypeError: for something that is no tensor, or no state.
+        """
+        self._check_frame(frame)
+        state = self.begin() if state is None else state
+        self._check_state(state)
+        age, layers = state["age"], state["layers"]
+        state.clear()
+        logits, layers = self._backend.step(frame, age % self.stride, age, layers)
+        emits = logits is not None and age >= self.warmup
+        age = age + 1 if age < self._settled else self._settled + (age + 1) % self.stride
+        return (logits.to(self.given) if emits else None), self._state(age, layers)
+
+    def steps(
+        self, x: Tensor | None, state: State | None = None, end: bool = False
+    ) -> tuple[Tensor | None, State]:
+        """Feeds a chunk (B, C, T, H, W), one frame after the other.
+
+        Returns:
+            Logits (B, classes, T'), or None while there are none, and the next state.
+
+        Raises:
+            ValueError: as `step`, or for end=True.
+            TypeError: as `step`.
+        """
+        if end:
+            raise ValueError("expected end=False of an optimised net, which has no padding behind "
+                             "a clip, given True: the net itself has it")  # fmt: skip
+        if not isinstance(x, Tensor) or x.ndim != 5 or x.shape[2] < 1:
+            raise ValueError("expected a chunk (B, C, T, H, W) of one frame or more")
+        outputs = []
+        for frame in x.unbind(2):
+            logits, state = self.step(frame, state)
+            outputs += [] if logits is None else [logits]
+        return (torch.stack(outputs, 2) if outputs else None), state
+
+    def _state(self, age: int, layers: Any) -> State:
+        facts = {"model": self.original, "closed": False, "frame": self.shape}
+        return {**facts, "dtype": str(self.dtype), "age": age, "layers": layers}
+
+    def _check_frame(self, frame: Tensor) -> None:
+        if not isinstance(frame, Tensor):
+            raise TypeError(f"expected a frame as a tensor, given {type(frame).__name__}")
+        if (frame.shape, frame.dtype, frame.device) != (self.shape, self.given, self.device):
+            raise ValueError(
+                f"expected a frame {self.shape} of {self.given} on {self.device}, for which the "
+                f"net was optimised, given {tuple(frame.shape)} of {frame.dtype} on {frame.device}"
+            )
+
+    def _check_state(self, state: State) -> None:
+        if state == {}:
+            raise ValueError("expected the state that the last step returned, given one consumed: "
+                             "fork a state with co3d.clone before a step")  # fmt: skip
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+            raise TypeError(
+                f"expected a state from begin() or step(), given {type(state).__name__}"
+            )
+        expected = self.original, self.shape, str(self.dtype)
+        given = state["model"], tuple(state["frame"]), state["dtype"]
+        if given != expected:
+            raise ValueError(f"expected a state of {expected}, given one of {given}")
+        if not self._backend.fits(state["layers"]):
+            raise ValueError(f"expected a state of the {self.engine} engine on {self.device}, given "
+                             "one of another engine or device")  # fmt: skip
+
+
+class _Native:
+    """The native engine, as `OptimizedStream` uses it."""
+
+    name = "native"
+
+    def __init__(self, engine: Engine) -> None:
+        self.net, self.threads, self.begin = engine, engine.threads, engine.begin
+        self.kinds = {name: (x.shape, x.dtype, x.device) for name, x in engine.begin().items()}
+
+    def fits(self, layers: Any) -> bool:
+        """Whether tensors are the memory of streams of this engine."""
+        return (
+            isinstance(layers, dict)
+            and layers.keys() == self.kinds.keys()
+            and all(
+                (x.shape, x.dtype, x.device) == self.kinds[name] and x.is_contiguous()
+                for name, x in layers.items()
+            )
+        )
+
+    def step(self, frame: Tensor, phase: int, age: int, layers: Any) -> tuple[Tensor | None, Any]:
+        """Changes the memory in place."""
+        return self.net.step(frame, phase, age, layers), layers
+
+
+def _native(explicit: Explicit, half: bool, threads: int | None) -> _Native:
+    """With the number of threads that is asked for, or the faster one."""
+    if threads or torch.get_num_threads() == 1:
+        return _Native(Engine(explicit, half, threads or 1))
+    engines = [Engine(explicit, half, count) for count in (1, torch.get_num_threads())]
+    return _Native(min(engines, key=lambda engine: _seconds(engine, explicit)))
+
+
+def _seconds(engine: Engine, explicit: Explicit) -> float:
+    """Of the fastest of some steps."""
+    frame, memory, best = torch.zeros(explicit.frame_shape), engine.begin(), float("inf")
+    phases = len(explicit.phases)
+    for number in range(2 * max(TRIALS // phases, 2)):
+        begun = time.perf_counter()
+        for phase in range(phases):
+            engine.step(frame, phase, number * phases + phase, memory)
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+class _Torch:
+    """The explicit step in torch; on a GPU compiled into CUDA graphs."""
+
+    name = "torch"
+
+    def __init__(self, explicit: Explicit, dtype: torch.dtype, threads: int | None) -> None:
+        self.net = copy.deepcopy(explicit).to(dtype)
+        self.net.made["dtype"] = dtype
+        self.dtype, self.threads = dtype, threads or torch.get_num_threads()
+        for weight in self.net.parameters():
+            weight.requires_grad_(False)
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        self.phases = self.net.phases
+        self.device = explicit.made["device"]
+        if self.device.type == "cuda":
+            self.phases = compiled(self.phases)
+
+    def begin(self) -> dict[str, tuple[Tensor, ...]]:
+        """The tensors of all queues."""
+        return self.net.begin()
+
+    def fits(self, layers: Any) -> bool:
+        """Whether tensors are those of all queues."""
+        queues = self.net.queues
+        return isinstance(layers, dict) and layers.keys() == queues.keys() and all(
+            len(tensors) == queues[name].length
+            and all((x.shape, x.dtype, x.device.type)
+                    == (queues[name].shape, self.dtype, self.device.type) for x in tensors)
+            for name, tensors in layers.items()
+        )  # fmt: skip
+
+    def step(self, frame: Tensor, phase: int, age: int, layers: Any) -> tuple[Tensor | None, Any]:
+        """What is put into a queue takes the memory of the oldest, so that none is allocated."""
+        step = self.net.phases[phase]
+        read = [layers[name][depth - 1] for name, depth in step.reads]
+        counter = torch.tensor(age, device=self.device)
+        outputs = list(self.phases[phase](frame.to(self.dtype), counter, *read))
+        logits = outputs.pop(0).clone() if step.emits else None
+        oldest = [layers[name][-1] for name in step.writes]
+        if oldest:
+            replaced = {x.data_ptr() for x in oldest}  # what is handed on may lie there
+            kept = [x.clone() if x.data_ptr() in replaced else x for x in outputs]
+            torch._foreach_copy_(oldest, kept)
+        layers = dict(layers)
+        for name, x in zip(step.writes, oldest, strict=True):
+            layers[name] = (x, *layers[name][:-1])
+        return logits, layers
+
+
+def compiled(phases: list[nn.Module], **options: Any) -> list[Any]:
+    """The phases of a step, compiled by torch.
+
+    Args:
+        options: of `torch.compile` (default: CUDA graphs).
+    """
+    options = options or {"mode": "reduce-overhead"}
+    return [torch.compile(phase, fullgraph=True, dynamic=False, **options) for phase in phases]
+
+
+class OptimizedClip(ClipNet):
+    """A regular net for inference on clips of one shape, called as the net.
+
+    Normalisation is part of the convolutions. Clips and logits have the dtype of the example.
+
+    Args:
+        net: in evaluation mode; it stays as it is.
+        clip: (B, C, T, H, W); only shape, dtype and device matter.
+        dtype: see `optimize`.
+
+    Raises:
+        TypeError: for another dtype.
+        ValueError: for a net in training mode, or a clip that does not fit.
+    """
+
+    def __init__(self, net: ClipNet, clip: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        check_dtype(dtype, clip.device)
+        net.body._check_input(clip)
+        folded = copy.deepcopy(fold(net)).to(dtype)
+        super().__init__(folded.body, folded.classifier)
+        self.shape, self.dtype = tuple(clip.shape), dtype
+        self.given, self.device = clip.dtype, clip.device
+        keep_facts(net, self)
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def features(self, clip: Tensor, pad: bool = True) -> Tensor:
+        """The vector before the classifier, (B, D).
+
+        Raises:
+            ValueError: for a clip of another shape, dtype or device.
+            TypeError: for something that is no tensor.
+        """
+        if not isinstance(clip, Tensor):
+            raise TypeError(f"expected a clip as a tensor, given {type(clip).__name__}")
+        if (clip.shape, clip.dtype, clip.device) != (self.shape, self.given, self.device):
+            raise ValueError(
+                f"expected a clip {self.shape} of {self.given} on {self.device}, for which the net "
+                f"was optimised, given {tuple(clip.shape)} of {clip.dtype} on {clip.device}"
+            )
+        return super().features(clip.to(self.dtype), pad)
+
+    @torch.no_grad()
+    def forward(self, clip: Tensor, pad: bool = True) -> Tensor:
+        """Logits (B, classes) of a clip (B, C, T, H, W); raises as `features`."""
+        return self.classifier(self.features(clip, pad)).to(self.given)
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Raises TypeError for a dtype in which no net is optimised for a device."""
+    known = [torch.float32, torch.bfloat16, torch.float64]
+    known += [] if device.type == "cpu" else [torch.float16]
+    if dtype not in known:
+        names = ", ".join(str(one).removeprefix("torch.") for one in known)
+        raise TypeError(f"expected dtype in {names} on {device}, given {dtype}")
+
+
+def keep_facts(net: ClipNet, twin: Any) -> None:
+    """Copies the record of a net and the origin of its weights, as far as it has them."""
+    for name in ("spec", "weights"):
+        if hasattr(net, name):
+            setattr(twin, name, getattr(net, name))
