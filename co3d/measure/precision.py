@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..nn import ClipNet, StreamNet
-from ..nn.optimize import optimize
+from ..deploy import optimize
 from ..progress import bar
 from ..zoo import list_models, spec
 from ..zoo.checkpoints import scores, shipped

@@ -3,13 +3,13 @@
 import ctypes
 import weakref
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..step import Explicit
+from .layout import Instruction, Lanes, ProgramWords, Ring, RingWords, Tap
 from .library import NoCompiler, library
-from .program import Compiler, Lanes, Unsupported
+from .program import Compiler, Unsupported
 
 __all__ = ["Engine", "NoCompiler", "Unsupported"]
 
@@ -23,7 +23,7 @@ class Engine:
         explicit: the step, in float32.
         half: whether it computes in bfloat16.
         threads: that share the work of a step.
-        target: flags for the compiler in the place of those for this CPU.
+        target: flags for the C++ compiler in the place of those for this CPU.
 
     Raises:
         Unsupported: for a layer that the engine cannot run, or bfloat16 on a CPU without dot
@@ -38,46 +38,16 @@ class Engine:
         if half and not self._library.co3d_bfloat16():
             raise Unsupported("the native engine needs a CPU with AVX512-BF16 for bfloat16")
         lanes = Lanes(self._library.co3d_lanes(), self._library.co3d_max_vectors())
-        compiler = Compiler(explicit, lanes, half)
-        program = compiler.compile()
-        self.batch, self.threads = explicit.frame_shape[0], threads
+        if self._library.co3d_instruction_bytes() != ctypes.sizeof(Instruction):
+            raise RuntimeError("the engine and layout.py know other instructions")
+        net = Compiler(explicit, lanes, half)
+        self.batch, self.threads = net.batch, threads
         self.classes = explicit.shapes[-1][1]
-        self.columns = -(-self.classes // lanes.lanes) * lanes.lanes
-        self.rings, self.state_bytes = list(program.rings.values()), program.state_bytes
-        self.initial = {
-            ring.number: explicit.queues[name].initial for name, ring in program.rings.items()
-        }
+        self.columns = lanes.whole(self.classes)
+        self.rings, self.state_bytes = list(net.rings.values()), net.state_bytes
         self.emits = [phase.emits for phase in explicit.phases]
-        words = [
-            np.array([i.words() for i in part], np.int64).reshape(len(part), -1)
-            for part in program.instructions
-        ]
-        if words[0].shape[1] != self._library.co3d_instruction_words():
-            raise RuntimeError("the engine and its program are of different versions")
-        puts = [np.array(part, np.int32) for part in program.puts]
-        counts = np.array([[len(w), len(p)] for w, p in zip(words, puts, strict=True)], np.int64)
-        rings = [[ring.offset, ring.slots, ring.layout.bytes] for ring in self.rings]
-        # The engine copies all but the weights.
-        self._weights = (
-            _aligned_copy(program.packed, np.uint8),
-            _aligned_copy(program.floats, np.float32),
-        )
-        arrays = (
-            np.concatenate(words),
-            np.concatenate(puts),
-            counts,
-            np.array(program.taps, np.int64),
-            np.array(rings, np.int64).reshape(-1, 3),
-            compiler.write_tables(),
-        )
-        instructions, puts, counts, taps, rings, rows = arrays
-        self._handle = self._library.co3d_create(
-            *(_address(instructions), _address(puts), _address(counts), len(words)),
-            *(_address(taps), len(taps), _address(rings), len(rings), _address(rows), len(rows)),
-            *(_address(self._weights[0]), _address(self._weights[1]), self.batch),
-            *(program.state_bytes, program.scratch_bytes),
-            *(-(-program.gate_floats // 16) * 16, threads),
-        )
+        program, self._weights = words_of(net, threads)
+        self._handle = self._library.co3d_create(ctypes.byref(program))
         weakref.finalize(self, self._library.co3d_destroy, self._handle)
 
     def begin(self) -> Memory:
@@ -87,15 +57,22 @@ class Engine:
         self._library.co3d_advise(memory.data_ptr(), memory.numel())
         memory.zero_()
         for ring in self.rings:
-            if self.initial[ring.number]:
-                slots = self._slots(memory, ring)
+            if ring.initial:
                 kind = torch.bfloat16 if ring.layout.half else torch.float32
-                slots.view(kind).fill_(self.initial[ring.number])
+                self._slots(memory, ring).view(kind).fill_(ring.initial)
         heads = torch.zeros(self.batch, len(self.rings), dtype=torch.int32)
         return {"rings": memory, "heads": heads}
 
     def step(self, frame: Tensor, phase: int, age: int, memory: Memory) -> Tensor | None:
-        """Feeds a frame (B, C, H, W) in float32; changes the memory. Logits, or None."""
+        """Feeds a frame (B, C, H, W) in float32, and changes the memory.
+
+        Args:
+            phase: of the frame.
+            age: frames before it; past all start-ups any number will do.
+
+        Returns:
+            Logits (B, classes), or None at a phase that gives none.
+        """
         logits = torch.empty(self.batch, self.columns)
         frame, rings, heads = frame.contiguous(), memory["rings"], memory["heads"]
         pointers = frame.data_ptr(), rings.data_ptr(), heads.data_ptr(), logits.data_ptr()
@@ -107,29 +84,47 @@ class Engine:
             raise MemoryError("there is no memory for a step of the native engine")
         return logits[:, : self.classes] if self.emits[phase] else None
 
-    def _slots(self, memory: Tensor, ring) -> Tensor:
-        size = ring.layout.bytes
-        part = memory[:, ring.offset : ring.offset + ring.slots * size]
-        return part.view(len(memory), ring.slots, size)
+    def _slots(self, memory: Tensor, ring: Ring) -> Tensor:
+        """(B, slots, bytes) of a ring."""
+        part = memory[:, ring.offset : ring.offset + ring.slots * ring.layout.bytes]
+        return part.unflatten(1, (ring.slots, ring.layout.bytes))
 
     def _align(self, memory: Tensor, heads: Tensor) -> None:
         """Turns the rings of all streams until their heads are those of the first."""
         for ring in self.rings:
+            slots = self._slots(memory, ring)
             for stream in range(1, self.batch):
                 turn = int(heads[0, ring.number] - heads[stream, ring.number])
-                slots = self._slots(memory, ring)[stream]
-                slots.copy_(slots.roll(turn, 0))
-        heads.copy_(heads[:1].expand_as(heads).clone())
+                slots[stream] = slots[stream].roll(turn, 0)
+        heads[1:] = heads[0].clone()
 
 
-def _address(array: np.ndarray) -> int:
-    return array.ctypes.data
+def words_of(net: Compiler, threads: int) -> tuple[ProgramWords, list[Tensor]]:
+    """A program as the engine reads it, and the weights, which must be kept as long as it lives."""
+    phases = [instruction for phase in net.phases for instruction in phase]
+    puts = [ring for phase in net.puts for ring in phase]
+    counts = [len(part) for pair in zip(net.phases, net.puts, strict=True) for part in pair]
+    rings = [RingWords(r.offset, r.slots, r.layout.bytes) for r in net.rings.values()]
+    rows = net.rows()
+    weights = [_joined(net.packed, torch.uint8), _joined(net.floats, torch.float32)]
+    words = ProgramWords(
+        (Instruction * len(phases))(*phases),
+        (ctypes.c_int32 * len(puts))(*puts),
+        (ctypes.c_int64 * len(counts))(*counts),
+        len(net.phases),
+        (Tap * len(net.taps))(*net.taps),
+        len(net.taps),
+        (RingWords * len(rings))(*rings),
+        len(rings),
+        ctypes.cast(rows.data_ptr(), ctypes.POINTER(ctypes.c_int32)),
+        len(rows),
+        weights[0].data_ptr(),
+        weights[1].data_ptr(),
+        *(net.batch, net.state_bytes, net.scratch_bytes, net.gate_floats, threads),
+    )
+    words.kept = rows
+    return words, weights
 
 
-def _aligned_copy(parts: list[np.ndarray], kind: type) -> np.ndarray:
-    """All parts behind one another, from an address that is a multiple of a cache line on."""
-    count = sum(len(part) for part in parts)
-    room = np.empty(count * kind().itemsize + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    array = room[start : start + count * kind().itemsize].view(kind)
-    return np.concatenate(parts, out=array) if parts else array
+def _joined(parts: dict[object, tuple[int, Tensor]], dtype: torch.dtype) -> Tensor:
+    return torch.cat([x for _, x in parts.values()]) if parts else torch.zeros(16, dtype=dtype)

@@ -210,7 +210,7 @@ inline void multiply(Vec& sum, const Half* x, const Half* w) {
 
 template <class In, class Out> struct Tile {  // what a block of rows and columns needs
     const In* const* taps;
-    const int64_t* lengths;
+    const int64_t *lengths, *tables;  // of each tap; its table counted from `in_rows`
     int64_t count;
     const typename Weight<In>::type* weights;
     const float* bias;
@@ -233,7 +233,7 @@ template <class In, class Out, int R, int V> void product_tile(const Tile<In, Ou
     const char* ahead = t.ahead;
     for (int64_t tap = 0; tap < t.count; tap++) {
         const In* x[R];
-        for (int r = 0; r < R; r++) x[r] = t.taps[tap] + t.in_rows[r];
+        for (int r = 0; r < R; r++) x[r] = t.taps[tap] + t.in_rows[t.tables[tap] + r];
         const int64_t length = t.lengths[tap];
         for (int64_t k = 0; k < length; k += depth) {
             UNROLL for (int r = 0; r < R; r++)
@@ -283,15 +283,15 @@ void product(const Net& net, const Stream& s, const Instruction& i, const Chunk&
     typedef typename Weight<In>::type W;
     static const Table<In, Out> table;
     const In* taps[128];
-    int64_t lengths[128], depth = 0;
+    int64_t lengths[128], tables[128], depth = 0;
     const int64_t repeat = chunk.part;
     for (int64_t n = 0; n < i.taps; n++) {
         const Tap& tap = net.taps[i.tap + n];
         taps[n] = reinterpret_cast<const In*>(locate(net, s, tap.map)) + repeat * i.in_repeat;
-        depth += lengths[n] = tap.length;
+        depth += lengths[n] = tap.length, tables[n] = tap.map.rows;
     }
     const int32_t* rows = net.rows.data();
-    Tile<In, Out> t = {taps, lengths, i.taps};
+    Tile<In, Out> t = {taps, lengths, tables, i.taps};
     Out* out = reinterpret_cast<Out*>(locate(net, s, i.out)) + repeat * i.out_repeat;
     const Out* add = reinterpret_cast<const Out*>(locate(net, s, i.add));
     const W* weights = reinterpret_cast<const W*>(net.packed + i.weights) + repeat * i.weights_repeat;
@@ -318,13 +318,14 @@ void product(const Net& net, const Stream& s, const Instruction& i, const Chunk&
         const int64_t tiles = (count + rows_of(width) - 1) / rows_of(width);
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t row = chunk.row + cut(count, tiles, tile), end = chunk.row + cut(count, tiles, tile + 1);
-            t.in_rows = rows + net.taps[i.tap].map.rows + row;
+            t.in_rows = rows + row;
             t.out_rows = rows + i.out.rows + row;
             t.add_rows = rows + i.add.rows + row;
             if (far) {
                 int64_t skip = far_at, n = 0;
                 while (n + 1 < i.aheads && skip >= net.taps[i.ahead + n].length) skip -= net.taps[i.ahead + n++].length;
-                t.ahead = locate(net, s, net.taps[i.ahead + n].map) + skip;
+                const Map& map = net.taps[i.ahead + n].map;  // its `rows` is the stream
+                t.ahead = locate(net, s, map) + map.rows * net.state_bytes + skip;
                 far_at += t.pace * depth / Weight<In>::depth;
             }
             table.of[width - 1][end - row - 1](t);
@@ -336,6 +337,7 @@ void product(const Net& net, const Stream& s, const Instruction& i, const Chunk&
 
 template <class T> struct Plane {  // a convolution of each channel alone, at one vector of channels
     const T* const* taps;
+    const int32_t* const* rows;   // the table of each
     int64_t count, kernel_h, kernel_w;
     int64_t line, pixel, across;  // elements from one kernel row, result and kernel column to the next
     const float* weights;         // [tap][kernel_h][kernel_w][channels]
@@ -348,12 +350,12 @@ template <class T> struct Plane {  // a convolution of each channel alone, at on
 
 // P neighbours at a time; returns their sum. K and S are width and stride of the kernel, where K > 0.
 template <class T, int P, int K, int S>
-__attribute__((noinline)) Vec plane_tile(const Plane<T>& g, int64_t at, const int32_t* out_rows, const int32_t* add_rows) {
+__attribute__((noinline)) Vec plane_tile(const Plane<T>& g, int64_t row, int64_t c, const int32_t* out_rows, const int32_t* add_rows) {
     Vec sum[P];
     UNROLL for (int p = 0; p < P; p++) sum[p] = g.bias;
     const float* w = g.weights;
     for (int64_t tap = 0; tap < g.count; tap++) {
-        const T* line = g.taps[tap] + at;
+        const T* line = g.taps[tap] + g.rows[tap][row] + c;
         for (int64_t dy = 0; dy < g.kernel_h; dy++, line += g.line) {
             if constexpr (K > 0) {
                 constexpr int N = (P - 1) * S + K;
@@ -382,7 +384,7 @@ __attribute__((noinline)) Vec plane_tile(const Plane<T>& g, int64_t at, const in
     return total;
 }
 
-template <class T> using PlaneFunction = Vec (*)(const Plane<T>&, int64_t, const int32_t*, const int32_t*);
+template <class T> using PlaneFunction = Vec (*)(const Plane<T>&, int64_t, int64_t, const int32_t*, const int32_t*);
 template <class T, int P, int K, int S> constexpr std::array<PlaneFunction<T>, P> plane_tiles() {
     return []<size_t... n>(std::index_sequence<n...>) {
         return std::array<PlaneFunction<T>, P>{plane_tile<T, n + 1, K, S>...};
@@ -392,10 +394,12 @@ template <class T, int P, int K, int S> constexpr std::array<PlaneFunction<T>, P
 template <class T, int K, int S>
 void planes(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
     const T* sources[32];
-    for (int64_t n = 0; n < i.taps; n++)
-        sources[n] = reinterpret_cast<const T*>(locate(net, s, net.taps[i.tap + n].map));
-    const int32_t* rows = net.rows.data();
-    const int32_t *in_rows = rows + net.taps[i.tap].map.rows, *out_rows = rows + i.out.rows, *add_rows = rows + i.add.rows;
+    const int32_t *rows = net.rows.data(), *in_rows[32];
+    for (int64_t n = 0; n < i.taps; n++) {
+        const Map& map = net.taps[i.tap + n].map;
+        sources[n] = reinterpret_cast<const T*>(locate(net, s, map)), in_rows[n] = rows + map.rows;
+    }
+    const int32_t *out_rows = rows + i.out.rows, *add_rows = rows + i.add.rows;
     T* out = reinterpret_cast<T*>(locate(net, s, i.out));
     const T* add = reinterpret_cast<const T*>(locate(net, s, i.add));
     const int64_t channels = i.vectors * LANES;
@@ -403,13 +407,13 @@ void planes(const Net& net, const Stream& s, const Instruction& i, const Chunk& 
     constexpr int P = REGISTERS == 32 ? (S == 1 ? 8 : 5) : (S == 1 ? 5 : 3);
     static constexpr auto tiles = plane_tiles<T, P, K, S>();
     const int64_t from = chunk.vector * LANES, to = chunk.vector_end * LANES;
-    Plane<T> g = {sources, i.taps, i.kernel_h, i.kernel_w, i.dilation_h * i.pitch, i.stride_w * i.step, i.dilation_w * i.step};
+    Plane<T> g = {sources, in_rows, i.taps, i.kernel_h, i.kernel_w, i.dilation_h * i.pitch, i.stride_w * i.step, i.dilation_w * i.step};
     g.channels = channels, g.activation = i.activation, g.add = nullptr;
     // The past frames were last touched a step ago: what is not asked for early is waited for.
     for (int64_t n = 0; n < i.taps; n++)
         for (int64_t dy = 0; dy < i.kernel_h; dy++)
             for (int64_t x = 0; x < i.pitch; x += channels) {
-                const T* at = sources[n] + in_rows[chunk.row] + dy * g.line + x;
+                const T* at = sources[n] + in_rows[n][chunk.row] + dy * g.line + x;
                 for (int64_t c = from; c < to; c += 64 / sizeof(T)) __builtin_prefetch(at + c, 0, 2);
             }
     if (sums) std::memset(sums + from, 0, (to - from) * sizeof *sums);
@@ -423,7 +427,7 @@ void planes(const Net& net, const Stream& s, const Instruction& i, const Chunk& 
             for (int64_t row = line, end = line + i.width, n; row < end; row += n) {
                 n = std::min<int64_t>(P, end - row);
                 if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike at the end
-                total += tiles[n - 1](g, in_rows[row] + c, out_rows + row, add_rows + row);
+                total += tiles[n - 1](g, row, c, out_rows + row, add_rows + row);
             }
             if (sums) store(sums + c, load(sums + c) + total);
         }
@@ -585,14 +589,14 @@ template <class T> void input(const Net& net, const Stream& s, const Instruction
 template <class T> void pool(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
     T* out = reinterpret_cast<T*>(locate(net, s, i.out));
     const int32_t* out_rows = net.rows.data() + i.out.rows;
-    const int32_t* in_rows = net.rows.data() + net.taps[i.tap].map.rows;
     const Vec lowest = spread(-std::numeric_limits<float>::infinity());
     for (int64_t row = chunk.row; row < chunk.row_end; row++) {
         const int64_t y = row / i.width % i.height * i.stride_h - i.pad_h, x = row % i.width * i.stride_w - i.pad_w;
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
             Vec best = lowest;
             for (int64_t tap = 0; tap < i.taps; tap++) {
-                const T* in = reinterpret_cast<const T*>(locate(net, s, net.taps[i.tap + tap].map)) + in_rows[row] + c;
+                const Map& map = net.taps[i.tap + tap].map;
+                const T* in = reinterpret_cast<const T*>(locate(net, s, map)) + net.rows[map.rows + row] + c;
                 for (int64_t dy = 0; dy < i.kernel_h; dy++)
                     for (int64_t dx = 0; dx < i.kernel_w; dx++) {
                         const int64_t v = y + dy * i.dilation_h, u = x + dx * i.dilation_w;
@@ -908,27 +912,43 @@ void co3d_advise(void* memory, int64_t bytes) {
 int co3d_lanes() { return LANES; }
 int co3d_max_vectors() { return MAX_VECTORS; }
 int co3d_bfloat16() { return BFLOAT16; }
-int co3d_instruction_words() { return sizeof(Instruction) / 8; }
+int64_t co3d_instruction_bytes() { return sizeof(Instruction); }
 
-// `counts` are the instructions of each phase and the rings that it puts something into.
-void* co3d_create(const Instruction* instructions, const int32_t* puts, const int64_t* counts, int64_t phases,
-                  const Tap* taps, int64_t tap_count, const Ring* rings, int64_t ring_count,
-                  const int32_t* rows, int64_t row_count, const char* packed, const float* floats,
-                  int64_t batch, int64_t state_bytes, int64_t scratch_bytes, int64_t gate_floats, int threads) {
+struct Program {
+    const Instruction* instructions;  // of all phases
+    const int32_t* puts;              // rings into which each phase puts something
+    const int64_t* counts;            // of both, for each phase
+    int64_t phases;
+    const Tap* taps;
+    int64_t tap_count;
+    const Ring* rings;
+    int64_t ring_count;
+    const int32_t* rows;
+    int64_t row_count;
+    const char* packed;               // kept by the caller, as are `floats`; all else is copied
+    const float* floats;
+    int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
+};
+
+void* co3d_create(const Program* program) {
+    const Program& p = *program;
     auto net = new Net;
     size_t longest = 0;
-    for (int64_t p = 0; p < phases; p++) {
-        net->phases.emplace_back(instructions, instructions + counts[2 * p]);
-        net->puts.emplace_back(puts, puts + counts[2 * p + 1]);
-        instructions += counts[2 * p], puts += counts[2 * p + 1];
+    const Instruction* instructions = p.instructions;
+    const int32_t* puts = p.puts;
+    for (int64_t phase = 0; phase < p.phases; phase++) {
+        const int64_t *counts = p.counts + 2 * phase;
+        net->phases.emplace_back(instructions, instructions + counts[0]);
+        net->puts.emplace_back(puts, puts + counts[1]);
+        instructions += counts[0], puts += counts[1];
         longest = std::max(longest, net->phases.back().size());
     }
-    net->taps.assign(taps, taps + tap_count);
-    net->rings.assign(rings, rings + ring_count);
-    net->rows.assign(rows, rows + row_count);
-    net->packed = packed, net->floats = floats, net->batch = batch, net->threads = threads;
-    net->state_bytes = state_bytes, net->scratch_bytes = scratch_bytes, net->gate_floats = gate_floats;
-    if (threads > 1) net->pool = new Pool(*net, longest);
+    net->taps.assign(p.taps, p.taps + p.tap_count);
+    net->rings.assign(p.rings, p.rings + p.ring_count);
+    net->rows.assign(p.rows, p.rows + p.row_count);
+    net->packed = p.packed, net->floats = p.floats, net->batch = p.batch, net->threads = p.threads;
+    net->state_bytes = p.state_bytes, net->scratch_bytes = p.scratch_bytes, net->gate_floats = p.gate_floats;
+    if (net->threads > 1) net->pool = new Pool(*net, longest);
     return net;
 }
 

@@ -1,16 +1,13 @@
-"""An explicit step as instructions for `engine.cpp`.
+"""An explicit step as a program for `engine.cpp`.
 
 Every value of the step gets a place: a map in scratch memory, or the newest slot of the ring that
-keeps it, into which the instruction that makes it writes. Activations, and the sum with a shortcut,
-become the end of the product before them.
+keeps it, into which the instruction that makes it writes. An activation, or the sum with a
+shortcut, becomes the end of the product before it.
 """
 
-from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
-
-import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from ...nn.pointwise import ACTIVATIONS, Linear
 from ..step import (
@@ -19,7 +16,6 @@ from ..step import (
     Gate,
     Join,
     Late,
-    Map,
     Mean,
     Operation,
     Pool,
@@ -28,186 +24,48 @@ from ..step import (
     Window,
     due,
 )
+from ..step import (
+    Map as Pointwise,
+)
+from .layout import (
+    LOGITS,
+    SCRATCH,
+    STATE,
+    Instruction,
+    Lanes,
+    Layout,
+    Map,
+    Place,
+    Ring,
+    Tap,
+    aligned,
+    vector,
+)
 
-NOWHERE, FRAME, LOGITS, SCRATCH, STATE = range(5)
 INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, MEAN, WINDOW, COPY, TILES_IN, TILES_OUT, SUMS = range(11)
 ACTIVATION = {ACTIVATIONS["ReLU"]: 1, ACTIVATIONS["SiLU"]: 2, ACTIVATIONS["Sigmoid"]: 3}
-ALIGNMENT = 64  # bytes
-MAX_TAPS, MAX_FRAMES = 128, 32  # of a product and of a depthwise convolution
-FETCHED = 1 << 20  # bytes that a product fetches ahead at most
+MAX_TAPS, MAX_FRAMES = 128, 32  # of a product, of a depthwise convolution
+CHUNKS = 8  # into which the work of an instruction is cut at most
 CHUNK = 150_000  # multiply-accumulates that are worth a chunk of their own
+AHEAD = 1 << 20  # bytes of older state that a product fetches for what comes next, at most
 
 
 class Unsupported(TypeError):
     """A layer that the engine cannot run."""
 
 
-class Layout(NamedTuple):
-    """How a map lies in memory: rows of pixels with a border of zeros.
-
-    The border at the sides lies between two rows, so it is the right one of a row and the left one
-    of the next. `step` is the distance of two pixels in elements, `pitch` that of two rows in
-    pixels; `channels` tells where each channel lies in a pixel.
-    """
-
-    height: int
-    width: int
-    channels: tuple[int, ...]
-    step: int
-    top: int = 0
-    bottom: int = 0
-    side: int = 0
-    half: bool = False
-
-    @property
-    def pitch(self) -> int:
-        return self.width + self.side
-
-    @property
-    def size(self) -> int:
-        """Bytes of an element."""
-        return 2 if self.half else 4
-
-    @property
-    def first(self) -> int:
-        """Bytes to the first pixel inside the border."""
-        return (self.top * self.pitch + self.side) * self.step * self.size
-
-    @property
-    def bytes(self) -> int:
-        pixels = (self.top + self.height + self.bottom) * self.pitch + self.side
-        return _aligned(pixels * self.step * self.size)
-
-
-class Place(NamedTuple):
-    """Where a value lies during a step."""
-
-    layout: Layout
-    place: int
-    offset: int = 0  # bytes
-    ring: int = 0
-    back: int = 0
-
-
-@dataclass
-class Ring:
-    """The slots of a queue in the memory of a stream; what is in the newest is `back` 0."""
-
-    number: int
-    layout: Layout
-    length: int  # of the queue
-    in_place: bool = True  # whether what is put in may replace the oldest
-    offset: int = 0
-
-    @property
-    def slots(self) -> int:
-        return self.length + (not self.in_place)
-
-
-MapWords = tuple[int, int, int, int, int]
-
-
-@dataclass
-class Instruction:
-    """The words of an instruction, as in `engine.cpp`."""
-
-    kind: int
-    out: MapWords
-    add: MapWords = (NOWHERE, 0, 0, 0, 0)
-    first: int = 0
-    infinite: int = 0
-    first_sums: int = 0
-    activation: int = 0
-    rows: int = 0
-    vectors: int = 0
-    in_half: int = 0
-    out_half: int = 0
-    tap: int = 0
-    taps: int = 0
-    ahead: int = 0
-    aheads: int = 0
-    weights: int = 0
-    bias: int = -1
-    height: int = 1
-    width: int = 1
-    in_height: int = 1
-    in_width: int = 1
-    kernel_h: int = 1
-    kernel_w: int = 1
-    stride_h: int = 1
-    stride_w: int = 1
-    pad_h: int = 0
-    pad_w: int = 0
-    dilation_h: int = 1
-    dilation_w: int = 1
-    pitch: int = 0
-    step: int = 0
-    channels: int = 0
-    inner: int = 0
-    sums: int = -1
-    parts: int = 1
-    repeats: int = 1
-    in_repeat: int = 0
-    out_repeat: int = 0
-    weights_repeat: int = 0
-    grid_rows: int = 1
-    grid_vectors: int = 1
-
-    def words(self) -> list[int]:
-        """All numbers, in the order of the struct."""
-        words = []
-        for part in fields(self):
-            value = getattr(self, part.name)
-            words += value if isinstance(value, tuple) else [value]
-        return words
-
-
-@dataclass
-class Program:
-    """What the engine is made from; arrays are kept as long as it lives."""
-
-    instructions: list[list[Instruction]] = field(default_factory=list)
-    puts: list[list[int]] = field(default_factory=list)
-    taps: list[list[int]] = field(default_factory=list)
-    rings: dict[str, Ring] = field(default_factory=dict)
-
-    @property
-    def ring_list(self) -> list[Ring]:
-        return list(self.rings.values())
-
-    rows: list[np.ndarray] = field(default_factory=list)
-    packed: list[np.ndarray] = field(default_factory=list)
-    floats: list[np.ndarray] = field(default_factory=list)
-    state_bytes: int = 0
-    scratch_bytes: int = 0
-    gate_floats: int = 0
-
-
-def _aligned(n: int, to: int = ALIGNMENT) -> int:
-    return -(-n // to) * to
-
-
-def _pieces(n: int, most: int) -> list[tuple[int, int]]:
-    """(start, end) of as few equal parts as there are with at most `most` each."""
-    count = -(-n // most)
-    return [(n * i // count, n * (i + 1) // count) for i in range(count)]
-
-
-class Lanes(NamedTuple):
-    """What the engine was compiled for: numbers in a vector, vectors in a block of columns."""
-
-    lanes: int
-    block: int
-
-
 class Compiler:
-    """Makes the program of a step.
+    """What all phases of a program share: layouts, rings, tables of rows and packed weights.
 
     Args:
         explicit: the step.
         lanes: of the engine.
-        half: whether maps, their state and weights are bfloat16; vectors behind the pool stay
-            float32.
+        half: whether maps, their state and weights are bfloat16; the input and the vectors behind
+            the pool are float32.
+
+    Attributes:
+        phases: the instructions of each.
+        puts: the rings that each phase puts something into.
 
     Raises:
         Unsupported: for a layer that the engine cannot run.
@@ -216,879 +74,822 @@ class Compiler:
     def __init__(self, explicit: Explicit, lanes: Lanes, half: bool) -> None:
         self.explicit, self.lanes, self.half = explicit, lanes, half
         self.operations: list[Operation] = list(explicit.operations)
-        self.shapes, self.batch = explicit.shapes, explicit.frame_shape[0]
-        self.program = Program()
-        self.consumers: dict[int, list[int]] = {n: [] for n in range(len(self.shapes))}
+        self.batch = explicit.frame_shape[0]
+        self.consumers: list[list[int]] = [[] for _ in explicit.shapes]
         for number, operation in enumerate(self.operations):
             for source in operation.sources:
                 self.consumers[source].append(number)
-        self.layouts = {n: self._layout(n) for n in range(len(self.shapes))}
+        self.layouts = [self._layout(value) for value in range(len(explicit.shapes))]
         self.homes: dict[int, str] = {}  # the queue in whose ring a value lies
-        self._make_rings()
-        self.weights: dict[object, tuple[int, int]] = {}  # packed once, for all phases
-        self.row_tables: dict[tuple, int] = {}
+        self.rings: dict[str, Ring] = {}
+        for number, operation in enumerate(self.operations):
+            self._make_rings(number, operation)
+        self.taps: list[Tap] = []
+        self.tables: dict[tuple, int] = {}
+        self.packed: dict[object, tuple[int, Tensor]] = {}  # bytes, by where they begin
+        self.floats: dict[object, tuple[int, Tensor]] = {}
         self.row_count = self.packed_bytes = self.float_count = 0
-        self.buffers: list[tuple[int, tuple]] = []  # (offset, kind) of scratch memory
-
-    def compile(self) -> Program:
-        """The program, all phases."""
-        for phase in range(len(self.explicit.phases)):
+        self.buffers: list[tuple[int, object]] = []  # (offset, kind) of scratch memory
+        self.scratch_bytes = self.gate_floats = self.state_bytes = 0
+        self.phases, self.puts = [], []
+        for phase in range(len(explicit.phases)):
             writer = _PhaseWriter(self, phase)
             writer.write()
-            self.program.instructions.append(writer.instructions)
-            self.program.puts.append([ring.number for ring in writer.put.values()])
-        for ring in self.program.rings.values():
-            ring.offset = self.program.state_bytes
-            self.program.state_bytes += ring.slots * ring.layout.bytes
-        # Only now the length of a stream in memory, which tables depend on, is known.
-        return self.program
+            self.phases.append(writer.instructions)
+            self.puts.append([ring.number for ring in writer.put.values()])
+        for ring in self.rings.values():
+            ring.offset = self.state_bytes
+            self.state_bytes += ring.slots * ring.layout.bytes
 
-    # ------------------------------------------------------------ layouts
+    # Layouts
 
     def _layout(self, value: int) -> Layout:
-        _, channels, height, width = (*self.shapes[value], 1, 1)[:4]
-        top = bottom = side = 0
+        _, channels, height, width = (*self.explicit.shapes[value], 1, 1)[:4]
+        borders = [(0, 0, 0)]
         readers = self._readers(value)
         for conv in readers:
             if isinstance(conv, Convolution):
-                above, below, left, right = self._border(conv, height, width)
-                top, bottom, side = max(top, above), max(bottom, below), max(side, left, right)
+                borders.append(self._border(conv, height, width))
+        top, bottom, side = (max(sizes) for sizes in zip(*borders, strict=True))
         dense = all(isinstance(r, Convolution) and r.options[3] == 1 for r in readers)
-        step = channels if value == 0 and dense else _aligned(channels, self.lanes.lanes)
+        positions, step = range(channels), self.lanes.whole(channels)
+        if value == 0 and dense:
+            step = channels
+        join = self.operations[value - 1] if value else None
+        if isinstance(join, Join) and join.concatenates:
+            positions, step = self._joined_channels(join)
         half = self.half and height * width > 1 and value > 0
-        positions = range(channels)
-        if value and isinstance(self.operations[value - 1], Join):
-            join = self.operations[value - 1]
-            if join.concatenates:
-                positions, step = self._joined_channels(join)
         return Layout(height, width, tuple(positions), step, top, bottom, side, half)
 
     def _readers(self, value: int) -> list[Operation]:
-        """The operations that read the memory of a value, also by other names of it."""
+        """The operations that read the memory of a value, also under other names."""
         readers = []
         for number in self.consumers[value]:
             operation = self.operations[number]
-            renames = isinstance(operation, Sample | Late | Map)
+            renames = isinstance(operation, Sample | Late | Pointwise)
             readers += self._readers(number + 1) if renames else [operation]
         return readers
-
-    def _is_written(self, value: int) -> bool:
-        """Whether the memory of a value is its own, not that of another value."""
-        if value == 0:
-            return True
-        operation = self.operations[value - 1]
-        if type(operation) is Map and type(operation.function) in ACTIVATION:
-            source = operation.sources[0]
-            return not source or not isinstance(self.operations[source - 1], Gate)
-        return isinstance(operation, Convolution | Pool | Join)
 
     def _joined_channels(self, join: Join) -> tuple[list[int], int]:
         """Parts side by side, each from a whole vector on."""
         positions, start = [], 0
         for source in join.sources:
-            channels = self.shapes[source][1]
+            channels = self.explicit.shapes[source][1]
             positions += range(start, start + channels)
-            start += _aligned(channels, self.lanes.lanes)
+            start += self.lanes.whole(channels)
         return positions, start
 
-    def _border(self, conv: Convolution, height: int, width: int) -> tuple[int, int, int, int]:
-        """Zeros that a convolution reads above, below, left and right of a map."""
-        if self.tiled(conv, height, width):
-            return 1, -height % 4 + 1, 1, -width % 4 + 1
-        borders = []
-        kernel = conv.taps[0].shape[2:]
-        for n, size in enumerate((height, width)):
-            stride, padding, dilation = (option[n] for option in conv.options[:3])
-            span = dilation * (kernel[n] - 1)
-            last = (size + 2 * padding - span - 1) // stride * stride - padding + span
-            borders += [padding, max(0, last - size + 1)]
-        return tuple(borders)
+    def _border(self, conv: Convolution, height: int, width: int) -> tuple[int, int, int]:
+        """Rows of zeros that a convolution reads above and below a map, and columns at a side."""
+        if self.in_tiles(conv, height, width):
+            return 1, 1 - height % -4, 1 - width % -4
+        (above, below), (left, right) = (
+            _padding(size, kernel, *(option[axis] for option in conv.options[:3]))
+            for axis, (size, kernel) in enumerate(
+                zip((height, width), conv.taps[0].shape[2:], strict=True)
+            )
+        )
+        return above, below, max(left, right)
 
-    def tiled(self, conv: Convolution, height: int, width: int) -> bool:
-        """Whether a 3x3 convolution pays by Winograd's minimal filtering."""
+    def in_tiles(self, conv: Convolution, height: int, width: int) -> bool:
+        """Whether a 3x3 convolution is large enough to gain by Winograd's minimal filtering."""
         out_channels, in_channels, *kernel = conv.taps[0].shape
         plain = conv.options == ((1, 1), (1, 1), (1, 1), 1) and kernel == [3, 3]
         wide = min(in_channels, out_channels) >= 32 and min(height, width) >= 8
         return plain and wide and len(conv.taps) == 1 and not self.half
 
-    # ------------------------------------------------------------ state
+    # State
 
-    def _make_rings(self) -> None:
-        for number, operation in enumerate(self.operations):
-            for name, source in self._queues(operation):
-                queue = self.explicit.queues.get(name)
-                if queue is None:
-                    continue
-                if isinstance(operation, SummingConvolution):
-                    layout = self.layouts[number + 1]._replace(top=0, bottom=0, side=0)
-                elif isinstance(operation, Mean):
-                    channels = self.shapes[source][1]
-                    step = _aligned(channels, self.lanes.lanes)
-                    layout = Layout(1, 1, tuple(range(channels)), step)
-                    queue = replace(queue, length=operation.dilation * (operation.kernel - 1))
-                else:
-                    layout = self.layouts[source]
-                    if self._is_written(source):
-                        self.homes.setdefault(source, name)
-                ring = Ring(len(self.program.rings), layout, queue.length)
-                self.program.rings[name] = ring
+    def _make_rings(self, number: int, operation: Operation) -> None:
+        for name, source in _queues(operation):
+            queue = self.explicit.queues.get(name)
+            if queue is None:
+                continue
+            layout, length = self.layouts[source], queue.length
+            if isinstance(operation, SummingConvolution):
+                layout = self.layouts[number + 1]._replace(top=0, bottom=0, side=0)
+            elif isinstance(operation, Mean):
+                layout = vector(self.explicit.shapes[source][1], self.lanes)
+                length = operation.dilation * (operation.kernel - 1)
+            elif self._is_written(source):
+                self.homes.setdefault(source, name)
+            self.rings[name] = Ring(len(self.rings), layout, length, queue.initial)
 
-    def _queues(self, operation: Operation) -> list[tuple[str, int]]:
-        """The queues of an operation, and the values that go into them."""
-        if isinstance(operation, Join):
-            return [
-                (name, source)
-                for (name, length), source in zip(operation.waits, operation.sources, strict=True)
-                if length
-            ]
-        if isinstance(operation, SummingConvolution):
-            return [(operation.queue(tap), -1) for tap in range(operation.kernel - 1)]
-        if isinstance(operation, Window | Late):
-            return [(operation.name, operation.sources[0])]
-        return []
+    def _is_written(self, value: int) -> bool:
+        """Whether an instruction writes a value, rather than it being another name of one."""
+        if value == 0:
+            return True
+        operation = self.operations[value - 1]
+        if type(operation) is Pointwise and type(operation.function) in ACTIVATION:
+            (source,) = operation.sources
+            return not source or not isinstance(self.operations[source - 1], Gate)
+        return isinstance(operation, Convolution | Pool | Join)
 
-    # ------------------------------------------------------------ constants
+    # Constants
 
-    def table(self, layout: Layout, batch: int | None, height: int, width: int,
-              stride: tuple[int, int] = (1, 1)) -> int:  # fmt: skip
+    def table(
+        self,
+        layout: Layout,
+        between: int | None,
+        height: int,
+        width: int,
+        stride: tuple[int, int] = (1, 1),
+    ) -> int:
         """Where the table begins that maps pixels (b, y, x) to elements.
 
-        `batch` are elements between streams; None stands for a stream's state, whose length is
-        known at the end.
+        `between` are elements from one stream to the next; None stands for the state of a stream,
+        whose length is known at the end.
         """
-        key = (layout.step, layout.pitch, layout.size, batch, height, width, stride)
-        if key not in self.row_tables:
-            self.row_tables[key] = self.row_count
+        steps = stride[0] * layout.pitch, stride[1] * layout.step
+        key = (*steps, between, layout.size, height, width)
+        if key not in self.tables:
+            self.tables[key] = self.row_count
             self.row_count += self.batch * height * width
-        return self.row_tables[key]
+        return self.tables[key]
 
-    def write_tables(self) -> np.ndarray:
-        """All tables of rows, once the length of the state is known."""
-        parts = []
-        for step, pitch, size, batch, height, width, stride in self.row_tables:
-            between = self.program.state_bytes // size if batch is None else batch
-            streams = np.arange(self.batch)[:, None, None] * between
-            lines = np.arange(height)[None, :, None] * stride[0] * pitch * step
-            pixels = np.arange(width)[None, None, :] * stride[1] * step
-            rows = (streams + lines + pixels).ravel()
-            if rows.max(initial=0) >= 2**31:
-                raise Unsupported("expected fewer streams at a time, given a state above 2^31")
-            parts.append(rows.astype(np.int32))
-        return np.concatenate(parts)
+    def rows(self) -> Tensor:
+        """All tables, behind one another."""
+        tables = []
+        for down, across, between, size, height, width in self.tables:
+            between = self.state_bytes // size if between is None else between
+            lengths, steps = (self.batch, height, width), (between, down, across)
+            axes = [torch.arange(n) * step for n, step in zip(lengths, steps, strict=True)]
+            tables.append((axes[0][:, None, None] + axes[1][:, None] + axes[2]).flatten())
+        rows = torch.cat(tables)
+        if rows.max() >= 2**31:
+            raise Unsupported("the native engine has no addresses for so many streams at a time")
+        return rows.to(torch.int32)
 
-    def pack(self, key: object, matrix: Tensor, bias: Tensor | None, half: bool) -> tuple[int, int]:
-        """Weights [repeats, depth, columns] in blocks of columns; returns where they begin."""
-        if key not in self.weights:
-            columns = _aligned(matrix.shape[2], self.lanes.lanes)
-            matrix = nn.functional.pad(matrix, (0, columns - matrix.shape[2]))
+    def pack(self, key: object, matrix: Tensor, half: bool = False) -> int:
+        """Keeps weights [repeats, depth, columns] in blocks of columns; where they begin."""
+        if key not in self.packed:
+            lanes = self.lanes.lanes
+            matrix = F.pad(matrix, (0, -matrix.shape[2] % lanes))
             blocks = []
-            for start, end in _pieces(columns // self.lanes.lanes, self.lanes.block):
-                block = matrix[:, :, start * self.lanes.lanes : end * self.lanes.lanes]
-                if half:  # two neighbours in depth lie side by side
+            for start, end in self.lanes.blocks(matrix.shape[2] // lanes):
+                block = matrix[:, :, start * lanes : end * lanes]
+                if half:  # neighbours in depth lie side by side
                     block = block.unflatten(1, (-1, 2)).transpose(2, 3)
                 blocks.append(block.flatten(1))
-            packed = torch.cat(blocks, 1).contiguous()
-            self.weights[key] = self._keep(packed, half), self.keep_floats(bias, columns)
-        return self.weights[key]
+            return self._keep(key, torch.cat(blocks, 1), half)
+        return self.packed[key][0]
 
-    def _keep(self, x: Tensor, half: bool) -> int:
-        x = x.detach().to(torch.bfloat16 if half else torch.float32).contiguous().flatten()
-        data = x.view(torch.uint8).numpy()
-        at = self.packed_bytes
-        data = np.pad(data, (0, _aligned(len(data)) - len(data)))
-        self.program.packed.append(data)
-        self.packed_bytes += len(data)
-        return at
+    def pack_planes(self, key: object, taps: Tensor, layout: Layout) -> int:
+        """Keeps depthwise weights [taps, h, w, C]; where they begin."""
+        return self._keep(key, spread(taps, layout), False)
 
-    def keep_plane(self, key: object, taps: Tensor, layout: Layout) -> int:
-        """Depthwise weights [taps, h, w, C], channels as in the layout; where they begin."""
-        if key not in self.weights:
-            spread = torch.zeros(*taps.shape[:-1], layout.step)
-            spread[..., list(layout.channels)] = taps.detach().float()
-            self.weights[key] = self._keep(spread, False), -1
-        return self.weights[key][0]
+    def _keep(self, key: object, x: Tensor, half: bool) -> int:
+        if key not in self.packed:
+            x = x.detach().to(torch.bfloat16 if half else torch.float32).contiguous().flatten()
+            data = x.view(torch.uint8)
+            data = F.pad(data, (0, -len(data) % 64))
+            self.packed[key] = self.packed_bytes, data
+            self.packed_bytes += len(data)
+        return self.packed[key][0]
 
-    def keep_floats(self, *values: Tensor | int | None) -> int:
-        """Numbers behind one another; the last argument pads each to a length. -1 for None."""
-        *tensors, length = values
-        if tensors == [None]:
-            return -1
-        at = self.float_count
-        for x in tensors:
-            flat = x.detach().float().flatten().numpy()
-            flat = np.pad(flat, (0, max(0, length - len(flat))))
-            self.program.floats.append(flat)
-            self.float_count += len(flat)
-        return at
+    def keep_floats(self, key: object, *tensors: Tensor) -> int:
+        """Keeps numbers behind one another; where they begin."""
+        if key not in self.floats:
+            numbers = torch.cat([x.detach().float().flatten() for x in tensors])
+            self.floats[key] = self.float_count, numbers
+            self.float_count += len(numbers)
+        return self.floats[key][0]
 
-    def scratch(self, size: int) -> int:
-        """New scratch memory: where it begins."""
-        at = self.program.scratch_bytes
-        self.program.scratch_bytes += _aligned(size)
-        return at
+    def scratch(self, size: int, kind: object) -> int:
+        """New scratch memory; where it begins."""
+        offset = self.scratch_bytes
+        self.scratch_bytes += aligned(size)
+        self.buffers.append((offset, kind))
+        return offset
 
 
 class _PhaseWriter:
-    """The instructions of one phase."""
+    """Writes the instructions of one phase."""
 
     def __init__(self, net: Compiler, phase: int) -> None:
         self.net, self.phase = net, phase
         self.instructions: list[Instruction] = []
         self.places: dict[int, Place] = {}
-        self.absorbed: set[int] = set()  # operations that others do
-        self.makers: dict[int, Instruction] = {}  # of a value in scratch
-        self.buffers: dict[tuple, list[int]] = {}  # free ones, by kind
-        self.used: dict[int, tuple[tuple, set[int]]] = {}  # offset: kind and the values in it
-        self.pending = {value: len(by) for value, by in net.consumers.items()}
-        self.put = self._puts()
+        self.makers: dict[int, Instruction] = {}
+        self.absorbed: set[int] = set()  # operations that the instruction of another one does
+        self.put = {name: net.rings[name] for name in net.explicit.phases[phase].writes}
+        self.pending = [len(consumers) for consumers in net.consumers]
+        self.free: dict[object, list[int]] = {}  # scratch memory, by kind
+        self.values: dict[int, set[int]] = {}  # that lie in scratch memory, by its offset
         for offset, kind in net.buffers:
-            self.buffers.setdefault(kind, []).append(offset)
-
-    def _puts(self) -> dict[str, Ring]:
-        rings = self.net.program.rings
-        return {name: rings[name] for name in self.net.explicit.phases[self.phase].writes}
+            self.free.setdefault(kind, []).append(offset)
 
     def write(self) -> None:
         """Writes all instructions that are due."""
         self._input()
+        methods = {
+            SummingConvolution: self._summing_convolution,
+            Convolution: self._convolution,
+            Gate: self._gate,
+            Mean: self._mean,
+            Pool: self._pool,
+            Sample: self._sample,
+            Late: self._late,
+            Join: self._join,
+            Pointwise: self._pointwise,
+        }
         for number, operation in enumerate(self.net.operations):
             is_here = all(source in self.places for source in operation.sources)
-            if number not in self.absorbed:
-                if isinstance(operation, Join):
-                    self._join(number, operation)
-                elif is_here:
-                    self._operation(number, operation)
+            if number not in self.absorbed and (is_here or isinstance(operation, Join)):
+                methods[type(operation)](number, operation)
             for source in operation.sources:
                 self._release(source)
-        self._look_ahead()
+        self._fetch_ahead()
 
-    def _look_ahead(self) -> None:
-        """Lets each product fetch what the instructions up to the next one read of older state."""
-        far: list[MapWords] = []
+    def add(self, kind: int, out: Map, **words: int | Map) -> Instruction:
+        """Appends an instruction."""
+        self.instructions.append(Instruction(kind, out, **words))
+        return self.instructions[-1]
+
+    # Memory
+
+    def target(self, value: int) -> tuple[Place, dict]:
+        """Where a value is to be written, and the words that say when it counts."""
+        home = self.net.homes.get(value)
+        if home in self.put:
+            return self.newest(home)
+        # A border stays zero, because only maps of one layout share memory.
+        layout = self.net.layouts[value]
+        kind = layout._replace(channels=())
+        offset = self._scratch(layout.bytes * self.net.batch, kind)
+        self.values[offset] = {value}
+        return Place(layout, SCRATCH, offset), {}
+
+    def _scratch(self, size: int, kind: object) -> int:
+        free = self.free.setdefault(kind, [])
+        return free.pop() if free else self.net.scratch(size, kind)
+
+    def name(self, value: int, place: Place) -> None:
+        """Says where a value lies, which may be where another one does."""
+        self.places[value] = place
+        if place.place == SCRATCH:
+            self.values[place.offset].add(value)
+
+    def _release(self, value: int) -> None:
+        """A consumer is done: frees what nobody needs any more."""
+        self.pending[value] -= 1
+        place = self.places.get(value)
+        if place is None or place.place != SCRATCH or place.offset not in self.values:
+            return
+        if not any(self.pending[other] for other in self.values[place.offset]):
+            del self.values[place.offset]
+            self.free[place.layout._replace(channels=())].append(place.offset)
+
+    def newest(self, name: str) -> tuple[Place, dict]:
+        """The slot of a ring for what is put in, and the words that say when that counts."""
+        ring, queue = self.net.rings[name], self.net.explicit.queues[name]
+        words = {"first": queue.first, "infinite": int(queue.initial < 0)}
+        return Place(ring.layout, STATE, 0, ring.number, 0), words
+
+    def earlier(self, name: str, depth: int, behind_put: bool) -> Place:
+        """What was put in `depth` times ago, before this step.
+
+        `behind_put`: whether it is read when this step has already put in something new.
+        """
+        ring = self.net.rings[name]
+        if name not in self.put:
+            return Place(ring.layout, STATE, 0, ring.number, depth - 1)
+        ring.keeps_oldest |= behind_put and depth == ring.length
+        return Place(ring.layout, STATE, 0, ring.number, depth)
+
+    def map(
+        self,
+        place: Place,
+        size: tuple[int, int] | None = None,
+        stride: tuple[int, int] = (1, 1),
+        origin: int = 0,
+    ) -> Map:
+        """The pixels of a place, or those at a stride from `origin` (in elements) on."""
+        layout = place.layout
+        between = None if place.place == STATE else layout.bytes // layout.size
+        if place.place == LOGITS:
+            between = layout.step
+        rows = self.net.table(layout, between, *(size or (layout.height, layout.width)), stride)
+        offset = place.offset + layout.first + origin * layout.size
+        return Map(place.place, place.ring, place.back, offset, rows)
+
+    def flat(self, offset: int, rows: int, width: int) -> Map:
+        """Rows behind one another in scratch memory."""
+        lines = rows // self.net.batch
+        table = self.net.table(Layout(lines, 1, (), width), lines * width, lines, 1)
+        return Map(SCRATCH, 0, 0, offset, table)
+
+    def taps(self, *maps: Map, lengths: list[int] | None = None) -> dict[str, int]:
+        """Appends to the list of taps; the words that say where."""
+        first = len(self.net.taps)
+        lengths = lengths or [0] * len(maps)
+        self.net.taps += [Tap(at, length) for at, length in zip(maps, lengths, strict=True)]
+        return {"tap": first, "taps": len(maps)}
+
+    def _fetch_ahead(self) -> None:
+        """Lets each product fetch the older state that the instructions behind it read.
+
+        That was last touched a step ago: without asking early, the arithmetic waits for it.
+        """
+        far: list[Map] = []
         for instruction in reversed(self.instructions):
-            reads = [
-                self.net.program.taps[n]
-                for n in range(instruction.tap, instruction.tap + instruction.taps)
-            ]
             if instruction.kind == PRODUCT:
                 self._fetch(instruction, far)
                 far = []
-            elif instruction.kind in (DEPTHWISE, SUMS):
-                far = [tuple(tap[:5]) for tap in reads if tap[0] == STATE and tap[2]] + far
-            if instruction.add[0] == STATE:
+            if instruction.kind in (DEPTHWISE, SUMS):
+                taps = self.net.taps[instruction.tap : instruction.tap + instruction.taps]
+                far = [t.map for t in taps if t.map.place == STATE and t.map.back] + far
+            if instruction.add.place == STATE:
                 far = [instruction.add, *far]
 
-    def _fetch(self, product: Instruction, far: list[MapWords]) -> None:
-        product.ahead = len(self.net.program.taps)
-        total = 0
-        for place, ring, back, _, _ in dict.fromkeys(far):
-            size = self.net.program.ring_list[ring].layout.bytes
-            if total + size > FETCHED:
+    def _fetch(self, product: Instruction, far: list[Map]) -> None:
+        product.ahead, total = len(self.net.taps), 0
+        layouts = [ring.layout for ring in self.net.rings.values()]
+        for ring, back in dict.fromkeys((at.ring, at.back) for at in far):
+            size = layouts[ring].bytes
+            total += size * self.net.batch
+            if total > AHEAD:
                 break
-            total += size
-            for stream in range(self.net.batch):
-                self.tap((place, ring, back, 0, stream), size)
-                product.aheads += 1
+            for stream in range(self.net.batch):  # in the place of a table
+                self.taps(Map(STATE, ring, back, 0, stream), lengths=[size])
+        product.aheads = len(self.net.taps) - product.ahead
 
-    def _operation(self, number: int, operation: Operation) -> None:
-        if isinstance(operation, SummingConvolution):
-            self._sums(number, operation)
-        elif isinstance(operation, Convolution):
-            self._convolution(number, operation)
-        elif isinstance(operation, Gate):
-            self._gate(number, operation)
-        elif isinstance(operation, Mean):
-            self._mean(number, operation)
-        elif isinstance(operation, Pool):
-            self._pool(number, operation)
-        elif isinstance(operation, Sample):
-            if due(operation.timing, self.phase):
-                self._alias(number + 1, self.places[operation.sources[0]])
-        elif isinstance(operation, Late):
-            self._late(number, operation)
-        elif isinstance(operation, Map):
-            self._map(number, operation)
-        else:
-            raise Unsupported(f"the native engine has no {type(operation).__name__}")
+    # The end of an instruction
 
-    # ------------------------------------------------------------ memory
-
-    def _target(self, value: int) -> tuple[Place, dict]:
-        """Where a value is to lie, and when what is put there counts."""
-        layout = self.net.layouts[value]
-        home = self.net.homes.get(value)
-        if home in self.put:
-            return self._putting(home)
-        place = self._buffer(layout, value)
-        return place, {}
-
-    def _buffer(self, layout: Layout, value: int) -> Place:
-        """Scratch memory for a value. A border stays zero, as only maps of one shape share it."""
-        kind = layout._replace(channels=())
-        free = self.buffers.setdefault(kind, [])
-        if free:
-            offset = free.pop()
-        else:
-            offset = self.net.scratch(layout.bytes * self.net.batch)
-            self.net.buffers.append((offset, kind))
-        self.used[offset] = (kind, {value})
-        return Place(layout, SCRATCH, offset)
-
-    def _alias(self, value: int, place: Place) -> None:
-        self.places[value] = place
-        if place.place == SCRATCH:
-            self.used[place.offset][1].add(value)
-
-    def _release(self, value: int) -> None:
-        """A consumer is done; frees what nobody needs any more."""
-        self.pending[value] -= 1
-        place = self.places.get(value)
-        if place is None or place.place != SCRATCH or place.offset not in self.used:
-            return
-        kind, values = self.used[place.offset]
-        if all(self.pending[other] == 0 for other in values):
-            del self.used[place.offset]
-            self.buffers[kind].append(place.offset)
-
-    def _putting(self, name: str) -> tuple[Place, dict]:
-        """The newest slot of a ring, and the mask of what is put there."""
-        ring, queue = self.net.program.rings[name], self.net.explicit.queues[name]
-        mask = {"first": queue.first, "infinite": int(queue.initial < 0)}
-        return Place(ring.layout, STATE, 0, ring.number, 0), mask
-
-    def _reading(self, name: str, depth: int, after_put: bool = False) -> Place:
-        """What was put in `depth` times ago, before this step.
-
-        `after_put`: whether that is read when this step has put in something new.
-        """
-        ring = self.net.program.rings[name]
-        is_put = name in self.put
-        if is_put and after_put and depth == ring.length:
-            ring.in_place = False
-        return Place(ring.layout, STATE, 0, ring.number, depth if is_put else depth - 1)
-
-    def words(self, place: Place, height: int, width: int, stride: tuple[int, int] = (1, 1),
-              origin: int = 0) -> MapWords:  # fmt: skip
-        """The words of a map, whose rows are pixels (y, x) at a stride; `origin` in elements."""
-        layout = place.layout
-        batch = None if place.place == STATE else layout.bytes // layout.size
-        if place.place == LOGITS:
-            batch = layout.step
-        table = self.net.table(layout, batch, height, width, stride)
-        first = 0 if place.place == LOGITS else layout.first
-        offset = place.offset + first + origin * layout.size
-        return place.place, place.ring, place.back, offset, table
-
-    def map_of(self, place: Place) -> MapWords:
-        """All pixels of a place."""
-        return self.words(place, place.layout.height, place.layout.width)
-
-    def tap(self, words: MapWords, length: int = 0) -> int:
-        """Appends to the list of taps; returns its number."""
-        self.net.program.taps.append([*words, length])
-        return len(self.net.program.taps) - 1
-
-    # ------------------------------------------------------------ the end of a product
-
-    def _end(self, number: int, may_add: bool = True) -> tuple[int, dict, Place | None]:
-        """What an operation does beside its own: the value that it makes, the words for that, and
-        what it adds."""
+    def end(self, number: int, may_add: bool = False) -> tuple[int, dict, Place | None]:
+        """The value that an operation makes together with those that it absorbs, the words for
+        that, and what it adds."""
         value, words, shortcut = number + 1, {}, None
-        activation = self._activation(value)
-        if activation is None and may_add:
+        if may_add and self._activation(value) is None:
             join, shortcut = self._shortcut(value)
             if shortcut is not None:
                 self.absorbed.add(join)
                 value = join + 1
-                activation = self._activation(value)
-        if activation is not None:
-            value = self.net.consumers[value][0] + 1
-            self.absorbed.add(value - 1)
+        if (activation := self._activation(value)) is not None:
             words["activation"] = activation
+            self.absorbed.add(self.net.consumers[value][0])
+            value = self.net.consumers[value][0] + 1
         return value, words, shortcut
 
     def _activation(self, value: int) -> int | None:
-        """The activation that alone takes a value."""
-        if len(self.net.consumers[value]) != 1:
-            return None
-        operation = self.net.operations[self.net.consumers[value][0]]
-        return ACTIVATION.get(type(operation.function)) if type(operation) is Map else None
+        """The activation that is the only consumer of a value."""
+        consumer = self._only_consumer(value)
+        return ACTIVATION.get(type(consumer.function)) if type(consumer) is Pointwise else None
+
+    def _only_consumer(self, value: int) -> Operation | None:
+        consumers = self.net.consumers[value]
+        return self.net.operations[consumers[0]] if len(consumers) == 1 else None
 
     def _shortcut(self, value: int) -> tuple[int, Place | None]:
-        """The sum that alone takes a value, and what it adds to it, if that is there."""
-        if len(self.net.consumers[value]) != 1:
-            return -1, None
-        number = self.net.consumers[value][0]
-        join = self.net.operations[number]
+        """The sum that is the only consumer of a value, and what it adds, if that is there."""
+        join = self._only_consumer(value)
         if not isinstance(join, Join) or join.concatenates or len(join.sources) != 2:
             return -1, None
-        here = join.sources.index(value)
-        (_, wait), (name, other_wait) = join.waits[here], join.waits[1 - here]
+        number, here = self.net.consumers[value][0], join.sources.index(value)
         other = join.sources[1 - here]
+        (_, wait), (name, other_wait) = join.waits[here], join.waits[1 - here]
         if wait or other == value or not due(join.timing, self.phase):
             return -1, None
-        if other_wait and self.net.homes.get(other) != name:
+        if not other_wait:
+            return number, self.places.get(other)
+        if self.net.homes.get(other) != name:
             return -1, None
-        if other_wait:
-            after_put = name not in self.put or other in self.places
-            return number, self._reading(name, other_wait, after_put)
-        return number, self.places.get(other)
+        return number, self.earlier(name, other_wait, other in self.places)
 
-    # ------------------------------------------------------------ operations
+    # Operations
 
     def _input(self) -> None:
         batch, channels, height, width = self.net.explicit.frame_shape
-        place, mask = self._target(0)
-        self.places[0] = place
-        self.instructions.append(
-            Instruction(
-                INPUT, self.map_of(place), **mask, rows=batch * height, vectors=1,
-                out_half=int(place.layout.half), height=height, width=width, channels=channels,
-                step=place.layout.step, grid_rows=4 if height * width > 4096 else 1,
-            )
-        )  # fmt: skip
-
-    def _keep_input(self, operation: Window) -> None:
-        """Puts an input of the operation into its ring, if it was not made there."""
-        source = operation.sources[0]
-        if operation.name in self.put and self.net.homes.get(source) != operation.name:
-            place, mask = self._putting(operation.name)
-            self._copy(self.places[source], place, **mask)
+        place, words = self.target(0)
+        self.name(0, place)
+        self.add(
+            *(INPUT, self.map(place)),
+            **words,
+            rows=batch * height,
+            vectors=1,
+            height=height,
+            width=width,
+            channels=channels,
+            step=place.layout.step,
+            grid_rows=4 if height * width > 4096 else 1,
+        )
 
     def _inputs(self, operation: Window) -> list[Place]:
-        """The newest input and those before it."""
-        source = operation.sources[0]
+        """The newest input and the earlier ones."""
+        (source,) = operation.sources
         at_home = self.net.homes.get(source) == operation.name
-        past = [self._reading(operation.name, depth, at_home) for depth in operation.depths]
+        depths = operation.depths
+        past = [self.earlier(operation.name, depth, at_home) for depth in depths]
         return [self.places[source], *past]
+
+    def _put(self, name: str, source: int) -> None:
+        """Puts a value into a ring, if it was not made there."""
+        if name in self.put and self.net.homes.get(source) != name:
+            place, words = self.newest(name)
+            self._copy(self.places[source], place, **words)
 
     def _convolution(self, number: int, conv: Convolution) -> None:
         if due(conv.timing, self.phase):
-            value, words, shortcut = self._end(number)
-            target, mask = self._target(value)
-            taps = list(enumerate(self._inputs(conv)))
-            bias = conv.bias
-            self._product(conv, value, taps, bias, target, shortcut, words | mask)
-        self._keep_input(conv)
+            value, words, shortcut = self.end(number, may_add=True)
+            place, mask = self.target(value)
+            inputs = list(enumerate(self._inputs(conv)))
+            maker = self._product(conv, inputs, conv.bias, place, shortcut, words | mask)
+            self.name(value, place)
+            self.makers[value] = maker
+        self._put(conv.name, conv.sources[0])
 
-    def _sums(self, number: int, conv: SummingConvolution) -> None:
-        """One product for each kernel slice: the first completes a result, the others go on."""
-        inputs = self.places[conv.sources[0]]
-        if self._sums_at_once(number, conv, inputs):
-            return
-        for tap in range(conv.kernel):
-            last = tap == conv.kernel - 1
-            begun = None if last else self._reading(conv.queue(tap), conv.dilation)
-            if tap:
-                value = None
-                target, words = self._putting(conv.queue(tap - 1))
-            else:
-                value, words, _ = self._end(number, may_add=False)
-                target, mask = self._target(value)
-                words = words | mask
-            bias = None if tap else conv.bias
-            self._product(conv, value, [(tap, inputs)], bias, target, begun, words)
+    def _summing_convolution(self, number: int, conv: SummingConvolution) -> None:
+        """A product for each kernel slice: the first completes a result, the others go on."""
+        x = self.places[conv.sources[0]]
+        value, words, _ = self.end(number)
+        place, mask = self.target(value)
+        sums = [
+            self.earlier(conv.queue(tap), conv.dilation, False) for tap in range(conv.kernel - 1)
+        ]
+        goals = [(place, words | mask), *(self.newest(conv.queue(tap)) for tap in range(len(sums)))]
+        if self._in_one_pass(conv, x, place):
+            maker = self._depthwise(conv, [(tap, x) for tap in range(3)], conv.bias, *goals[0])
+            maker.kind, maker.first_sums = SUMS, goals[1][1]["first"]
+            maps = [self.map(one) for one in (*sums, goals[1][0], goals[2][0])]
+            words = self.taps(self.net.taps[maker.tap].map, *maps)
+            maker.tap, maker.taps = words["tap"], words["taps"]
+            self.makers[value] = maker
+        else:
+            for tap, (goal, goal_words) in enumerate(goals):
+                begun = sums[tap] if tap < len(sums) else None
+                bias = None if tap else conv.bias
+                self._product(conv, [(tap, x)], bias, goal, begun, goal_words)
+        self.name(value, place)
 
-    def _sums_at_once(self, number: int, conv: SummingConvolution, inputs: Place) -> bool:
-        """The same for 3x3x3 kernels of each channel alone, in one pass over the input."""
+    def _in_one_pass(self, conv: Convolution, x: Place, out: Place) -> bool:
+        """Whether one instruction adds to all sums of a 3x3x3 kernel of each channel alone."""
         (_, stride), _, (_, dilation), groups = conv.options
-        channels, depth, _, kernel_w = conv.taps[0].shape
-        alone = (
-            groups == channels
-            and depth == 1
-            and inputs.layout.half == self.net.layouts[number + 1].half
-        )
-        if not alone or conv.kernel != 3 or kernel_w != 3 or dilation != 1 or stride > 2:
-            return False
-        value, words, _ = self._end(number, may_add=False)
-        target, mask = self._target(value)
-        adds = [self._reading(conv.queue(tap), conv.dilation) for tap in (0, 1)]
-        outs = [self._putting(conv.queue(tap)) for tap in (0, 1)]
-        words |= mask | {"out": self.map_of(target), "out_half": int(target.layout.half)}
-        words["first_sums"] = outs[0][1]["first"]
-        taps = [(tap, inputs) for tap in range(3)]
-        made = self._depthwise(conv, taps, conv.bias, target.layout, words)
-        made.kind, made.tap, made.taps = SUMS, len(self.net.program.taps), 5
-        self.net.program.taps.append(self.net.program.taps[made.tap - 3])
-        for place in (*adds, *(place for place, _ in outs)):
-            self.tap(self.map_of(place))
-        self._alias(value, target)
-        self.makers[value] = made
-        return True
+        channels, depth, _, width = conv.taps[0].shape
+        alone = groups == channels and depth == 1 and x.layout.half == out.layout.half
+        return alone and conv.kernel == width == 3 and dilation == 1 and stride <= 2
 
     def _product(
         self,
         conv: Convolution,
-        value: int | None,
-        taps: list[tuple[int, Place]],
+        inputs: list[tuple[int, Place]],
         bias: Tensor | None,
-        target: Place,
-        shortcut: Place | None,
+        out: Place,
+        added: Place | None,
         words: dict,
-    ) -> None:
-        """The instructions for some kernel slices of a convolution."""
-        groups = conv.options[3]
-        layout = taps[0][1].layout
-        if groups == 1 and self.net.tiled(conv, layout.height, layout.width):
-            make = self._tiles
-        elif groups == 1:
-            make = self._dense
-        elif groups == conv.taps[0].shape[0] and conv.taps[0].shape[1] == 1:
-            make = self._depthwise
-        else:
-            raise Unsupported(
-                f"the native engine has no convolution of {groups} groups: {conv.name}"
-            )
-        if make != self._dense and layout.half != target.layout.half:
-            raise Unsupported(f"the native engine has no bfloat16 for {conv.name}")
-        words = words | {"out": self.map_of(target), "out_half": int(target.layout.half)}
-        if shortcut is not None:
-            if shortcut.layout.half != target.layout.half:
-                raise Unsupported(
-                    f"the native engine has no sum of a map and a vector: {conv.name}"
-                )
-            words["add"] = self.map_of(shortcut)
-        made = make(conv, taps, bias, target.layout, words)
-        if value is not None:
-            self._alias(value, target)
-            self.makers[value] = made
+    ) -> Instruction:
+        """The instructions for kernel slices, each with its input."""
+        channels, depth, *_ = conv.taps[0].shape
+        groups, layout = conv.options[3], inputs[0][1].layout
+        halves = {place.layout.half for place in (out, *([added] if added else []))}
+        if added is not None:
+            words = words | {"add": self.map(added)}
+        if groups == 1 and len(halves) == 1:
+            if self.net.in_tiles(conv, layout.height, layout.width):
+                return self._tiles(conv, inputs[0], bias, out, words)
+            return self._dense(conv, inputs, bias, out, words)
+        if groups == channels and depth == 1 and halves == {layout.half}:
+            return self._depthwise(conv, inputs, bias, out, words)
+        raise Unsupported(f"the native engine has no convolution like {conv.name}")
 
-    def _dense(self, conv: Convolution, taps: list, bias: Tensor | None, out: Layout,
-               words: dict) -> Instruction:  # fmt: skip
-        layout = taps[0][1].layout
+    def _dense(
+        self, conv: Convolution, inputs: list, bias: Tensor | None, out: Place, words: dict
+    ) -> Instruction:
+        layout = inputs[0][1].layout
         stride, padding, dilation, _ = conv.options
+        channels, size = len(layout.channels), (out.layout.height, out.layout.width)
+        scattered = layout.channels[-1] != channels - 1  # zeros lie between them
+        length = layout.step if scattered else channels + layout.half * (channels % 2)
         kernel_h, kernel_w = conv.taps[0].shape[2:]
-        channels = len(layout.channels)
-        whole = layout.channels[-1] != channels - 1  # parts of a concatenation, zeros between
-        length = layout.step if whole else channels
-        together = layout.step == channels and dilation[1] == 1 and not layout.half
-        if layout.half:
-            length += length % 2
-        slices, first = [], len(self.net.program.taps)
-        for tap, place in taps:
+        # Neighbours in a row of the kernel are one tap where their channels join.
+        joined = kernel_w if layout.step == length and dilation[1] == 1 else 1
+        maps, lengths, slices = [], [], []
+        for tap, place in inputs:
             weight = conv.taps[tap].detach().float()
             for y in range(kernel_h):
-                line = (y * dilation[0] - padding[0]) * layout.pitch - padding[1]
-                for x in range(0, kernel_w, kernel_w if together else 1):
-                    across = range(x, kernel_w) if together else [x]
-                    origin = (line + x * dilation[1]) * layout.step
-                    at = self.words(place, out.height, out.width, stride, origin)
-                    self.tap(at, length * len(across))
-                    for dx in across:
-                        part = torch.zeros(length, weight.shape[0])
-                        rows = list(layout.channels) if whole else slice(0, channels)
-                        part[rows] = weight[:, :, y, dx].T
-                        slices.append(part)
-        count = len(self.net.program.taps) - first
-        if count > MAX_TAPS:
-            raise Unsupported(f"the native engine has no kernel so large: {conv.name}")
-        key = (conv.name, tuple(tap for tap, _ in taps))
-        matrix = torch.cat(slices)[None]
-        weights, offsets = self.net.pack(key, matrix, bias, layout.half)
-        rows, vectors = self.net.batch * out.height * out.width, _vectors(weight, self.net.lanes)
-        grid = self._grid(rows, matrix.shape[1], vectors)
-        return self._add(
-            Instruction(
-                PRODUCT, **words, rows=rows, vectors=vectors, in_half=int(layout.half),
-                tap=first, taps=count, weights=weights, bias=offsets, **grid,
-            )
-        )  # fmt: skip
+                for x in range(0, kernel_w, joined):
+                    origin = (y * dilation[0] - padding[0]) * layout.pitch
+                    origin += (x * dilation[1] - padding[1]) * layout.step
+                    maps.append(self.map(place, size, stride, origin))
+                    lengths.append(length * joined)
+                    for part in weight[:, :, y, x : x + joined].unbind(2):
+                        slices.append(spread(part, layout, length).T)
+        if len(maps) > MAX_TAPS:
+            raise Unsupported(f"the native engine has no kernel as large as that of {conv.name}")
+        key = conv.name, tuple(tap for tap, _ in inputs)
+        return self._matrix(key, torch.cat(slices)[None], bias, out, layout.half,
+                            **words, **self.taps(*maps, lengths=lengths))  # fmt: skip
 
-    def _grid(self, rows: int, depth: int, vectors: int) -> dict[str, int]:
-        """Into how many chunks a product is cut: by rows, or by columns where there are few rows."""
-        lanes, block = self.net.lanes
-        chunks = max(1, min(8, rows * depth * vectors * lanes // CHUNK))
-        blocks = -(-vectors // block)
-        if rows >= 12 * chunks and rows > 64:
-            return {"grid_rows": chunks}
-        columns = min(blocks, chunks)
-        return {"grid_vectors": columns, "grid_rows": max(1, min(chunks // columns, rows // 12))}
-
-    def _depthwise(self, conv: Convolution, taps: list, bias: Tensor | None, out: Layout,
-                   words: dict) -> Instruction:  # fmt: skip
-        layout = taps[0][1].layout
-        if len(taps) > MAX_FRAMES:
-            raise Unsupported(f"the native engine has no kernel so long: {conv.name}")
-        stride, padding, dilation, _ = conv.options
-        kernel_h, kernel_w = conv.taps[0].shape[2:]
-        origin = -(padding[0] * layout.pitch + padding[1]) * layout.step
-        first = len(self.net.program.taps)
-        for _, place in taps:
-            self.tap(self.words(place, out.height, out.width, stride, origin))
-        key = (conv.name, tuple(tap for tap, _ in taps))
-        planes = torch.stack([conv.taps[tap].detach()[:, 0].permute(1, 2, 0) for tap, _ in taps])
-        vectors = layout.step // self.net.lanes.lanes
-        parts = max(1, min(8, out.height // 4)) if out.height * out.width > 64 else 1
-        offsets = -1
+    def _matrix(
+        self, key: object, matrix: Tensor, bias: Tensor | None, out: Place, half: bool, **words
+    ) -> Instruction:
+        """A product with weights [1, depth, columns]."""
+        _, depth, columns = matrix.shape
+        lanes, rows = self.net.lanes, self.net.batch * out.layout.height * out.layout.width
         if bias is not None:
-            key_bias = (*key, "bias")
-            if key_bias not in self.net.weights:
-                spread = torch.zeros(layout.step)
-                spread[list(layout.channels)] = bias.detach().float()
-                self.net.weights[key_bias] = (0, self.net.keep_floats(spread, layout.step))
-            offsets = self.net.weights[key_bias][1]
-        return self._add(
-            Instruction(
-                DEPTHWISE, **words, rows=self.net.batch * out.height * out.width, vectors=vectors,
-                in_half=int(layout.half), tap=first, taps=len(taps),
-                weights=self.net.keep_plane(key, planes, layout), bias=offsets,
-                height=out.height, width=out.width, kernel_h=kernel_h, kernel_w=kernel_w,
-                stride_h=stride[0], stride_w=stride[1], dilation_h=dilation[0],
-                dilation_w=dilation[1], pitch=layout.pitch * layout.step, step=layout.step,
-                parts=parts, grid_rows=self.net.batch * parts,
-                grid_vectors=1 if parts > 1 else min(vectors, 4),
-            )
-        )  # fmt: skip
+            padded = F.pad(bias.detach(), (0, -columns % lanes.lanes))
+            words["bias"] = self.net.keep_floats((key, "bias"), padded)
+        vectors = lanes.vectors(columns)
+        chunks = _chunks(rows * depth * columns, CHUNK)
+        by_rows = rows > max(64, 12 * chunks)
+        across = 1 if by_rows else min(len(lanes.blocks(vectors)), chunks)
+        return self.add(
+            *(PRODUCT, self.map(out)),
+            **words,
+            rows=rows,
+            vectors=vectors,
+            in_half=half,
+            out_half=out.layout.half,
+            weights=self.net.pack(key, matrix, half),
+            grid_rows=chunks if by_rows else max(1, min(chunks // across, rows // 12)),
+            grid_vectors=across,
+        )
 
-    def _tiles(self, conv: Convolution, taps: list, bias: Tensor | None, out: Layout,
-               words: dict) -> Instruction:  # fmt: skip
+    def _depthwise(
+        self, conv: Convolution, inputs: list, bias: Tensor | None, out: Place, words: dict
+    ) -> Instruction:
+        layout, size = inputs[0][1].layout, (out.layout.height, out.layout.width)
+        if len(inputs) > MAX_FRAMES:
+            raise Unsupported(f"the native engine has no kernel as long as that of {conv.name}")
+        stride, padding, dilation, _ = conv.options
+        kernel = conv.taps[0].shape[2:]
+        origin = -padding[0] * layout.pitch - padding[1] * layout.step
+        maps = [self.map(place, size, stride, origin) for _, place in inputs]
+        key = conv.name, tuple(tap for tap, _ in inputs)
+        planes = torch.stack([conv.taps[tap].detach()[:, 0].permute(1, 2, 0) for tap, _ in inputs])
+        if bias is not None:
+            words = words | {"bias": self.net.keep_floats((key, "bias"), spread(bias, layout))}
+        vectors = layout.step // self.net.lanes.lanes
+        parts = _chunks(size[0], 4) if size[0] * size[1] > 64 else 1
+        return self.add(
+            *(DEPTHWISE, self.map(out)),
+            **words,
+            **self.taps(*maps),
+            **_pairs(kernel=kernel, stride=stride, dilation=dilation),
+            rows=self.net.batch * size[0] * size[1],
+            vectors=vectors,
+            in_half=layout.half,
+            out_half=out.layout.half,
+            weights=self.net.pack_planes(key, planes, layout),
+            height=size[0],
+            width=size[1],
+            pitch=layout.pitch,
+            step=layout.step,
+            parts=parts,
+            grid_rows=self.net.batch * parts,
+            grid_vectors=1 if parts > 1 else min(vectors, 4),
+        )
+
+    def _tiles(
+        self, conv: Convolution, source: tuple, bias: Tensor | None, out: Place, words: dict
+    ) -> Instruction:
         """Winograd's F(4x4, 3x3): tiles in, 36 products, tiles out."""
-        (tap, place), lanes = taps[0], self.net.lanes.lanes
-        layout = place.layout
-        down, across = -(-out.height // 4), -(-out.width // 4)
-        rows = self.net.batch * down * across
-        weight = conv.taps[tap].detach().double()
-        inputs, outputs = layout.step, _aligned(weight.shape[0], lanes)
-        sizes = [36 * rows * width * 4 for width in (inputs, outputs)]
-        offsets = [self._temporary(size) for size in sizes]
-        maps = [
-            (SCRATCH, 0, 0, offset, self._flat_table(rows, width))
-            for offset, width in zip(offsets, (inputs, outputs), strict=True)
-        ]
-        for size, offset in zip(sizes, offsets, strict=True):
-            self.buffers[size].append(offset)  # free again behind this operation
-        origin = -(layout.pitch + 1) * layout.step
-        at = self.words(place, down, across, (4, 4), origin)
-        grid = {"grid_rows": max(1, min(8, rows // 4))}
-        self._add(
-            Instruction(
-                TILES_IN, maps[0], rows=rows, vectors=inputs // lanes, tap=self.tap(at), taps=1,
-                pitch=layout.pitch * layout.step, step=layout.step, out_repeat=rows * inputs, **grid,
-            )
-        )  # fmt: skip
+        (tap, place), lanes = source, self.net.lanes
+        layout, (height, width) = place.layout, out.layout[:2]
+        down, across = -(-height // 4), -(-width // 4)
+        rows, weight = self.net.batch * down * across, conv.taps[tap].detach().double()
+        widths = layout.step, lanes.whole(len(weight))
+        offsets = [self._scratch(36 * rows * n * 4, 36 * rows * n * 4) for n in widths]
+        maps = [self.flat(at, rows, n) for at, n in zip(offsets, widths, strict=True)]
+        for at, n in zip(offsets, widths, strict=True):  # free again behind this operation
+            self.free[36 * rows * n * 4].append(at)
+        common = {"rows": rows, "grid_rows": _chunks(rows, 4)}
+        origin = -layout.pitch - layout.step
+        self.add(
+            *(TILES_IN, maps[0]),
+            **common,
+            **self.taps(self.map(place, (down, across), (4, 4), origin)),
+            vectors=lanes.vectors(widths[0]),
+            pitch=layout.pitch,
+            step=layout.step,
+            out_repeat=rows * widths[0],
+        )
         filters = torch.tensor(FILTERS, dtype=torch.float64)
-        spread = torch.zeros(weight.shape[0], inputs, 3, 3, dtype=torch.float64)
-        spread[:, list(layout.channels)] = weight
-        matrix = torch.einsum("rh,sw,ochw->rsco", filters, filters, spread).flatten(0, 1)
-        weights, offsets = self.net.pack((conv.name, "tiles"), matrix, bias, False)
-        self._add(
-            Instruction(
-                PRODUCT, maps[1], rows=rows, vectors=outputs // lanes, tap=self.tap(maps[0], inputs),
-                taps=1, weights=weights, repeats=36, in_repeat=rows * inputs,
-                out_repeat=rows * outputs, weights_repeat=inputs * outputs,
-            )
-        )  # fmt: skip
-        if offsets < 0:
-            offsets = self.net.keep_floats(torch.zeros(outputs), outputs)
-        return self._add(
-            Instruction(
-                TILES_OUT, **words, rows=rows, vectors=outputs // lanes, tap=self.tap(maps[1]),
-                taps=1, bias=offsets, height=out.height, width=out.width,
-                in_repeat=rows * outputs, **grid,
-            )
-        )  # fmt: skip
-
-    def _flat_table(self, rows: int, width: int) -> int:
-        """Rows of some width behind one another."""
-        lines = rows // self.net.batch
-        return self.net.table(Layout(1, 1, (), width), lines * width, lines, 1)
-
-    def _temporary(self, size: int) -> int:
-        """Scratch memory of a size."""
-        free = self.buffers.setdefault(size, [])
-        if free:
-            return free.pop()
-        offset = self.net.scratch(size)
-        self.net.buffers.append((offset, size))
-        return offset
-
-    def _add(self, instruction: Instruction) -> Instruction:
-        self.instructions.append(instruction)
-        return instruction
+        matrix = torch.einsum("rh,sw,ochw->rsco", filters, filters, weight).flatten(0, 1)
+        matrix = spread(matrix.transpose(1, 2), layout).transpose(1, 2)
+        self.add(
+            *(PRODUCT, maps[1]),
+            **self.taps(maps[0], lengths=[widths[0]]),
+            rows=rows,
+            vectors=lanes.vectors(widths[1]),
+            weights=self.net.pack((conv.name, "tiles"), matrix),
+            repeats=36,
+            in_repeat=rows * widths[0],
+            out_repeat=rows * widths[1],
+            weights_repeat=widths[0] * widths[1],
+        )
+        bias = torch.zeros(len(weight)) if bias is None else bias.detach()
+        padded = F.pad(bias, (0, widths[1] - len(bias)))
+        return self.add(
+            *(TILES_OUT, self.map(out)),
+            **words,
+            **common,
+            **self.taps(maps[1]),
+            vectors=lanes.vectors(widths[1]),
+            bias=self.net.keep_floats((conv.name, "bias"), padded),
+            height=height,
+            width=width,
+            in_repeat=rows * widths[1],
+        )
 
     def _gate(self, number: int, gate: Gate) -> None:
-        """Scales a map in place, of which the convolution before it sums the pixels."""
-        source = gate.sources[0]
+        """Scales a map in place, whose pixels the convolution before it sums."""
+        (source,) = gate.sources
         maker, place = self.makers.get(source), self.places[source]
-        alone = len(self.net.consumers[source]) == 1 and place.place == SCRATCH
-        if maker is None or maker.kind not in (DEPTHWISE, SUMS) or not alone:
-            raise Unsupported(f"the native engine has no gate but behind a convolution of each "
-                              f"channel alone: {gate.name}")  # fmt: skip
+        summed = maker is not None and maker.kind in (DEPTHWISE, SUMS)
+        if not summed or place.place != SCRATCH or len(self.net.consumers[source]) > 1:
+            raise Unsupported(f"the native engine has no gate like {gate.name}")
         layout, batch = place.layout, self.net.batch
-        sums = self._temporary(batch * maker.parts * layout.step * 4)
-        self.buffers.setdefault(batch * maker.parts * layout.step * 4, []).append(sums)
-        maker.sums = sums
-        inner = gate.fc1.weight.shape[0]
-        if (gate.name, "gate") not in self.net.weights:
-            positions = list(layout.channels)
-            first, second = torch.zeros(2, inner, layout.step)
-            first[:, positions] = gate.fc1.weight.detach().float().flatten(1)
-            second[:, positions] = gate.fc2.weight.detach().float().flatten(1).T
-            bias = torch.zeros(layout.step)
-            bias[positions] = gate.fc2.bias.detach().float()
-            tensors = first, gate.fc1.bias, second, bias
-            self.net.weights[gate.name, "gate"] = self.net.keep_floats(*tensors, 0), -1
-        value, words, _ = self._end(number, may_add=False)
-        self.net.program.gate_floats = max(
-            self.net.program.gate_floats, batch * layout.step + inner
+        size = batch * maker.parts * layout.step * 4
+        maker.sums = self._scratch(size, size)
+        self.free[size].append(maker.sums)
+        first, second = gate.fc1.weight.flatten(1), gate.fc2.weight.flatten(1).T
+        tensors = spread(first, layout), gate.fc1.bias, spread(second, layout)
+        weights = self.net.keep_floats(gate.name, *tensors, spread(gate.fc2.bias, layout))
+        gate_floats = batch * layout.step + len(first)
+        self.net.gate_floats = max(self.net.gate_floats, aligned(gate_floats))
+        value, words, _ = self.end(number)
+        self.add(
+            *(SCALE, self.map(place)),
+            **words,
+            rows=maker.rows,
+            vectors=maker.vectors,
+            in_half=layout.half,
+            out_half=layout.half,
+            inner=len(first),
+            sums=maker.sums,
+            parts=maker.parts,
+            weights=weights,
+            grid_rows=_chunks(maker.rows * maker.vectors, 200),
         )
-        self._add(
-            Instruction(
-                SCALE, self.map_of(place), **words, rows=maker.rows, vectors=maker.vectors,
-                in_half=int(layout.half), out_half=int(layout.half), inner=inner, sums=sums,
-                weights=self.net.weights[gate.name, "gate"][0], parts=maker.parts,
-                grid_rows=max(1, min(8, maker.rows * maker.vectors // 200)),
-            )
-        )  # fmt: skip
-        self._alias(value, place)
+        self.name(value, place)
 
     def _mean(self, number: int, mean: Mean) -> None:
-        source = self.places[mean.sources[0]]
-        layout, batch = source.layout, self.net.batch
-        vectors, value = layout.step // self.net.lanes.lanes, number + 1
-        grid = {"grid_vectors": min(vectors, 4)}
-        target = self._target(value)[0]
-        is_kept = mean.name in self.put
-        newest = self._putting(mean.name)[0] if is_kept else target
-        self._add(
-            Instruction(
-                MEAN, self.map_of(newest), rows=batch, vectors=vectors,
-                in_half=int(layout.half), tap=self.tap(self.map_of(source)), taps=1,
-                in_height=layout.height, in_width=layout.width, **grid,
-            )
-        )  # fmt: skip
-        if is_kept:
-            ages = range(0, mean.dilation * (mean.kernel - 1) + 1, mean.dilation)
-            places = [newest, *(self._reading(mean.name, age, True) for age in ages[1:])]
-            taps = [self.tap(self.map_of(place)) for place in places]
-            self._add(
-                Instruction(
-                    WINDOW, self.map_of(target), rows=batch, vectors=vectors,
-                    tap=taps[0], taps=len(taps), **grid,
-                )
-            )  # fmt: skip
-        self._alias(value, target)
+        source, batch = self.places[mean.sources[0]], self.net.batch
+        layout, (out, _) = source.layout, self.target(number + 1)
+        vectors = layout.step // self.net.lanes.lanes
+        common = {"rows": batch, "vectors": vectors, "grid_vectors": min(vectors, 4)}
+        newest = self.newest(mean.name)[0] if mean.name in self.put else out
+        self.add(
+            *(MEAN, self.map(newest)),
+            **common,
+            **self.taps(self.map(source)),
+            in_half=layout.half,
+            in_height=layout.height,
+            in_width=layout.width,
+        )
+        if newest is not out:
+            ages = range(mean.dilation, mean.dilation * mean.kernel, mean.dilation)
+            past = [self.earlier(mean.name, age, True) for age in ages]
+            taps = self.taps(*(self.map(place) for place in (newest, *past)))
+            self.add(WINDOW, self.map(out), **common, **taps)
+        self.name(number + 1, out)
 
     def _pool(self, number: int, pool: Pool) -> None:
         if pool.averages or (pool.over_space and pool.depths):
-            raise Unsupported(f"the native engine has no such pool: {pool.name}")
+            raise Unsupported(f"the native engine has no pool like {pool.name}")
         if due(pool.timing, self.phase):
             inputs = self._inputs(pool)
-            layout = inputs[0].layout
-            value, words, _ = self._end(number, may_add=False)
-            target, mask = self._target(value)
-            out = target.layout
-            (step_h, step_w), (pad_h, pad_w) = pool.step, pool.padding
-            dilation_h, dilation_w = pool.options[0]
-            origin = -(pad_h * layout.pitch + pad_w) * layout.step
-            taps = [
-                self.tap(self.words(place, out.height, out.width, pool.step, origin))
-                for place in inputs
-            ]
-            self._add(
-                Instruction(
-                    POOL, self.map_of(target), **words, **mask,
-                    rows=self.net.batch * out.height * out.width,
-                    vectors=out.step // self.net.lanes.lanes,
-                    in_half=int(layout.half), out_half=int(out.half), tap=taps[0], taps=len(taps),
-                    height=out.height, width=out.width, in_height=layout.height,
-                    in_width=layout.width, kernel_h=pool.size[0], kernel_w=pool.size[1],
-                    stride_h=step_h, stride_w=step_w, pad_h=pad_h, pad_w=pad_w,
-                    dilation_h=dilation_h, dilation_w=dilation_w,
-                    pitch=layout.pitch * layout.step, step=layout.step,
-                    grid_rows=max(1, min(8, out.height // 4)),
-                )
-            )  # fmt: skip
-            self._alias(value, target)
-        self._keep_input(pool)
+            value, words, _ = self.end(number)
+            place, mask = self.target(value)
+            layout, out = inputs[0].layout, place.layout
+            origin = -pool.padding[0] * layout.pitch - pool.padding[1] * layout.step
+            size = out.height, out.width
+            (dilation,) = pool.options
+            self.add(
+                *(POOL, self.map(place)),
+                **words,
+                **mask,
+                **self.taps(*(self.map(x, size, pool.step, origin) for x in inputs)),
+                **_pairs(kernel=pool.size, stride=pool.step, pad=pool.padding, dilation=dilation),
+                rows=self.net.batch * out.height * out.width,
+                vectors=out.step // self.net.lanes.lanes,
+                in_half=layout.half,
+                out_half=out.half,
+                height=out.height,
+                width=out.width,
+                in_height=layout.height,
+                in_width=layout.width,
+                pitch=layout.pitch,
+                step=layout.step,
+                grid_rows=_chunks(out.height, 4),
+            )
+            self.name(value, place)
+        self._put(pool.name, pool.sources[0])
+
+    def _sample(self, number: int, sample: Sample) -> None:
+        if due(sample.timing, self.phase):
+            self.name(number + 1, self.places[sample.sources[0]])
 
     def _late(self, number: int, late: Late) -> None:
-        at_home = self.net.homes.get(late.sources[0]) == late.name
-        self.places[number + 1] = self._reading(late.name, late.frames, True)
-        if not at_home:
-            place, mask = self._putting(late.name)
-            self._copy(self.places[late.sources[0]], place, **mask)
+        self.name(number + 1, self.earlier(late.name, late.frames, True))
+        self._put(late.name, late.sources[0])
 
     def _join(self, number: int, join: Join) -> None:
-        ready, is_due = [], due(join.timing, self.phase)
-        for source, (name, length) in zip(join.sources, join.waits, strict=True):
-            if is_due:
-                ready.append(self._reading(name, length, True) if length else self.places[source])
-            if name in self.put and self.net.homes.get(source) != name and source in self.places:
-                place, mask = self._putting(name)
-                self._copy(self.places[source], place, **mask)
-        if not is_due:
+        for source, (name, _) in zip(join.sources, join.waits, strict=True):
+            if source in self.places:
+                self._put(name, source)
+        if not due(join.timing, self.phase):
             return
-        value, words = number + 1, {}
-        if not join.concatenates:
-            value, words, _ = self._end(number, may_add=False)
-        target, mask = self._target(value)
+        parts = [
+            self.earlier(name, length, True) if length else self.places[source]
+            for source, (name, length) in zip(join.sources, join.waits, strict=True)
+        ]
         if join.concatenates:
-            at = 0
-            for place in ready:
-                part = target._replace(offset=target.offset + at * target.layout.size)
-                self._copy(place, part, **mask)
-                at += place.layout.step
+            value, start = number + 1, 0
+            place, mask = self.target(value)
+            for part in parts:
+                at = place._replace(offset=place.offset + start * place.layout.size)
+                self._copy(part, at, **mask)
+                start += part.layout.step
         else:
-            total = ready[0]
-            for place in ready[1:-1]:
-                self._copy(total, target, add=place)
-                total = target
-            self._copy(total, target, add=ready[-1], **words, **mask)
-        self._alias(value, target)
+            value, words, _ = self.end(number)
+            place, mask = self.target(value)
+            total, *others, last = parts
+            for part in others:
+                self._copy(total, place, part)
+                total = place
+            self._copy(total, place, last, **words, **mask)
+        self.name(value, place)
 
-    def _copy(self, place: Place, target: Place, add: Place | None = None, **words: int) -> None:
+    def _copy(self, place: Place, out: Place, added: Place | None = None, **words) -> None:
         """Copies a map, or the sum of two."""
         layout = place.layout
+        if added is not None:
+            if added.layout.half != out.layout.half:
+                raise Unsupported("the native engine has no sum of bfloat16 and float32")
+            words["add"] = self.map(added)
         rows = self.net.batch * layout.height * layout.width
-        if add is not None:
-            words["add"] = self.map_of(add)
-            if add.layout.half != target.layout.half:
-                raise Unsupported("the native engine has no sum of a map and a vector")
         vectors = layout.step // self.net.lanes.lanes
-        self._add(
-            Instruction(
-                COPY, self.map_of(target), **words, rows=rows, vectors=vectors,
-                in_half=int(layout.half), out_half=int(target.layout.half),
-                tap=self.tap(self.map_of(place)), taps=1,
-                grid_rows=max(1, min(8, rows * vectors // 500)),
-            )
-        )  # fmt: skip
+        self.add(
+            *(COPY, self.map(out)),
+            **words,
+            **self.taps(self.map(place)),
+            rows=rows,
+            vectors=vectors,
+            in_half=layout.half,
+            out_half=out.layout.half,
+            grid_rows=_chunks(rows * vectors, 500),
+        )
 
-    def _map(self, number: int, operation: Map) -> None:
-        source = operation.sources[0]
-        place, function = self.places[source], operation.function
-        layout, value = place.layout, number + 1
+    def _pointwise(self, number: int, operation: Pointwise) -> None:
+        place, function = self.places[operation.sources[0]], operation.function
+        layout = place.layout
         if operation.name == "flatten" and layout.height == layout.width == 1:
-            self._alias(value, place)
-        elif isinstance(function, Linear) and value == len(self.net.operations):
-            self._classifier(function, place)
+            self.name(number + 1, place)
+        elif isinstance(function, Linear) and number + 1 == len(self.net.operations):
+            matrix = spread(function.weight, layout).T[None]
+            logits = Place(vector(function.out_features, self.net.lanes), LOGITS)
+            taps = self.taps(self.map(place), lengths=[layout.step])
+            self._matrix("classifier", matrix, function.bias, logits, False, **taps)
         elif type(function) in ACTIVATION:
-            target, mask = self._target(value)
-            self._copy(place, target, activation=ACTIVATION[type(function)], **mask)
-            self._alias(value, target)
+            value, words, _ = self.end(number)
+            out, mask = self.target(value)
+            self._copy(place, out, activation=ACTIVATION[type(function)], **mask)
+            self.name(value, out)
         else:
-            name = type(function).__name__
-            raise Unsupported(f"the native engine has no {name}: {operation.name}")
-
-    def _classifier(self, layer: Linear, place: Place) -> None:
-        layout, lanes = place.layout, self.net.lanes.lanes
-        weight = torch.zeros(layout.step, layer.out_features)
-        weight[list(layout.channels)] = layer.weight.detach().float().T
-        weights, offsets = self.net.pack("classifier", weight[None], layer.bias, False)
-        step = _aligned(layer.out_features, lanes)
-        logits = Place(Layout(1, 1, (), step), LOGITS)
-        self._add(
-            Instruction(
-                PRODUCT, self.map_of(logits), rows=self.net.batch, vectors=step // lanes,
-                tap=self.tap(self.map_of(place), layout.step), taps=1, weights=weights,
-                bias=offsets, **self._grid(self.net.batch, layout.step, step // lanes),
-            )
-        )  # fmt: skip
+            kind = type(function).__name__
+            raise Unsupported(f"the native engine has no {kind}: {operation.name}")
 
 
-def _vectors(weight: Tensor, lanes: Lanes) -> int:
-    return -(-weight.shape[0] // lanes.lanes)
+def spread(x: Tensor, layout: Layout, length: int | None = None) -> Tensor:
+    """Numbers (..., C), each where its channel lies in a pixel; zeros elsewhere."""
+    wide = torch.zeros(*x.shape[:-1], length or layout.step, dtype=x.dtype)
+    wide[..., list(layout.channels)] = x.detach()
+    return wide
+
+
+def _queues(operation: Operation) -> list[tuple[str, int]]:
+    """The queues of an operation, and the values that go into them."""
+    if isinstance(operation, Join):
+        return [
+            (name, source)
+            for (name, _), source in zip(operation.waits, operation.sources, strict=True)
+        ]
+    (source,) = operation.sources
+    if isinstance(operation, SummingConvolution):
+        return [(operation.queue(tap), source) for tap in range(operation.kernel - 1)]
+    return [(operation.name, source)] if isinstance(operation, Window | Late) else []
+
+
+def _padding(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
+    """Zeros that a convolution reads before and behind an axis."""
+    span = dilation * (kernel - 1)
+    last = (size + 2 * padding - span - 1) // stride * stride - padding + span
+    return padding, max(0, last - size + 1)
+
+
+def _chunks(work: int, worth: int) -> int:
+    """Into how many chunks work is cut, each worth the trouble."""
+    return max(1, min(CHUNKS, work // worth))
+
+
+def _pairs(**pairs: tuple[int, int]) -> dict[str, int]:
+    """The words of vertical and horizontal numbers."""
+    return {
+        f"{name}_{axis}": number
+        for name, pair in pairs.items()
+        for axis, number in zip("hw", pair, strict=True)
+    }
 
 
 FILTERS = (

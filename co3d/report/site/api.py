@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import co3d
 
+from ...deploy import OptimizedClip, OptimizedStream
 from ...export import Runner, export
 from ...measure import conversion
 from ...nn import ClipNet, Continual, StreamNet
-from ...nn.optimize import CapturedStream, OptimizedClip, OptimizedStream
 from .. import pages
 from .markup import Html, code, page, text
 from .source import Source
@@ -18,7 +18,7 @@ SECTION = re.compile(r"^(Args|Attributes|Returns|Raises):$")
 ENTRIES = ("Args", "Attributes", "Raises")  # sections that are lists
 TYPES = {  # what public functions return or take, by the place of its class
     "co3d.nn": (ClipNet, Continual, StreamNet),
-    "co3d.nn.optimize": (CapturedStream, OptimizedClip, OptimizedStream),
+    "co3d.deploy": (OptimizedClip, OptimizedStream),
     "co3d.export": (Runner, export),
     "co3d.measure.conversion": (conversion.Report,),
 }
