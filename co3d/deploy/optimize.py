@@ -17,7 +17,7 @@ from .step import Explicit
 
 ENGINES = ("native", "torch")
 STATE_KEYS = {"model", "frame", "dtype", "age", "layers"}
-TRIALS = 20  # steps, after as many to warm up, by which a number of threads is chosen
+TRIAL = 0.05  # seconds of steps by which a number of threads is chosen
 
 
 def optimize(
@@ -101,7 +101,7 @@ class OptimizedStream:
         is_native = self.device.type == "cpu" and self.dtype in (torch.float32, torch.bfloat16)
         if is_native and self.given == torch.float32 and chosen != "torch":
             try:
-                return _native(explicit, self.dtype == torch.bfloat16, threads)
+                return _Native(explicit, self.dtype == torch.bfloat16, threads)
             except (Unsupported, NoCompiler, PermissionError) as error:
                 if chosen == "native":
                     raise
@@ -114,7 +114,8 @@ class OptimizedStream:
         return _Torch(explicit, self.dtype, threads)
 
     def __repr__(self) -> str:
-        return f"OptimizedStream({self.original}, shape={self.shape}, dtype={self.dtype}, {self.engine})"
+        facts = f"shape={self.shape}, dtype={self.dtype}, engine={self.engine}"
+        return f"OptimizedStream({self.original}, {facts})"
 
     @property
     def threads(self) -> int:
@@ -202,8 +203,10 @@ class OptimizedStream:
         if given != expected:
             raise ValueError(f"expected a state of {expected}, given one of {given}")
         if not self._backend.fits(state["layers"]):
-            raise ValueError(f"expected a state of the {self.engine} engine on {self.device}, given "
-                             "one of another engine or device")  # fmt: skip
+            raise ValueError(
+                f"expected a state of the {self.engine} engine on {self.device}, given one of "
+                "another engine or device"
+            )
 
 
 class _Native:
@@ -211,8 +214,12 @@ class _Native:
 
     name = "native"
 
-    def __init__(self, engine: Engine) -> None:
-        self.net, self.threads, self.begin = engine, engine.threads, engine.begin
+    def __init__(self, explicit: Explicit, half: bool, threads: int | None) -> None:
+        self.net = engine = Engine(explicit, half, threads or torch.get_num_threads())
+        self.begin = engine.begin
+        if threads is None and engine.threads > 1:
+            engine.threads = min((1, engine.threads), key=lambda n: _seconds(engine, explicit, n))
+        self.threads = engine.threads
         self.kinds = {name: (x.shape, x.dtype, x.device) for name, x in engine.begin().items()}
 
     def fits(self, layers: Any) -> bool:
@@ -231,23 +238,16 @@ class _Native:
         return self.net.step(frame, phase, age, layers), layers
 
 
-def _native(explicit: Explicit, half: bool, threads: int | None) -> _Native:
-    """With the number of threads that is asked for, or the faster one."""
-    if threads or torch.get_num_threads() == 1:
-        return _Native(Engine(explicit, half, threads or 1))
-    engines = [Engine(explicit, half, count) for count in (1, torch.get_num_threads())]
-    return _Native(min(engines, key=lambda engine: _seconds(engine, explicit)))
-
-
-def _seconds(engine: Engine, explicit: Explicit) -> float:
-    """Of the fastest of some steps."""
+def _seconds(engine: Engine, explicit: Explicit, threads: int) -> float:
+    """Of the fastest period with so many threads."""
     frame, memory, best = torch.zeros(explicit.frame_shape), engine.begin(), float("inf")
-    phases = len(explicit.phases)
-    for number in range(2 * max(TRIALS // phases, 2)):
+    engine.threads, period, number = threads, len(explicit.phases), 0
+    end = time.perf_counter() + TRIAL
+    while number < 2 or time.perf_counter() < end:
         begun = time.perf_counter()
-        for phase in range(phases):
-            engine.step(frame, phase, number * phases + phase, memory)
-        best = min(best, time.perf_counter() - begun)
+        for phase in range(period):
+            engine.step(frame, phase, number * period + phase, memory)
+        best, number = min(best, time.perf_counter() - begun), number + 1
     return best
 
 

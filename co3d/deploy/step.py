@@ -8,14 +8,13 @@ runtime hands on pointers and copies nothing. The native engine, `torch.compile`
 take a net in this form.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 
 from ..nn.blocks import Parallel, Residual, Sequential, SqueezeExcite
 from ..nn.conv import Conv3d
@@ -60,7 +59,7 @@ class Tape:
     """What one step reads from the queues and puts into them.
 
     Args:
-        phase: of the frame; None runs every operation on made-up state, which finds the queues.
+        phase: of the frame; None runs every operation, which finds the queues.
         state: tensors by queue and depth; depth 1 is the tensor put in last.
         counter: the number of the frame, by which `Queue.initial` replaces what comes too early.
         channels_last: whether maps lie in queues as (B, H, W, C).
@@ -83,7 +82,7 @@ class Tape:
         return self.phase is None or due(timing, self.phase)
 
     def read(self, name: str, depth: int, like: Tensor) -> Tensor:
-        """The tensor put in `depth` times ago; the dry run takes zeros of the shape of `like`."""
+        """The tensor put in `depth` times ago; without a phase, zeros of the shape of `like`."""
         if self.phase is None:
             return torch.zeros_like(like)
         x = self.state[name, depth]
@@ -526,24 +525,11 @@ class Explicit(nn.Module):
         self.operations, self.timing = nn.ModuleList(operations.list), net.timing
         self.frame_shape, self.channels_last = tuple(frame.shape), channels_last
         self.made = {"dtype": frame.dtype, "device": frame.device}  # how tensors are made
+        shapes = _Shapes(self)
         tape = Tape(None, channels_last=channels_last)
-        values = self.dry_run(tape)
-        self.shapes = [tuple(value.shape) for value in values]
+        self.shapes = [tuple(value.shape) for value in shapes.run(tape)]
         self.queues: dict[str, Queue] = tape.queues
-        self.phases = [Phase(self, phase) for phase in range(self.timing.stride)]
-
-    @torch.no_grad()
-    def run(self, frame: Tensor, tape: Tape) -> list[Tensor | None]:
-        """All values; the last one is the logits, or None where the phase has none."""
-        values: list[Tensor | None] = [frame]
-        for operation in self.operations:
-            values.append(operation(tape, *(values[source] for source in operation.sources)))
-        return values
-
-    def dry_run(self, tape: Tape) -> list[Tensor | None]:
-        """As `run` on some frame, without any arithmetic."""
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            return self.run(torch.zeros(self.frame_shape, **self.made), tape)
+        self.phases = [Phase(self, phase, shapes) for phase in range(self.timing.stride)]
 
     @torch.no_grad()
     def begin(self) -> State:
@@ -577,29 +563,42 @@ class Phase(nn.Module):
         emits: whether logits are the first of its results; at other phases there are none.
     """
 
-    def __init__(self, net: Explicit, phase: int) -> None:
+    def __init__(self, net: Explicit, phase: int, shapes: "_Shapes") -> None:
         super().__init__()
-        self._net = (net,)  # no submodule: its parameters are those of `operations`
-        self.operations, self.phase = net.operations, phase
-        state = _Recorded(net)
-        tape = Tape(phase, state, channels_last=net.channels_last)
-        self.emits = net.dry_run(tape)[-1] is not None
-        self.reads, self.writes = tuple(state), tuple(tape.written)
+        self.operations, self.phase, self.channels_last = net.operations, phase, net.channels_last
+        shapes.clear()
+        tape = Tape(phase, shapes, channels_last=net.channels_last)
+        self.emits = shapes.run(tape)[-1] is not None
+        self.reads, self.writes = tuple(shapes), tuple(tape.written)
 
+    @torch.no_grad()
     def forward(self, frame: Tensor, counter: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        net = self._net[0]
         tensors = dict(zip(self.reads, state, strict=True))
-        tape = Tape(self.phase, tensors, counter, net.channels_last)
-        logits = net.run(frame, tape)[-1]
+        tape = Tape(self.phase, tensors, counter, self.channels_last)
+        logits = run(self.operations, frame, tape)[-1]
         return (*((logits,) if self.emits else ()), *tape.written.values())
 
 
-class _Recorded(dict):
-    """Made-up state that records what is read of it."""
+def run(operations: Iterable[Operation], frame: Tensor, tape: Tape) -> list[Tensor | None]:
+    """All values; the last one is the logits, or None where the phase has none."""
+    values: list[Tensor | None] = [frame]
+    for operation in operations:
+        values.append(operation(tape, *(values[source] for source in operation.sources)))
+    return values
+
+
+class _Shapes(dict):
+    """Runs a net on zeros; as a state it makes up and records all that is read of it."""
 
     def __init__(self, net: Explicit) -> None:
         super().__init__()
         self.net = net
+
+    @torch.no_grad()
+    def run(self, tape: Tape) -> list[Tensor | None]:
+        """All values."""
+        frame = torch.zeros(self.net.frame_shape, **self.net.made)
+        return run(self.net.operations, frame, tape)
 
     def __missing__(self, key: tuple[str, int]) -> Tensor:
         self[key] = torch.zeros(self.net.queues[key[0]].shape, **self.net.made)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..step import Explicit
 from .layout import Instruction, Lanes, ProgramWords, Ring, RingWords, Tap
-from .library import NoCompiler, library
+from .library import NoCompiler, load
 from .program import Compiler, Unsupported
 
 __all__ = ["Engine", "NoCompiler", "Unsupported"]
@@ -22,7 +22,7 @@ class Engine:
     Args:
         explicit: the step, in float32.
         half: whether it computes in bfloat16.
-        threads: that share the work of a step.
+        threads: that share the work of a step at most; `Engine.threads` may be set to 1.
         target: flags for the C++ compiler in the place of those for this CPU.
 
     Raises:
@@ -34,7 +34,7 @@ class Engine:
     def __init__(
         self, explicit: Explicit, half: bool = False, threads: int = 1, target: str = ""
     ) -> None:
-        self._library = library(target)
+        self._library = load(target)
         if half and not self._library.co3d_bfloat16():
             raise Unsupported("the native engine needs a CPU with AVX512-BF16 for bfloat16")
         lanes = Lanes(self._library.co3d_lanes(), self._library.co3d_max_vectors())
@@ -76,10 +76,11 @@ class Engine:
         logits = torch.empty(self.batch, self.columns)
         frame, rings, heads = frame.contiguous(), memory["rings"], memory["heads"]
         pointers = frame.data_ptr(), rings.data_ptr(), heads.data_ptr(), logits.data_ptr()
-        status = self._library.co3d_step(self._handle, *pointers, phase, age)
+        numbers = phase, age, self.threads
+        status = self._library.co3d_step(self._handle, *pointers, *numbers)
         if status == 1:  # streams that were stacked
             self._align(rings, heads)
-            status = self._library.co3d_step(self._handle, *pointers, phase, age)
+            status = self._library.co3d_step(self._handle, *pointers, *numbers)
         if status:
             raise MemoryError("there is no memory for a step of the native engine")
         return logits[:, : self.classes] if self.emits[phase] else None

@@ -1,9 +1,9 @@
 // The native engine: the step of a continual network as a list of instructions over maps.
 //
 // A map is rows of pixels, each with its channels side by side, padded to whole vectors with zeros.
-// Tables say where the row of a pixel begins, so that borders, strides and batches need no code of
-// their own. State lies in rings, into which the instructions write directly. `native.py` makes the
-// instructions; this file only runs them. It needs a compiler with vector types: GCC or Clang.
+// Tables say where each pixel begins, so borders, strides and batches need no code of their own.
+// State lies in rings, into which the instructions write directly. program.py makes the
+// instructions; this file runs them. It needs vector types of the compiler: GCC or Clang.
 
 #include <algorithm>
 #include <array>
@@ -16,18 +16,21 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <sys/mman.h>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
+#include <sys/mman.h>
+#include <unistd.h>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
+#define UNROLL _Pragma("GCC unroll 16")
+#define NOINLINE __attribute__((noinline))
+
 namespace {
 
-// ---------------------------------------------------------------- vectors
+// ---- Vectors ----------------------------------------------------------------------------------
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, REGISTERS = 32;
@@ -36,209 +39,221 @@ constexpr int LANES = 8, REGISTERS = 16;
 #else  // NEON, or whatever the compiler makes of it
 constexpr int LANES = 4, REGISTERS = 32;
 #endif
-#if defined(__AVX512BF16__)
-constexpr bool BFLOAT16 = true;
-#else
-constexpr bool BFLOAT16 = false;
-#endif
 
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef float LooseVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t IntVec __attribute__((vector_size(LANES * 4)));
 struct Half { uint16_t bits; };  // bfloat16
 
-#define UNROLL _Pragma("GCC unroll 16")
-
-inline Vec spread(float x) { return Vec{} + x; }
+inline Vec splat(float x) { return Vec{} + x; }
 inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<LooseVec*>(p) = x; }
+inline void multiply(Vec& sum, const float* x, const float* w) { sum += *x * load(w); }
 
-inline Vec load(const Half* p) {
 #if defined(__AVX512BF16__)
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    return reinterpret_cast<Vec>(_mm512_slli_epi32(wide, 16));
-#else
-    return Vec{};
-#endif
+constexpr bool BFLOAT16 = true;
+inline Vec load(const Half* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return reinterpret_cast<Vec>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 inline void store(Half* p, Vec x) {
-#if defined(__AVX512BF16__)
-    __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
+    const __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
     std::memcpy(p, &half, sizeof half);
-#endif
 }
+inline void multiply(Vec& sum, const Half* x, const Half* w) {  // two neighbours in depth at once
+    int32_t pair;
+    std::memcpy(&pair, x, sizeof pair);
+    __m512bh weights;
+    std::memcpy(&weights, w, sizeof weights);
+    const __m512bh both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+    sum = reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), both, weights));
+}
+#else  // never called: `co3d_bfloat16` says so
+constexpr bool BFLOAT16 = false;
+inline Vec load(const Half*) { return Vec{}; }
+inline void store(Half*, Vec) {}
+inline void multiply(Vec&, const Half*, const Half*) {}
+#endif
 
 inline Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }  // NaN stays NaN
 
-inline Vec exponential(Vec x) {
-    x = x < spread(-87.0f) ? spread(-87.0f) : x;
-    x = x > spread(88.0f) ? spread(88.0f) : x;
-    const Vec shift = spread(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+inline Vec exponential(Vec x) {  // a polynomial of degree 6 after reduction to +-ln(2) / 2
+    x = x < splat(-87.0f) ? splat(-87.0f) : x;
+    x = x > splat(88.0f) ? splat(88.0f) : x;
+    const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
     Vec n = x * 1.44269504f + shift;
-    IntVec power = reinterpret_cast<IntVec>(n) << 23;
+    const IntVec power = reinterpret_cast<IntVec>(n) << 23;
     n -= shift;
-    Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Vec y = spread(1.9875691500e-4f);
+    const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vec y = splat(1.9875691500e-4f);
     y = y * r + 1.3981999507e-3f;
     y = y * r + 8.3334519073e-3f;
     y = y * r + 4.1665795894e-2f;
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.0f;
-    return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(y) + power);  // NaN has r = NaN
+    return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(y) + power);
 }
+
 inline Vec sigmoid(Vec x) {
-    Vec y = 1.0f / (1.0f + exponential(-x));
+    const Vec y = 1.0f / (1.0f + exponential(-x));
     return x == x ? y : x;
 }
-inline Vec silu(Vec x) { return x * sigmoid(x); }
 
 enum Activation { LINEAR, RELU, SILU, SIGMOID };
 inline Vec activate(Vec x, int64_t kind) {
     if (kind == RELU) return relu(x);
-    if (kind == SILU) return silu(x);
+    if (kind == SILU) return x * sigmoid(x);
     return kind == SIGMOID ? sigmoid(x) : x;
 }
 
-// ---------------------------------------------------------------- the program
+// ---- The program, as layout.py lays it out ----------------------------------------------------
 
-enum Place { NOWHERE, FRAME, LOGITS, SCRATCH, STATE };
-enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, MEAN, WINDOW, COPY, TILES_IN, TILES_OUT, SUMS };
+enum Place { NOWHERE, LOGITS, SCRATCH, STATE };
+enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, COPY, TILES_IN, TILES_OUT, SUMS };
 
-struct Map {            // where numbers lie
+struct Map {  // where numbers lie
     int64_t place;
-    int64_t ring;       // of STATE
-    int64_t back;       // how many puts ago the ring got them
-    int64_t offset;     // bytes to the first pixel
-    int64_t rows;       // where the table of its rows begins: pixel to element
+    int64_t ring, back;  // of STATE: the slot that was written `back` times before the newest
+    int64_t offset;      // bytes to the first pixel
+    int64_t rows;        // where its table begins, which gives the element of every pixel
 };
 
-struct Tap {            // a part of the sums of a product: `length` neighbours from `map` on
+struct Tap {
     Map map;
-    int64_t length;
+    int64_t length;  // of PRODUCT: neighbours that it multiplies; else bytes, or 0
 };
 
 struct Instruction {
     int64_t kind;
-    Map out, add;                         // the result, and what is added to it
-    int64_t first, infinite;              // before frame `first` the result is 0, or -infinity
-    int64_t first_sums;                   // of SUMS: before that frame the new sums are 0
+    Map out, add;              // the result, and what is added to it
+    int64_t first, infinite;   // before frame `first` the result is 0, or minus infinity
+    int64_t first_sums;        // of SUMS: before that frame the new sums are 0
     int64_t activation;
-    int64_t rows, vectors;                // of the result
-    int64_t in_half, out_half;            // bfloat16 rather than float32
-    int64_t tap, taps;                    // in the list of taps
-    int64_t ahead, aheads;                // in that list: what the next instructions read from afar
-    int64_t weights, bias;                // bytes and floats into the packed weights; bias -1: none
-    int64_t height, width;                // of the result, per stream; rows = batch height width
+    int64_t rows, vectors;     // of the result
+    int64_t in_half, out_half;  // bfloat16 rather than float32
+    int64_t tap, taps;         // what it reads, in the list of taps
+    int64_t ahead, aheads;     // in that list: state that the next instructions read
+    int64_t weights, bias;     // where they begin: bytes, floats; bias -1: none
+    int64_t height, width;     // of the result, for each stream
     int64_t in_height, in_width;
     int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-    int64_t pitch, step;                  // elements from one line, one pixel to the next
-    int64_t channels, inner;              // of INPUT; of SCALE, with the width of the gate
-    int64_t sums;                         // scratch bytes of the sums over pixels; -1: none
-    int64_t parts;                        // of an image, by which DEPTHWISE sums
-    int64_t repeats, in_repeat, out_repeat, weights_repeat;  // a product for each of these steps
-    int64_t grid_rows, grid_vectors;      // into how many chunks the work is cut
+    int64_t pitch, step;       // elements from one line, from one pixel of the input to the next
+    int64_t channels;          // of INPUT
+    int64_t inner;             // of SCALE: channels between the two products of the gate
+    int64_t sums, parts;       // scratch bytes of sums over pixels, -1: none; how many per image
+    int64_t repeats, in_repeat, out_repeat, weights_repeat;  // of PRODUCT: for each tile element
+    int64_t grid_rows, grid_vectors;  // into how many chunks the work is cut
 };
 
-struct Ring {
-    int64_t offset, slots, slot;  // bytes into the state; how many; bytes of each
+struct Ring { int64_t offset, slots, slot; };  // bytes into the state; number; bytes of each
+
+struct Program {
+    const Instruction* instructions;  // of all phases
+    const int32_t* puts;              // the rings into which each phase puts something
+    const int64_t* counts;            // of both, for each phase
+    int64_t phases;
+    const Tap* taps;
+    int64_t tap_count;
+    const Ring* rings;
+    int64_t ring_count;
+    const int32_t* rows;
+    int64_t row_count;
+    const char* packed;   // weights; the caller keeps them, and `floats`; all else is copied
+    const float* floats;  // biases and gates
+    int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
 };
 
-struct Stream {                   // what one call works on
+typedef std::unique_ptr<char, decltype(&std::free)> Memory;
+
+struct Net {
+    Program program;
+    std::vector<std::vector<Instruction>> phases;
+    std::vector<std::vector<int32_t>> puts;
+    std::vector<Tap> taps;
+    std::vector<Ring> rings;
+    std::vector<int32_t> rows;
+    std::mutex lock;
+    std::vector<Memory> spare;  // scratch memory that no call uses
+    struct Pool* pool = nullptr;
+};
+
+struct Stream {  // what one call works on
     const float* frame;
     char* state;
-    const int32_t* heads;         // the slot of each ring that holds what was put in last
+    const int32_t* heads;  // the newest slot of each ring
     float* logits;
     char* scratch;
     int64_t age;
 };
 
-struct Net {
-    std::vector<std::vector<Instruction>> phases;
-    std::vector<std::vector<int32_t>> puts;  // rings that get something, by phase
-    std::vector<Tap> taps;
-    std::vector<Ring> rings;
-    std::vector<int32_t> rows;
-    const char* packed;           // weights, kept by the caller
-    const float* floats;
-    int64_t batch, state_bytes, scratch_bytes, gate_floats;
-    int threads;
-    std::mutex lock;
-    std::vector<std::unique_ptr<char, decltype(&std::free)>> spare;  // scratch that no call uses
-    struct Pool* pool = nullptr;
+inline int64_t cut(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
+
+// A chunk of an instruction: some rows and vectors (for PRODUCT blocks of vectors) of the result.
+struct Work {
+    const Net& net;
+    const Stream& s;
+    const Instruction& i;
+    const float* gates;
+    int64_t row = 0, row_end = 0, vector = 0, vector_end = 0, part = 0;
+
+    template <class T> T* at(const Map& map) const {
+        if (map.place == NOWHERE) return nullptr;
+        char* base = map.place == LOGITS ? reinterpret_cast<char*>(s.logits) : s.scratch;
+        if (map.place == STATE) {
+            const Ring& ring = net.rings[map.ring];
+            const int64_t slot = (s.heads[map.ring] - map.back + ring.slots) % ring.slots;
+            base = s.state + ring.offset + slot * ring.slot;
+        }
+        return reinterpret_cast<T*>(base + map.offset);
+    }
+    const int32_t* rows(const Map& map) const { return net.rows.data() + map.rows; }
+    const Tap& tap(int64_t n) const { return net.taps[i.tap + n]; }
+    int64_t begin() const { return vector * LANES; }
+    int64_t end() const { return vector_end * LANES; }
+    Vec bias(int64_t c) const { return i.bias < 0 ? Vec{} : load(net.program.floats + i.bias + c); }
+    float* sums() const {
+        if (i.sums < 0) return nullptr;
+        return reinterpret_cast<float*>(s.scratch + i.sums) + part * i.vectors * LANES;
+    }
 };
 
-inline char* locate(const Net& net, const Stream& s, const Map& map) {
-    switch (map.place) {
-        case FRAME: return reinterpret_cast<char*>(const_cast<float*>(s.frame)) + map.offset;
-        case LOGITS: return reinterpret_cast<char*>(s.logits) + map.offset;
-        case SCRATCH: return s.scratch + map.offset;
-        case STATE: {
-            const Ring& ring = net.rings[map.ring];
-            int64_t slot = (s.heads[map.ring] - map.back + ring.slots) % ring.slots;
-            return s.state + ring.offset + slot * ring.slot + map.offset;
-        }
-        default: return nullptr;
-    }
-}
+// ---- Products ---------------------------------------------------------------------------------
 
-struct Chunk { int64_t row, row_end, vector, vector_end, part; };
-
-// ---------------------------------------------------------------- products
-
-constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2;
-constexpr int MAX_ROWS = 12;
+constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2, MAX_ROWS = 12, MAX_TAPS = 128;
 constexpr int rows_of(int vectors) {  // accumulators, a row of weights and two numbers in registers
-    int rows = (REGISTERS - 2 - vectors) / vectors;
-    return rows > MAX_ROWS ? MAX_ROWS : rows;
+    return std::min(MAX_ROWS, (REGISTERS - 2 - vectors) / vectors);
 }
+template <class T> constexpr int DEPTH = sizeof(T) == 2 ? 2 : 1;  // numbers that `multiply` takes
 
-template <class In> struct Weight { typedef float type; static constexpr int depth = 1; };
-template <> struct Weight<Half> { typedef Half type; static constexpr int depth = 2; };
-
-inline void multiply(Vec& sum, const float* x, const float* w) { sum += *x * load(w); }
-inline void multiply(Vec& sum, const Half* x, const Half* w) {
-#if defined(__AVX512BF16__)
-    int32_t pair;
-    std::memcpy(&pair, x, 4);
-    __m512bh weights;
-    std::memcpy(&weights, w, 64);
-    sum = reinterpret_cast<Vec>(_mm512_dpbf16_ps(
-        reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair)), weights));
-#endif
-}
-
-template <class In, class Out> struct Tile {  // what a block of rows and columns needs
-    const In* const* taps;
-    const int64_t *lengths, *tables;  // of each tap; its table counted from `in_rows`
-    int64_t count;
-    const typename Weight<In>::type* weights;
+template <class In, class Out> struct Tile {  // what a tile of rows and columns needs
+    const In* taps[MAX_TAPS];
+    int64_t tables[MAX_TAPS], lengths[MAX_TAPS], count;
+    const In* weights;
     const float* bias;
     const int32_t *in_rows, *out_rows, *add_rows;
     Out* out;
     const Out* add;
-    int64_t activation;
-    const char* ahead;   // memory that comes next, of which `pace` bytes are fetched at each step in depth
+    bool relu;
+    const char* ahead;  // memory that comes next: `pace` bytes are fetched at each step in depth
     int64_t pace;
 };
 
 template <class In, class Out, int R, int V> void product_tile(const Tile<In, Out>& t) {
-    constexpr int depth = Weight<In>::depth;
     Vec sum[R][V];
     UNROLL for (int v = 0; v < V; v++) {
-        Vec start = t.bias ? load(t.bias + v * LANES) : Vec{};
+        const Vec start = t.bias ? load(t.bias + v * LANES) : Vec{};
         UNROLL for (int r = 0; r < R; r++) sum[r][v] = start;
     }
-    auto w = t.weights;
+    const In* w = t.weights;
     const char* ahead = t.ahead;
     for (int64_t tap = 0; tap < t.count; tap++) {
         const In* x[R];
         for (int r = 0; r < R; r++) x[r] = t.taps[tap] + t.in_rows[t.tables[tap] + r];
-        const int64_t length = t.lengths[tap];
-        for (int64_t k = 0; k < length; k += depth) {
+        for (int64_t k = 0; k < t.lengths[tap]; k += DEPTH<In>, w += V * LANES * DEPTH<In>) {
             UNROLL for (int r = 0; r < R; r++)
-                UNROLL for (int v = 0; v < V; v++) multiply(sum[r][v], x[r] + k, w + v * LANES * depth);
-            w += V * LANES * depth;
+                UNROLL for (int v = 0; v < V; v++)
+                    multiply(sum[r][v], x[r] + k, w + v * LANES * DEPTH<In>);
             __builtin_prefetch(ahead, 0, 2);
             ahead += t.pace;
         }
@@ -246,300 +261,210 @@ template <class In, class Out, int R, int V> void product_tile(const Tile<In, Ou
     if (t.add)
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int v = 0; v < V; v++) sum[r][v] += load(t.add + t.add_rows[r] + v * LANES);
-    if (t.activation == RELU)
+    if (t.relu)
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int v = 0; v < V; v++) sum[r][v] = relu(sum[r][v]);
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int v = 0; v < V; v++) store(t.out + t.out_rows[r] + v * LANES, sum[r][v]);
-    if (t.activation > RELU)
-        for (int r = 0; r < R; r++)
-            for (int v = 0; v < V; v++) {
-                Out* y = t.out + t.out_rows[r] + v * LANES;
-                store(y, activate(load(y), t.activation));
-            }
 }
 
 template <class In, class Out> using TileFunction = void (*)(const Tile<In, Out>&);
-
-template <class In, class Out, int V, int R = 1> struct Tiles {
-    static void fill(TileFunction<In, Out>* table) {
-        table[R - 1] = product_tile<In, Out, R, V>;
-        if constexpr (R < rows_of(V)) Tiles<In, Out, V, R + 1>::fill(table);
-    }
-};
-template <class In, class Out> struct Table {
-    TileFunction<In, Out> of[MAX_VECTORS][MAX_ROWS] = {};
-    Table() { fill<1>(); }
-    template <int V> void fill() {
-        Tiles<In, Out, V>::fill(of[V - 1]);
-        if constexpr (V < MAX_VECTORS) fill<V + 1>();
+template <class In, class Out> struct Tiles {  // of every number of rows and vectors
+    TileFunction<In, Out> of[MAX_VECTORS + 1][MAX_ROWS + 1] = {};
+    Tiles() { fill<1, 1>(); }
+    template <int V, int R> void fill() {
+        of[V][R] = product_tile<In, Out, R, V>;
+        if constexpr (R < rows_of(V)) fill<V, R + 1>();
+        else if constexpr (V < MAX_VECTORS) fill<V + 1, 1>();
     }
 };
 
-inline int64_t cut(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
+// Memory that the instructions up to the next product read, of which each chunk fetches its part.
+struct Ahead {
+    const Work& w;
+    int64_t at = 0, share = 0;
 
-template <class In, class Out>
-void product(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    typedef typename Weight<In>::type W;
-    static const Table<In, Out> table;
-    const In* taps[128];
-    int64_t lengths[128], tables[128], depth = 0;
-    const int64_t repeat = chunk.part;
+    Ahead(const Work& w, int64_t blocks) : w(w) {
+        int64_t bytes = 0;
+        for (int64_t n = 0; n < w.i.aheads; n++) bytes += w.net.taps[w.i.ahead + n].length;
+        const bool across = w.i.grid_vectors > 1;
+        const int64_t whole = across ? blocks : w.i.rows, from = across ? w.vector : w.row;
+        const int64_t to = across ? w.vector_end : w.row_end;
+        const int64_t rows = (w.row_end - w.row) / rows_of(MAX_VECTORS) + 1;
+        at = bytes * from / whole;
+        share = (bytes * to / whole - at) / ((w.vector_end - w.vector) * rows);
+    }
+    const char* next() {
+        int64_t skip = at, n = w.i.ahead;
+        while (n + 1 < w.i.ahead + w.i.aheads && skip >= w.net.taps[n].length)
+            skip -= w.net.taps[n++].length;
+        at += share;
+        const Map& map = w.net.taps[n].map;  // `rows` is the number of the stream
+        return w.at<char>(map) + map.rows * w.net.program.state_bytes + skip;
+    }
+};
+
+template <class In, class Out> void product(const Work& w) {
+    static const Tiles<In, Out> tiles;
+    const Instruction& i = w.i;
+    Tile<In, Out> t = {};
+    t.count = i.taps, t.relu = i.activation == RELU;
+    int64_t depth = 0;
     for (int64_t n = 0; n < i.taps; n++) {
-        const Tap& tap = net.taps[i.tap + n];
-        taps[n] = reinterpret_cast<const In*>(locate(net, s, tap.map)) + repeat * i.in_repeat;
-        depth += lengths[n] = tap.length, tables[n] = tap.map.rows;
+        const Tap& tap = w.tap(n);
+        t.taps[n] = w.at<In>(tap.map) + w.part * i.in_repeat, t.tables[n] = tap.map.rows;
+        depth += t.lengths[n] = tap.length;
     }
-    const int32_t* rows = net.rows.data();
-    Tile<In, Out> t = {taps, lengths, tables, i.taps};
-    Out* out = reinterpret_cast<Out*>(locate(net, s, i.out)) + repeat * i.out_repeat;
-    const Out* add = reinterpret_cast<const Out*>(locate(net, s, i.add));
-    const W* weights = reinterpret_cast<const W*>(net.packed + i.weights) + repeat * i.weights_repeat;
-    t.activation = i.activation;
+    Out* out = w.at<Out>(i.out) + w.part * i.out_repeat;
+    const Out* add = w.at<Out>(i.add);
+    const In* weights = reinterpret_cast<const In*>(w.net.program.packed + i.weights);
     const int64_t blocks = (i.vectors + MAX_VECTORS - 1) / MAX_VECTORS;
-    // The part of what comes next that this chunk fetches, in even steps.
-    int64_t far = 0;
-    for (int64_t n = 0; n < i.aheads; n++) far += net.taps[i.ahead + n].length;
-    const bool across = i.grid_vectors > 1;
-    const int64_t whole = across ? blocks : i.rows * i.repeats, done = repeat * i.rows;
-    int64_t far_at = far * (across ? chunk.vector : done + chunk.row) / whole;
-    const int64_t far_end = far * (across ? chunk.vector_end : done + chunk.row_end) / whole;
-    const int64_t tiles_here = (chunk.vector_end - chunk.vector) * ((chunk.row_end - chunk.row) / rows_of(MAX_VECTORS) + 1);
-    const int64_t far_share = (far_end - far_at) / tiles_here;
-    t.pace = far ? std::min<int64_t>(64, far_share * Weight<In>::depth / depth + 1) : 0;
-    t.ahead = reinterpret_cast<const char*>(out);
-    for (int64_t block = chunk.vector; block < chunk.vector_end; block++) {
-        const int64_t from = cut(i.vectors, blocks, block), width = cut(i.vectors, blocks, block + 1) - from;
-        t.weights = weights + from * LANES * depth;
-        t.bias = i.bias < 0 ? nullptr : net.floats + i.bias + from * LANES;
-        t.out = out + from * LANES;
-        t.add = add ? add + from * LANES : nullptr;
-        const int64_t count = chunk.row_end - chunk.row;
-        const int64_t tiles = (count + rows_of(width) - 1) / rows_of(width);
-        for (int64_t tile = 0; tile < tiles; tile++) {
-            const int64_t row = chunk.row + cut(count, tiles, tile), end = chunk.row + cut(count, tiles, tile + 1);
-            t.in_rows = rows + row;
-            t.out_rows = rows + i.out.rows + row;
-            t.add_rows = rows + i.add.rows + row;
-            if (far) {
-                int64_t skip = far_at, n = 0;
-                while (n + 1 < i.aheads && skip >= net.taps[i.ahead + n].length) skip -= net.taps[i.ahead + n++].length;
-                const Map& map = net.taps[i.ahead + n].map;  // its `rows` is the stream
-                t.ahead = locate(net, s, map) + map.rows * net.state_bytes + skip;
-                far_at += t.pace * depth / Weight<In>::depth;
-            }
-            table.of[width - 1][end - row - 1](t);
+    Ahead ahead(w, blocks);
+    t.ahead = reinterpret_cast<const char*>(out), t.pace = ahead.share * DEPTH<In> / depth;
+    for (int64_t block = w.vector; block < w.vector_end; block++) {
+        const int64_t from = cut(i.vectors, blocks, block);
+        const int64_t width = cut(i.vectors, blocks, block + 1) - from;
+        t.weights = weights + w.part * i.weights_repeat + from * LANES * depth;
+        t.bias = i.bias < 0 ? nullptr : w.net.program.floats + i.bias + from * LANES;
+        t.out = out + from * LANES, t.add = add ? add + from * LANES : nullptr;
+        const int64_t count = w.row_end - w.row, parts = (count - 1) / rows_of(width) + 1;
+        for (int64_t n = 0; n < parts; n++) {
+            const int64_t row = w.row + cut(count, parts, n), end = w.row + cut(count, parts, n + 1);
+            t.in_rows = w.net.rows.data() + row;
+            t.out_rows = w.rows(i.out) + row, t.add_rows = w.rows(i.add) + row;
+            if (i.aheads) t.ahead = ahead.next();
+            tiles.of[width][end - row](t);
+            if (i.activation > RELU)
+                for (int64_t r = 0; r < end - row; r++)
+                    for (Out *y = t.out + t.out_rows[r], *last = y + width * LANES; y < last; y += LANES)
+                        store(y, activate(load(y), i.activation));
         }
     }
 }
 
-// ---------------------------------------------------------------- depthwise convolutions
+// ---- Convolutions of each channel alone -------------------------------------------------------
 
-template <class T> struct Plane {  // a convolution of each channel alone, at one vector of channels
-    const T* const* taps;
-    const int32_t* const* rows;   // the table of each
-    int64_t count, kernel_h, kernel_w;
-    int64_t line, pixel, across;  // elements from one kernel row, result and kernel column to the next
-    const float* weights;         // [tap][kernel_h][kernel_w][channels]
-    int64_t channels;
-    Vec bias;
-    const T* add;
-    T* out;
-    int64_t activation;
-};
-
-// P neighbours at a time; returns their sum. K and S are width and stride of the kernel, where K > 0.
-template <class T, int P, int K, int S>
-__attribute__((noinline)) Vec plane_tile(const Plane<T>& g, int64_t row, int64_t c, const int32_t* out_rows, const int32_t* add_rows) {
-    Vec sum[P];
-    UNROLL for (int p = 0; p < P; p++) sum[p] = g.bias;
-    const float* w = g.weights;
-    for (int64_t tap = 0; tap < g.count; tap++) {
-        const T* line = g.taps[tap] + g.rows[tap][row] + c;
-        for (int64_t dy = 0; dy < g.kernel_h; dy++, line += g.line) {
-            if constexpr (K > 0) {
-                constexpr int N = (P - 1) * S + K;
-                Vec weight[K];
-                UNROLL for (int k = 0; k < K; k++, w += g.channels) weight[k] = load(w);
-                const T* x = line;
-                UNROLL for (int n = 0; n < N; n++, x += g.across) {
-                    const Vec in = load(x);
-                    UNROLL for (int p = 0; p < P; p++)
-                        if (n - p * S >= 0 && n - p * S < K) sum[p] += in * weight[n - p * S];
-                }
-            } else {
-                for (int64_t k = 0; k < g.kernel_w; k++, w += g.channels)
-                    UNROLL for (int p = 0; p < P; p++) sum[p] += load(line + p * g.pixel + k * g.across) * load(w);
-            }
-        }
-        UNROLL for (int p = 0; p < P; p++) __builtin_prefetch(line + p * g.pixel, 0, 2);  // of the next line
-    }
-    if (g.add) UNROLL for (int p = 0; p < P; p++) sum[p] += load(g.add + add_rows[p]);
-    Vec total = {};
-    UNROLL for (int p = 0; p < P; p++) total += sum[p];
-    if (g.activation == LINEAR)
-        UNROLL for (int p = 0; p < P; p++) store(g.out + out_rows[p], sum[p]);
-    else
-        for (int p = 0; p < P; p++) store(g.out + out_rows[p], activate(sum[p], g.activation));
-    return total;
-}
-
-template <class T> using PlaneFunction = Vec (*)(const Plane<T>&, int64_t, int64_t, const int32_t*, const int32_t*);
-template <class T, int P, int K, int S> constexpr std::array<PlaneFunction<T>, P> plane_tiles() {
-    return []<size_t... n>(std::index_sequence<n...>) {
-        return std::array<PlaneFunction<T>, P>{plane_tile<T, n + 1, K, S>...};
-    }(std::make_index_sequence<P>());
-}
-
-template <class T, int K, int S>
-void planes(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    const T* sources[32];
-    const int32_t *rows = net.rows.data(), *in_rows[32];
-    for (int64_t n = 0; n < i.taps; n++) {
-        const Map& map = net.taps[i.tap + n].map;
-        sources[n] = reinterpret_cast<const T*>(locate(net, s, map)), in_rows[n] = rows + map.rows;
-    }
-    const int32_t *out_rows = rows + i.out.rows, *add_rows = rows + i.add.rows;
-    T* out = reinterpret_cast<T*>(locate(net, s, i.out));
-    const T* add = reinterpret_cast<const T*>(locate(net, s, i.add));
-    const int64_t channels = i.vectors * LANES;
-    float* sums = i.sums < 0 ? nullptr : reinterpret_cast<float*>(s.scratch + i.sums) + chunk.part * channels;
-    constexpr int P = REGISTERS == 32 ? (S == 1 ? 8 : 5) : (S == 1 ? 5 : 3);
-    static constexpr auto tiles = plane_tiles<T, P, K, S>();
-    const int64_t from = chunk.vector * LANES, to = chunk.vector_end * LANES;
-    Plane<T> g = {sources, in_rows, i.taps, i.kernel_h, i.kernel_w, i.dilation_h * i.pitch, i.stride_w * i.step, i.dilation_w * i.step};
-    g.channels = channels, g.activation = i.activation, g.add = nullptr;
-    // The past frames were last touched a step ago: what is not asked for early is waited for.
-    for (int64_t n = 0; n < i.taps; n++)
-        for (int64_t dy = 0; dy < i.kernel_h; dy++)
-            for (int64_t x = 0; x < i.pitch; x += channels) {
-                const T* at = sources[n] + in_rows[n][chunk.row] + dy * g.line + x;
-                for (int64_t c = from; c < to; c += 64 / sizeof(T)) __builtin_prefetch(at + c, 0, 2);
-            }
-    if (sums) std::memset(sums + from, 0, (to - from) * sizeof *sums);
-    for (int64_t line = chunk.row; line < chunk.row_end; line += i.width)
-        for (int64_t c = from; c < to; c += LANES) {
-            g.weights = reinterpret_cast<const float*>(net.packed + i.weights) + c;
-            g.bias = i.bias < 0 ? Vec{} : load(net.floats + i.bias + c);
-            if (add) g.add = add + c;
-            g.out = out + c;
-            Vec total = {};
-            for (int64_t row = line, end = line + i.width, n; row < end; row += n) {
-                n = std::min<int64_t>(P, end - row);
-                if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike at the end
-                total += tiles[n - 1](g, row, c, out_rows + row, add_rows + row);
-            }
-            if (sums) store(sums + c, load(sums + c) + total);
-        }
-}
-
-// A 3x3x3 convolution of each channel alone that keeps sums: a line is read once for all three
-// kernel slices. The first completes a result, the second and third go on as the new sums.
-template <class T> struct Sums {
-    const T* x;
-    int64_t kernel_h, line, step;
-    const float* weights;
-    int64_t channels;
+// A line of results at one vector of channels, P neighbours at a time, which share what they load.
+// K and S are width and stride of the kernel. OUT is 1, or 3 where a single frame is added to all
+// sums of a 3x3x3 kernel: the first completes a result, the others go on as the new sums.
+template <class T, int OUT> struct Plane {
+    int64_t taps, kernel_h, line, step, channels;
+    const T* in[32];
+    const int32_t* in_rows[32];
+    const float* weights;  // [tap][kernel_h][K][channels]
     Vec bias;
     const T* add[2];
-    T* out[3];
-    const int32_t *add_rows[2], *out_rows[3];
+    T* out[OUT];
+    const int32_t *add_rows[2], *out_rows[OUT];
     int64_t activation;
-    bool early;  // whether sums that go on are padding, which is 0
+    bool early;            // whether the new sums are padding, which is 0
 };
 
-template <class T, int P, int S>
-__attribute__((noinline)) Vec sums_tile(const Sums<T>& g, int64_t at, int64_t row) {
-    constexpr int N = (P - 1) * S + 3;
-    Vec sum[3][P];
-    UNROLL for (int p = 0; p < P; p++) sum[0][p] = g.bias, sum[1][p] = sum[2][p] = Vec{};
-    const T* line = g.x + at;
-    const float* w = g.weights;
-    for (int64_t dy = 0; dy < g.kernel_h; dy++, line += g.line, w += 3 * g.channels) {
-        const T* x = line;
-        UNROLL for (int n = 0; n < N; n++, x += g.step) {
-            const Vec in = load(x);
-            UNROLL for (int p = 0; p < P; p++)
-                if (n - p * S >= 0 && n - p * S < 3)
-                    UNROLL for (int t = 0; t < 3; t++)
-                        sum[t][p] += in * load(w + (t * g.kernel_h * 3 + n - p * S) * g.channels);
+template <class T, int OUT, int P, int K, int S>
+NOINLINE Vec plane_tile(const Plane<T, OUT>& g, int64_t row, int64_t c) {
+    constexpr int N = (P - 1) * S + K;
+    Vec sum[OUT][P] = {};
+    UNROLL for (int p = 0; p < P; p++) sum[0][p] = g.bias;
+    const float* w = g.weights + c;
+    for (int64_t tap = 0; tap < g.taps; tap++) {
+        const T* line = g.in[tap] + g.in_rows[tap][row] + c;
+        for (int64_t y = 0; y < g.kernel_h; y++, line += g.line, w += K * g.channels) {
+            const T* x = line;
+            UNROLL for (int n = 0; n < N; n++, x += g.step) {
+                const Vec in = load(x);
+                UNROLL for (int p = 0; p < P; p++)
+                    if (n - p * S >= 0 && n - p * S < K)
+                        UNROLL for (int t = 0; t < OUT; t++)
+                            sum[t][p] += in * load(w + (t * g.kernel_h * K + n - p * S) * g.channels);
+            }
         }
+        UNROLL for (int p = 0; p < P; p++)  // of the next line
+            __builtin_prefetch(line + p * S * g.step, 0, 2);
     }
+    UNROLL for (int t = 0; t < 2; t++)
+        if (t < OUT && g.add[t])
+            UNROLL for (int p = 0; p < P; p++) sum[t][p] += load(g.add[t] + g.add_rows[t][row + p] + c);
+    UNROLL for (int t = 1; t < OUT; t++)
+        UNROLL for (int p = 0; p < P; p++)
+            store(g.out[t] + g.out_rows[t][row + p] + c, g.early ? Vec{} : sum[t][p]);
     Vec total = {};
-    for (int p = 0; p < P; p++) {
-        UNROLL for (int t = 0; t < 2; t++) sum[t][p] += load(g.add[t] + g.add_rows[t][row + p]);
-        UNROLL for (int t = 1; t < 3; t++) store(g.out[t] + g.out_rows[t][row + p], g.early ? Vec{} : sum[t][p]);
-        const Vec y = activate(sum[0][p], g.activation);
-        store(g.out[0] + g.out_rows[0][row + p], y);
-        total += y;
+    UNROLL for (int p = 0; p < P; p++) {
+        total += sum[0][p];
+        store(g.out[0] + g.out_rows[0][row + p] + c, sum[0][p]);
     }
     return total;
 }
 
-template <class T, int S> void sums_of(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    constexpr int P = REGISTERS == 32 ? 4 : 2;
-    typedef Vec (*Function)(const Sums<T>&, int64_t, int64_t);
-    static constexpr Function tiles[] = {sums_tile<T, 1, S>, sums_tile<T, 2, S>, sums_tile<T, 3, S>, sums_tile<T, 4, S>};
-    const Tap* taps = &net.taps[i.tap];  // input, then sums to add to and where the new ones go
-    const int32_t *rows = net.rows.data(), *in_rows = rows + taps[0].map.rows;
-    const Map* adds[] = {&taps[1].map, &taps[2].map};
-    const Map* outs[] = {&i.out, &taps[3].map, &taps[4].map};
-    const int64_t channels = i.vectors * LANES;
-    float* sums = i.sums < 0 ? nullptr : reinterpret_cast<float*>(s.scratch + i.sums) + chunk.part * channels;
-    Sums<T> g = {};
-    g.kernel_h = i.kernel_h, g.line = i.dilation_h * i.pitch, g.step = i.step, g.channels = channels;
-    g.activation = i.activation, g.early = s.age < i.first_sums;
-    for (int t = 0; t < 2; t++) g.add_rows[t] = rows + adds[t]->rows;
-    for (int t = 0; t < 3; t++) g.out_rows[t] = rows + outs[t]->rows;
-    if (sums) std::memset(sums + chunk.vector * LANES, 0, (chunk.vector_end - chunk.vector) * LANES * sizeof *sums);
-    for (int64_t line = chunk.row; line < chunk.row_end; line += i.width)
-        for (int64_t c = chunk.vector * LANES; c < chunk.vector_end * LANES; c += LANES) {
-            g.x = reinterpret_cast<const T*>(locate(net, s, taps[0].map));
-            g.weights = reinterpret_cast<const float*>(net.packed + i.weights) + c;
-            g.bias = i.bias < 0 ? Vec{} : load(net.floats + i.bias + c);
-            for (int t = 0; t < 2; t++) g.add[t] = reinterpret_cast<const T*>(locate(net, s, *adds[t])) + c;
-            for (int t = 0; t < 3; t++) g.out[t] = reinterpret_cast<T*>(locate(net, s, *outs[t])) + c;
+template <class T, int OUT, int K, int S> void plane_lines(const Work& w, Plane<T, OUT>& g) {
+    constexpr int P = REGISTERS == 16 ? (OUT == 1 ? 5 : 2) : (OUT > 1 ? 4 : S == 1 ? 8 : 5);
+    typedef Vec (*Function)(const Plane<T, OUT>&, int64_t, int64_t);
+    static constexpr auto tiles = []<size_t... n>(std::index_sequence<n...>) {
+        return std::array<Function, P>{plane_tile<T, OUT, n + 1, K, S>...};
+    }(std::make_index_sequence<P>());
+    const Instruction& i = w.i;
+    float* sums = w.sums();
+    if (sums) std::fill(sums + w.begin(), sums + w.end(), 0.0f);
+    for (int64_t line = w.row; line < w.row_end; line += i.width)
+        for (int64_t c = w.begin(); c < w.end(); c += LANES) {
             Vec total = {};
+            g.bias = w.bias(c);
             for (int64_t row = line, end = line + i.width, n; row < end; row += n) {
                 n = std::min<int64_t>(P, end - row);
-                total += tiles[n - 1](g, in_rows[row] + c, row);
+                if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike
+                total += tiles[n - 1](g, row, c);
+                if (i.activation)
+                    for (int64_t p = row; p < row + n; p++) {
+                        T* y = g.out[0] + g.out_rows[0][p] + c;
+                        store(y, activate(load(y), i.activation));
+                    }
             }
             if (sums) store(sums + c, load(sums + c) + total);
         }
 }
 
-template <class T> void sums(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    i.stride_w == 1 ? sums_of<T, 1>(net, s, i, chunk) : sums_of<T, 2>(net, s, i, chunk);
+template <class T, int OUT> void depthwise(const Work& w) {
+    const Instruction& i = w.i;
+    Plane<T, OUT> g = {OUT == 1 ? i.taps : 1, i.kernel_h, i.dilation_h * i.pitch, i.step * i.dilation_w};
+    g.channels = i.vectors * LANES, g.early = w.s.age < i.first_sums;
+    g.weights = reinterpret_cast<const float*>(w.net.program.packed + i.weights);
+    for (int64_t n = 0; n < g.taps; n++)
+        g.in[n] = w.at<T>(w.tap(n).map), g.in_rows[n] = w.rows(w.tap(n).map);
+    g.out[0] = w.at<T>(i.out), g.out_rows[0] = w.rows(i.out);
+    g.add[0] = w.at<T>(i.add), g.add_rows[0] = w.rows(i.add);
+    if constexpr (OUT == 3) {  // the taps: input, two sums, two places for new ones
+        for (int t = 0; t < 2; t++) {
+            g.add[t] = w.at<T>(w.tap(1 + t).map), g.add_rows[t] = w.rows(w.tap(1 + t).map);
+            g.out[1 + t] = w.at<T>(w.tap(3 + t).map), g.out_rows[1 + t] = w.rows(w.tap(3 + t).map);
+        }
+        return i.stride_w == 1 ? plane_lines<T, 3, 3, 1>(w, g) : plane_lines<T, 3, 3, 2>(w, g);
+    } else {
+        if (i.kernel_w == 1) return plane_lines<T, 1, 1, 1>(w, g);
+        return i.stride_w == 1 ? plane_lines<T, 1, 3, 1>(w, g) : plane_lines<T, 1, 3, 2>(w, g);
+    }
 }
 
-template <class T> void depthwise(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    const bool near = i.dilation_w == 1;
-    if (near && i.kernel_w == 3 && i.stride_w == 1) return planes<T, 3, 1>(net, s, i, chunk);
-    if (near && i.kernel_w == 3 && i.stride_w == 2) return planes<T, 3, 2>(net, s, i, chunk);
-    if (i.kernel_w == 1 && i.stride_w == 1) return planes<T, 1, 1>(net, s, i, chunk);
-    planes<T, 0, 1>(net, s, i, chunk);
-}
-
-// ---------------------------------------------------------------- the gate
+// ---- The gate of squeeze and excitation -------------------------------------------------------
 
 // Each thread computes the gates of all streams for itself, which is cheaper than waiting.
-void compute_gates(const Net& net, const Stream& s, const Instruction& i, float* gates) {
-    const int64_t wide = i.vectors * LANES, narrow = i.inner;
-    const float* sums = reinterpret_cast<const float*>(s.scratch + i.sums);
-    const float* w1 = net.floats + i.weights;  // [narrow][wide], then biases, then [narrow][wide]
+void compute_gates(const Work& w, float* gates) {
+    const Instruction& i = w.i;
+    const int64_t batch = w.net.program.batch, wide = i.vectors * LANES, narrow = i.inner;
+    const float* sums = reinterpret_cast<const float*>(w.s.scratch + i.sums);
+    const float* w1 = w.net.program.floats + i.weights;  // [narrow][wide], then its biases
     const float *b1 = w1 + narrow * wide, *w2 = b1 + narrow, *b2 = w2 + narrow * wide;
-    const float per_pixel = 1.0f / float(i.rows / net.batch);
-    for (int64_t n = 0; n < net.batch; n++) {
+    const float per_pixel = float(batch) / float(i.rows);
+    float* inner = gates + batch * wide;
+    for (int64_t n = 0; n < batch; n++) {
         float* gate = gates + n * wide;
         for (int64_t c = 0; c < wide; c += LANES) {
             Vec total = {};
             for (int64_t p = 0; p < i.parts; p++) total += load(sums + (n * i.parts + p) * wide + c);
             store(gate + c, total * per_pixel);
         }
-        float* inner = gates + net.batch * wide;
         for (int64_t j = 0; j < narrow; j++) {
             Vec total = {};
-            for (int64_t c = 0; c < wide; c += LANES) total += load(gate + c) * load(w1 + j * wide + c);
+            for (int64_t c = 0; c < wide; c += LANES)
+                total += load(gate + c) * load(w1 + j * wide + c);
             float y = b1[j];
             for (int lane = 0; lane < LANES; lane++) y += total[lane];
             inner[j] = y < 0 ? 0 : y;
@@ -552,392 +477,331 @@ void compute_gates(const Net& net, const Stream& s, const Instruction& i, float*
     }
 }
 
-template <class T>
-void scale(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk, const float* gates) {
-    T* out = reinterpret_cast<T*>(locate(net, s, i.out));
-    const int32_t* rows = net.rows.data() + i.out.rows;
-    const int64_t pixels = i.rows / net.batch;
-    for (int64_t row = chunk.row; row < chunk.row_end; row++) {
-        const float* gate = gates + row / pixels * i.vectors * LANES;
-        for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
-            T* at = out + rows[row] + c;
-            store(at, activate(load(at) * load(gate + c), i.activation));
-        }
+template <class T> void scale(const Work& w) {
+    const int64_t pixels = w.i.rows / w.net.program.batch, wide = w.i.vectors * LANES;
+    for (int64_t row = w.row; row < w.row_end; row++) {
+        const float* gate = w.gates + row / pixels * wide;
+        T* y = w.at<T>(w.i.out) + w.rows(w.i.out)[row];
+        for (int64_t c = 0; c < wide; c += LANES)
+            store(y + c, activate(load(y + c) * load(gate + c), w.i.activation));
     }
 }
 
-// ---------------------------------------------------------------- the rest
+// ---- The rest ---------------------------------------------------------------------------------
 
-inline void set(float* p, float x) { *p = x; }
-inline void set(Half* p, float x) {
-    Half half[LANES];
-    store(half, spread(x));
-    *p = half[0];
-}
-
-template <class T> void input(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
+void input(const Work& w) {  // rows are lines of the frame
+    const Instruction& i = w.i;
     const int64_t pixels = i.height * i.width;
-    for (int64_t row = chunk.row; row < chunk.row_end; row++) {  // a row of an image
-        const int64_t from = row * i.width % pixels;
-        const float* in = s.frame + row * i.width / pixels * i.channels * pixels + from;
-        T* out = reinterpret_cast<T*>(locate(net, s, i.out)) + net.rows[i.out.rows + row * i.width];
-        for (int64_t x = 0; x < i.width; x++, in++, out += i.step)
-            for (int64_t c = 0; c < i.channels; c++) set(out + c, in[c * pixels]);
+    for (int64_t row = w.row; row < w.row_end; row++) {
+        const int64_t image = row / i.height, y = row % i.height;
+        const float* in = w.s.frame + image * i.channels * pixels + y * i.width;
+        float* out = w.at<float>(i.out) + w.rows(i.out)[row * i.width];
+        for (int64_t x = 0; x < i.width; x++)
+            for (int64_t c = 0; c < i.channels; c++) out[x * i.step + c] = in[c * pixels + x];
     }
 }
 
-template <class T> void pool(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    T* out = reinterpret_cast<T*>(locate(net, s, i.out));
-    const int32_t* out_rows = net.rows.data() + i.out.rows;
-    const Vec lowest = spread(-std::numeric_limits<float>::infinity());
-    for (int64_t row = chunk.row; row < chunk.row_end; row++) {
-        const int64_t y = row / i.width % i.height * i.stride_h - i.pad_h, x = row % i.width * i.stride_w - i.pad_w;
+template <class T> void pool(const Work& w) {
+    const Instruction& i = w.i;
+    const Vec lowest = splat(-std::numeric_limits<float>::infinity());
+    for (int64_t row = w.row; row < w.row_end; row++) {
+        const int64_t top = row / i.width % i.height * i.stride_h - i.pad_h;
+        const int64_t left = row % i.width * i.stride_w - i.pad_w;
+        T* out = w.at<T>(i.out) + w.rows(i.out)[row];
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
             Vec best = lowest;
-            for (int64_t tap = 0; tap < i.taps; tap++) {
-                const Map& map = net.taps[i.tap + tap].map;
-                const T* in = reinterpret_cast<const T*>(locate(net, s, map)) + net.rows[map.rows + row] + c;
-                for (int64_t dy = 0; dy < i.kernel_h; dy++)
-                    for (int64_t dx = 0; dx < i.kernel_w; dx++) {
-                        const int64_t v = y + dy * i.dilation_h, u = x + dx * i.dilation_w;
-                        if (v < 0 || v >= i.in_height || u < 0 || u >= i.in_width) continue;
-                        Vec value = load(in + dy * i.dilation_h * i.pitch + dx * i.dilation_w * i.step);
-                        best = value > best || value != value ? value : best;
+            for (int64_t n = 0; n < i.taps; n++) {
+                const T* in = w.at<T>(w.tap(n).map) + w.rows(w.tap(n).map)[row] + c;
+                for (int64_t v = 0; v < i.kernel_h; v++)
+                    for (int64_t u = 0; u < i.kernel_w; u++) {
+                        const int64_t down = v * i.dilation_h, across = u * i.dilation_w;
+                        if (top + down < 0 || top + down >= i.in_height) continue;
+                        if (left + across < 0 || left + across >= i.in_width) continue;
+                        const Vec x = load(in + down * i.pitch + across * i.step);
+                        best = x > best || x != x ? x : best;
                     }
             }
-            store(out + out_rows[row] + c, best);
+            store(out + c, activate(best, i.activation));
         }
     }
 }
 
-template <class T> void mean(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    const T* in = reinterpret_cast<const T*>(locate(net, s, net.taps[i.tap].map));
-    const int32_t *in_rows = net.rows.data() + net.taps[i.tap].map.rows, *out_rows = net.rows.data() + i.out.rows;
-    float* out = reinterpret_cast<float*>(locate(net, s, i.out));
-    const int64_t pixels = i.in_height * i.in_width;
-    for (int64_t row = chunk.row; row < chunk.row_end; row++)
-        for (int64_t c = chunk.vector * LANES; c < chunk.vector_end * LANES; c += LANES) {
+template <class T> void average(const Work& w) {  // over all taps, and the pixels of each
+    const int64_t pixels = w.i.in_height * w.i.in_width;
+    for (int64_t row = w.row; row < w.row_end; row++)
+        for (int64_t c = w.begin(); c < w.end(); c += LANES) {
             Vec total = {};
-            for (int64_t p = row * pixels; p < (row + 1) * pixels; p++) total += load(in + in_rows[p] + c);
-            store(out + out_rows[row] + c, total / float(pixels));
+            for (int64_t n = 0; n < w.i.taps; n++) {
+                const T* in = w.at<T>(w.tap(n).map) + c;
+                const int32_t* rows = w.rows(w.tap(n).map) + row * pixels;
+                for (int64_t p = 0; p < pixels; p++) total += load(in + rows[p]);
+            }
+            store(w.at<float>(w.i.out) + w.rows(w.i.out)[row] + c, total / float(w.i.taps * pixels));
         }
 }
 
-void window(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    float* out = reinterpret_cast<float*>(locate(net, s, i.out));
-    const int32_t *in_rows = net.rows.data() + net.taps[i.tap].map.rows, *out_rows = net.rows.data() + i.out.rows;
-    for (int64_t row = chunk.row; row < chunk.row_end; row++)
-        for (int64_t c = chunk.vector * LANES; c < chunk.vector_end * LANES; c += LANES) {
-            Vec total = {};
-            for (int64_t tap = 0; tap < i.taps; tap++)
-                total += load(reinterpret_cast<const float*>(locate(net, s, net.taps[i.tap + tap].map)) + in_rows[row] + c);
-            store(out + out_rows[row] + c, total / float(i.taps));
+template <class T> void copy(const Work& w) {
+    const T *in = w.at<T>(w.tap(0).map), *add = w.at<T>(w.i.add);
+    for (int64_t row = w.row; row < w.row_end; row++)
+        for (int64_t c = 0; c < w.i.vectors * LANES; c += LANES) {
+            Vec y = load(in + w.rows(w.tap(0).map)[row] + c);
+            if (add) y += load(add + w.rows(w.i.add)[row] + c);
+            store(w.at<T>(w.i.out) + w.rows(w.i.out)[row] + c, activate(y, w.i.activation));
         }
 }
 
-template <class In, class Out> void copy(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    const In* in = reinterpret_cast<const In*>(locate(net, s, net.taps[i.tap].map));
-    const int32_t *in_rows = net.rows.data() + net.taps[i.tap].map.rows, *out_rows = net.rows.data() + i.out.rows;
-    const int32_t* add_rows = net.rows.data() + i.add.rows;
-    Out* out = reinterpret_cast<Out*>(locate(net, s, i.out));
-    const Out* add = reinterpret_cast<const Out*>(locate(net, s, i.add));
-    for (int64_t row = chunk.row; row < chunk.row_end; row++)
-        for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
-            Vec y = load(in + in_rows[row] + c);
-            if (add) y += load(add + add_rows[row] + c);
-            store(out + out_rows[row] + c, activate(y, i.activation));
-        }
-}
+// Winograd's F(4x4, 3x3), https://arxiv.org/abs/1509.09308: 36 products for 16 results in the place
+// of 144. A tile of 6x6 inputs becomes 36 numbers; each goes through a product with those of all
+// other tiles; 36 sums become 4x4 results.
 
-// ---------------------------------------------------------------- Winograd's F(4x4, 3x3)
-
-// https://arxiv.org/abs/1509.09308: 36 products for 16 results in the place of 144. A tile of 6x6
-// inputs becomes 36 numbers, of which each goes through a product of its own with those of all
-// tiles; 4x4 results come back from 36 sums.
-
-inline void tile_in(const Vec* x, int64_t from, Vec* y, int64_t to) {
-    const Vec a = x[0], b = x[from], c = x[2 * from], d = x[3 * from], e = x[4 * from], f = x[5 * from];
+inline void tile_in(const Vec* x, int64_t step, Vec* y) {
+    const Vec a = x[0], b = x[step], c = x[2 * step], d = x[3 * step], e = x[4 * step];
     y[0] = 4.0f * a - 5.0f * c + e;
-    y[to] = d + e - 4.0f * (b + c);
-    y[2 * to] = e - d + 4.0f * (b - c);
-    y[3 * to] = e - c + 2.0f * (d - b);
-    y[4 * to] = e - c + 2.0f * (b - d);
-    y[5 * to] = 4.0f * b - 5.0f * d + f;
+    y[step] = d + e - 4.0f * (b + c);
+    y[2 * step] = e - d + 4.0f * (b - c);
+    y[3 * step] = e - c + 2.0f * (d - b);
+    y[4 * step] = e - c + 2.0f * (b - d);
+    y[5 * step] = 4.0f * b - 5.0f * d + x[5 * step];
 }
-inline void tile_out(const Vec* x, int64_t from, Vec* y, int64_t to) {
-    const Vec a = x[0], b = x[from], c = x[2 * from], d = x[3 * from], e = x[4 * from], f = x[5 * from];
-    const Vec sum = b + c, difference = b - c, more = d + e, less = d - e;
-    y[0] = a + sum + more;
-    y[to] = difference + 2.0f * less;
-    y[2 * to] = sum + 4.0f * more;
-    y[3 * to] = difference + 8.0f * less + f;
+inline void tile_out(const Vec* x, int64_t step, Vec* y) {
+    const Vec sum = x[step] + x[2 * step], difference = x[step] - x[2 * step];
+    const Vec more = x[3 * step] + x[4 * step], less = x[3 * step] - x[4 * step];
+    y[0] = x[0] + sum + more;
+    y[step] = difference + 2.0f * less;
+    y[2 * step] = sum + 4.0f * more;
+    y[3 * step] = difference + 8.0f * less + x[5 * step];
 }
 
-void tiles_in(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    const float* in = reinterpret_cast<const float*>(locate(net, s, net.taps[i.tap].map));
-    const int32_t *in_rows = net.rows.data() + net.taps[i.tap].map.rows, *out_rows = net.rows.data() + i.out.rows;
-    float* out = reinterpret_cast<float*>(locate(net, s, i.out));
-    for (int64_t row = chunk.row; row < chunk.row_end; row++)
+void tiles_in(const Work& w) {
+    const Instruction& i = w.i;
+    for (int64_t row = w.row; row < w.row_end; row++)
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
+            const float* in = w.at<float>(w.tap(0).map) + w.rows(w.tap(0).map)[row] + c;
+            float* out = w.at<float>(i.out) + w.rows(i.out)[row] + c;
             Vec x[36], y[36];
-            for (int64_t v = 0; v < 6; v++)
-                for (int64_t u = 0; u < 6; u++)
-                    x[6 * v + u] = load(in + in_rows[row] + v * i.pitch + u * i.step + c);
-            for (int64_t n = 0; n < 6; n++) tile_in(x + n, 6, y + n, 6);
-            for (int64_t n = 0; n < 6; n++) tile_in(y + 6 * n, 1, x + 6 * n, 1);
-            for (int64_t n = 0; n < 36; n++) store(out + n * i.out_repeat + out_rows[row] + c, x[n]);
+            for (int64_t n = 0; n < 36; n++) x[n] = load(in + n / 6 * i.pitch + n % 6 * i.step);
+            for (int64_t n = 0; n < 6; n++) tile_in(x + n, 6, y + n);
+            for (int64_t n = 0; n < 6; n++) tile_in(y + 6 * n, 1, x + 6 * n);
+            for (int64_t n = 0; n < 36; n++) store(out + n * i.out_repeat, x[n]);
         }
 }
 
-void tiles_out(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    const float* in = reinterpret_cast<const float*>(locate(net, s, net.taps[i.tap].map));
-    const int32_t *in_rows = net.rows.data() + net.taps[i.tap].map.rows, *out_rows = net.rows.data() + i.out.rows;
-    const int32_t* add_rows = net.rows.data() + i.add.rows;
-    float* out = reinterpret_cast<float*>(locate(net, s, i.out));
-    const float* add = reinterpret_cast<const float*>(locate(net, s, i.add));
-    const bool early = s.age < i.first;
+void tiles_out(const Work& w) {
+    const Instruction& i = w.i;
+    float* out = w.at<float>(i.out);
+    const float* add = w.at<float>(i.add);
     const int64_t across = (i.width + 3) / 4, down = (i.height + 3) / 4;
-    for (int64_t row = chunk.row; row < chunk.row_end; row++) {
-        const int64_t top = row / across % down * 4, left = row % across * 4, image = row / (across * down);
+    for (int64_t row = w.row; row < w.row_end; row++) {
+        const int64_t top = row / across % down * 4, left = row % across * 4;
+        const int64_t first = (row / (across * down) * i.height + top) * i.width + left;
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
-            Vec x[36], y[24];
-            for (int64_t n = 0; n < 36; n++) x[n] = load(in + n * i.in_repeat + in_rows[row] + c);
-            for (int64_t n = 0; n < 6; n++) tile_out(x + n, 6, y + n, 6);
-            for (int64_t n = 0; n < 4; n++) tile_out(y + 6 * n, 1, x + 4 * n, 1);
+            const float* in = w.at<float>(w.tap(0).map) + w.rows(w.tap(0).map)[row] + c;
+            Vec x[36], y[36];
+            for (int64_t n = 0; n < 36; n++) x[n] = load(in + n * i.in_repeat);
+            for (int64_t n = 0; n < 6; n++) tile_out(x + n, 6, y + n);
+            for (int64_t n = 0; n < 4; n++) tile_out(y + 6 * n, 1, x + 6 * n);
             for (int64_t v = 0; v < std::min<int64_t>(4, i.height - top); v++)
                 for (int64_t u = 0; u < std::min<int64_t>(4, i.width - left); u++) {
-                    const int64_t pixel = (image * i.height + top + v) * i.width + left + u;
-                    Vec sum = x[4 * v + u] + load(net.floats + i.bias + c);
-                    if (add) sum += load(add + add_rows[pixel] + c);
-                    store(out + out_rows[pixel] + c, early ? Vec{} : activate(sum, i.activation));
+                    const int64_t pixel = first + v * i.width + u;
+                    Vec sum = x[6 * v + u] + w.bias(c);
+                    if (add) sum += load(add + w.rows(i.add)[pixel] + c);
+                    const Vec result = w.s.age < i.first ? Vec{} : activate(sum, i.activation);
+                    store(out + w.rows(i.out)[pixel] + c, result);
                 }
         }
     }
 }
 
-// ---------------------------------------------------------------- running
+// ---- Running ----------------------------------------------------------------------------------
 
-template <class T> void fill(const Net& net, const Stream& s, const Instruction& i, const Chunk& chunk) {
-    T* out = reinterpret_cast<T*>(locate(net, s, i.out));
-    const int32_t* rows = net.rows.data() + i.out.rows;
-    const Vec value = spread(i.infinite ? -std::numeric_limits<float>::infinity() : 0.0f);
-    const int64_t from = i.kind == PRODUCT ? 0 : chunk.vector, to = i.kind == PRODUCT ? i.vectors : chunk.vector_end;
-    for (int64_t row = chunk.row; row < chunk.row_end; row++)
-        for (int64_t v = from; v < to; v++) store(out + rows[row] + v * LANES, value);
+template <class T> void fill(const Work& w) {  // before `first`
+    const Vec value = splat(w.i.infinite ? -std::numeric_limits<float>::infinity() : 0.0f);
+    const int64_t unit = w.i.kind == PRODUCT ? MAX_VECTORS : 1;  // chunks of it count blocks
+    const int64_t to = std::min(w.i.vectors, w.vector_end * unit) * LANES;
+    for (int64_t row = w.row; row < w.row_end; row++)
+        for (int64_t c = w.begin() * unit; c < to; c += LANES)
+            store(w.at<T>(w.i.out) + w.rows(w.i.out)[row] + c, value);
 }
 
-template <class In, class Out> void run_typed(const Net& net, const Stream& s, const Instruction& i, const Chunk& c, float* gates) {
-    if (s.age < i.first && i.kind != TILES_OUT) return fill<Out>(net, s, i, c);
-    switch (i.kind) {
-        case INPUT: return input<Out>(net, s, i, c);
-        case PRODUCT: return product<In, Out>(net, s, i, c);
-        case DEPTHWISE: return depthwise<Out>(net, s, i, c);
-        case SUMS: return sums<Out>(net, s, i, c);
-        case SCALE: return scale<Out>(net, s, i, c, gates);
-        case POOL: return pool<Out>(net, s, i, c);
-        case MEAN: return mean<In>(net, s, i, c);
-        case WINDOW: return window(net, s, i, c);
-        case COPY: return copy<In, Out>(net, s, i, c);
-        case TILES_IN: return tiles_in(net, s, i, c);
-        default: return tiles_out(net, s, i, c);
+template <class T> void run(const Work& w) {
+    switch (w.i.kind) {
+        case DEPTHWISE: return depthwise<T, 1>(w);
+        case SUMS: return depthwise<T, 3>(w);
+        case SCALE: return scale<T>(w);
+        case POOL: return pool<T>(w);
+        case AVERAGE: return average<T>(w);
+        default: return copy<T>(w);
     }
 }
 
 void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t number, float* gates) {
-    const int64_t per_part = i.grid_rows * i.grid_vectors, part = number / per_part;
-    const int64_t of_rows = number % per_part / i.grid_vectors, of_vectors = number % i.grid_vectors;
-    int64_t rows = i.rows, units = 1, columns = i.vectors;
-    if (i.kind == PRODUCT) columns = (i.vectors + MAX_VECTORS - 1) / MAX_VECTORS;
-    Chunk c;
-    c.part = part;
-    if (i.kind == DEPTHWISE || i.kind == SUMS) {  // whole lines, of one image
-        units = i.width, c.part = number / i.grid_vectors;
-        const int64_t image = of_rows / i.parts, within = of_rows % i.parts;
-        c.row = (image * i.height + cut(i.height, i.parts, within)) * units;
-        c.row_end = (image * i.height + cut(i.height, i.parts, within + 1)) * units;
-    } else {
-        c.row = cut(rows, i.grid_rows, of_rows), c.row_end = cut(rows, i.grid_rows, of_rows + 1);
+    Work w = {net, s, i, gates};
+    const int64_t across = number % i.grid_vectors, down = number / i.grid_vectors % i.grid_rows;
+    w.part = number / (i.grid_vectors * i.grid_rows);
+    w.row = cut(i.rows, i.grid_rows, down), w.row_end = cut(i.rows, i.grid_rows, down + 1);
+    const int64_t unit = i.kind == PRODUCT ? MAX_VECTORS : 1, columns = (i.vectors + unit - 1) / unit;
+    w.vector = cut(columns, i.grid_vectors, across);
+    w.vector_end = cut(columns, i.grid_vectors, across + 1);
+    if (i.kind == DEPTHWISE || i.kind == SUMS) {  // whole lines of an image
+        const int64_t top = down / i.parts * i.height, part = down % i.parts;
+        w.row = (top + cut(i.height, i.parts, part)) * i.width;
+        w.row_end = (top + cut(i.height, i.parts, part + 1)) * i.width;
+        w.part = down;
     }
-    c.vector = cut(columns, i.grid_vectors, of_vectors);
-    c.vector_end = cut(columns, i.grid_vectors, of_vectors + 1);
-    if (i.in_half && i.out_half) run_typed<Half, Half>(net, s, i, c, gates);
-    else if (i.in_half) run_typed<Half, float>(net, s, i, c, gates);
-    else if (i.out_half) run_typed<float, Half>(net, s, i, c, gates);
-    else run_typed<float, float>(net, s, i, c, gates);
+    if (i.kind == INPUT) return input(w);
+    if (i.kind == TILES_IN) return tiles_in(w);
+    if (i.kind == TILES_OUT) return tiles_out(w);
+    if (s.age < i.first) return i.out_half ? fill<Half>(w) : fill<float>(w);
+    if (i.kind != PRODUCT) return i.in_half ? run<Half>(w) : run<float>(w);
+    if (i.in_half) return i.out_half ? product<Half, Half>(w) : product<Half, float>(w);
+    return i.out_half ? product<float, Half>(w) : product<float, float>(w);
 }
 
-inline int64_t share(int64_t chunks, int threads, int thread) {  // the first chunk of a thread
-    return (chunks * thread + threads - 1) / threads;
-}
 inline int64_t chunks(const Instruction& i) { return i.repeats * i.grid_rows * i.grid_vectors; }
 
+inline float* gates_of(const Net& net, const Stream& s, int thread) {
+    const Program& p = net.program;
+    return reinterpret_cast<float*>(s.scratch + p.scratch_bytes) + thread * p.gate_floats;
+}
+
 void run_alone(const Net& net, const Stream& s, const std::vector<Instruction>& list) {
-    float* gates = reinterpret_cast<float*>(s.scratch + net.scratch_bytes);
+    float* gates = gates_of(net, s, 0);
     for (const Instruction& i : list) {
-        if (i.kind == SCALE) compute_gates(net, s, i, gates);
+        if (i.kind == SCALE) compute_gates({net, s, i, gates}, gates);
         for (int64_t n = 0; n < chunks(i); n++) run_chunk(net, s, i, n, gates);
     }
 }
 
-inline void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-constexpr size_t HUGE_PAGE = 1 << 21;
-typedef std::chrono::steady_clock Clock;
-
-// Waits until `atomic` has another value than `old`: spins for some microseconds, then sleeps.
-inline void await_change(std::atomic<uint32_t>& atomic, uint32_t old, int microseconds) {
-    const auto until = Clock::now() + std::chrono::microseconds(microseconds);
-    do {
-        for (int n = 0; n < 64; n++) {
-            if (atomic.load(std::memory_order_acquire) != old) return;
-            pause();
-        }
-    } while (Clock::now() < until);
-    atomic.wait(old, std::memory_order_acquire);
-}
-
+typedef std::atomic<uint32_t> Word;
 constexpr int SPIN_WITHIN = 50, SPIN_BETWEEN = 100;  // microseconds
 
-// Threads that share the chunks of an instruction. No thread is waited for but those that are at
-// work on a chunk: one that the system keeps from running costs its share, not the step. A call has
-// a number, with which every chunk is claimed, so that a thread that comes late finds nothing.
+// Waits until a word has another value: looks for some microseconds, then sleeps.
+inline void await_change(Word& word, uint32_t old, int microseconds) {
+    typedef std::chrono::steady_clock Clock;
+    const auto until = Clock::now() + std::chrono::microseconds(microseconds);
+    do
+        for (int n = 0; n < 64; n++) {
+            if (word.load(std::memory_order_acquire) != old) return;
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+    while (Clock::now() < until);
+    word.wait(old, std::memory_order_acquire);
+}
+
+// Threads that share the chunks of each instruction. Only those at work on a chunk are waited for: a
+// thread that the system keeps from running costs its share, not the step. Chunks are claimed with
+// the number of the call, so that a thread that comes late finds nothing to do.
 struct Pool {
-    struct alignas(64) Counter { std::atomic<uint64_t> next{0}; };  // call << 32 | the next chunk
-    struct alignas(64) Done { std::atomic<uint32_t> left{0}; };      // chunks not yet done
+    struct alignas(64) Next { std::atomic<uint64_t> value{0}; };  // call << 32 | the next chunk
+    struct alignas(64) Left { Word value{0}; };                   // chunks that are not done
     const Net& net;
     const int threads;
-    const pid_t process;
-    std::vector<Counter> counters;  // [instruction][thread]
-    std::vector<Done> done;
-    std::atomic<uint32_t> call{0};
+    const pid_t process = getpid();
+    std::vector<Next> next;  // [instruction][thread]: each has chunks of its own, then helps others
+    std::vector<Left> left;
+    Word call{0};
     std::atomic<bool> stopping{false};
     std::mutex lock;
-    Stream stream;
+    Stream stream = {};
     const std::vector<Instruction>* list = nullptr;
     std::vector<std::thread> workers;
 
     Pool(const Net& net, size_t longest)
-        : net(net), threads(net.threads), process(getpid()), counters(longest * net.threads), done(longest) {
+        : net(net), threads(net.program.threads), next(longest * threads), left(longest) {
         for (int t = 1; t < threads; t++) workers.emplace_back([this, t] { serve(t); });
     }
     ~Pool() {
-        if (process != getpid()) {  // after a fork the threads are not there
-            for (auto& worker : workers) worker.detach();
-            return;
-        }
         stopping = true;
-        call.fetch_add(1);
-        call.notify_all();
-        for (auto& instruction : done) instruction.left = 0, instruction.left.notify_all();
+        call.fetch_add(1), call.notify_all();
+        for (auto& one : left) one.value = 0, one.value.notify_all();
         for (auto& worker : workers) worker.join();
     }
+    int64_t share(int64_t chunks, int thread) const { return (chunks * thread + threads - 1) / threads; }
+
     void run(const Stream& s, const std::vector<Instruction>& instructions) {
         const uint32_t number = call.load() + 1;
         stream = s, list = &instructions;
         for (size_t i = 0; i < instructions.size(); i++) {
-            const uint64_t count = chunks(instructions[i]);
-            done[i].left.store(count, std::memory_order_relaxed);
+            const int64_t count = chunks(instructions[i]);
+            left[i].value.store(count, std::memory_order_relaxed);
             for (int t = 0; t < threads; t++)
-                counters[i * threads + t].next.store(uint64_t(number) << 32 | share(count, threads, t), std::memory_order_relaxed);
+                next[i * threads + t].value.store(uint64_t(number) << 32 | share(count, t));
         }
         call.store(number, std::memory_order_release);
         call.notify_all();
         work(number, 0, s, instructions);
     }
     void serve(int thread) {
-        uint32_t seen = 0;
-        while (!stopping) {
+        for (uint32_t seen = 0; !stopping;) {
             await_change(call, seen, SPIN_BETWEEN);
             seen = call.load(std::memory_order_acquire);
-            if (stopping) return;
-            Stream s = stream;
-            auto instructions = list;
-            if (instructions && call.load(std::memory_order_acquire) == seen) work(seen, thread, s, *instructions);
+            const Stream s = stream;
+            const auto instructions = list;
+            if (!stopping && instructions && call.load(std::memory_order_acquire) == seen)
+                work(seen, thread, s, *instructions);
         }
     }
-    bool claim(uint32_t number, size_t i, int of, uint64_t end, uint64_t& chunk) {
-        auto& next = counters[i * threads + of].next;
-        uint64_t value = next.load(std::memory_order_acquire);
-        while (value >> 32 == number && (value & 0xffffffff) < end)
-            if (next.compare_exchange_weak(value, value + 1, std::memory_order_acq_rel)) {
-                chunk = value & 0xffffffff;
-                return true;
-            }
-        return false;
+    int64_t claim(uint32_t number, Next& of, int64_t end) {  // a chunk, or -1
+        uint64_t value = of.value.load(std::memory_order_acquire);
+        while (value >> 32 == number && int64_t(value & 0xffffffff) < end)
+            if (of.value.compare_exchange_weak(value, value + 1)) return value & 0xffffffff;
+        return -1;
     }
-    void work(uint32_t number, int thread, const Stream& s, const std::vector<Instruction>& instructions) {
-        float* gates = reinterpret_cast<float*>(s.scratch + net.scratch_bytes) + thread * net.gate_floats;
-        for (size_t i = 0; i < instructions.size(); i++) {
-            const Instruction& instruction = instructions[i];
-            const int64_t count = chunks(instruction);
-            bool gated = instruction.kind != SCALE;
+    void work(uint32_t number, int thread, const Stream& s, const std::vector<Instruction>& all) {
+        float* gates = gates_of(net, s, thread);
+        for (size_t i = 0; i < all.size(); i++) {
+            const int64_t count = chunks(all[i]);
+            bool is_ready = all[i].kind != SCALE;
             for (int n = 0; n < threads; n++) {
                 const int of = (thread + n) % threads;
-                uint64_t chunk;
-                while (claim(number, i, of, share(count, threads, of + 1), chunk)) {
-                    if (!gated) compute_gates(net, s, instruction, gates), gated = true;
-                    run_chunk(net, s, instruction, chunk, gates);
-                    if (done[i].left.fetch_sub(1, std::memory_order_acq_rel) == 1) done[i].left.notify_all();
+                int64_t chunk;
+                while ((chunk = claim(number, next[i * threads + of], share(count, of + 1))) >= 0) {
+                    if (!is_ready) compute_gates({net, s, all[i], gates}, gates), is_ready = true;
+                    run_chunk(net, s, all[i], chunk, gates);
+                    if (left[i].value.fetch_sub(1) == 1) left[i].value.notify_all();
                 }
             }
-            uint32_t left;
-            while ((left = done[i].left.load(std::memory_order_acquire)) != 0) {
+            for (uint32_t some; (some = left[i].value.load(std::memory_order_acquire));) {
                 if (call.load(std::memory_order_acquire) != number) return;
-                await_change(done[i].left, left, SPIN_WITHIN);
+                await_change(left[i].value, some, SPIN_WITHIN);
             }
-            if (thread && call.load(std::memory_order_acquire) != number) return;
+            if (call.load(std::memory_order_acquire) != number) return;
         }
     }
 };
 
+constexpr size_t PAGE = 4096, HUGE_PAGE = 1 << 21;
+
 }  // namespace
 
-// ---------------------------------------------------------------- what Python calls
+// ---- What Python calls ------------------------------------------------------------------------
 
 extern "C" {
-
-// Asks for large pages: with small ones, looking up addresses costs more than the arithmetic.
-void co3d_advise(void* memory, int64_t bytes) {
-#if defined(MADV_HUGEPAGE)
-    const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + 4095) / 4096 * 4096;
-    const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) / 4096 * 4096;
-    if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
-#endif
-}
 
 int co3d_lanes() { return LANES; }
 int co3d_max_vectors() { return MAX_VECTORS; }
 int co3d_bfloat16() { return BFLOAT16; }
 int64_t co3d_instruction_bytes() { return sizeof(Instruction); }
 
-struct Program {
-    const Instruction* instructions;  // of all phases
-    const int32_t* puts;              // rings into which each phase puts something
-    const int64_t* counts;            // of both, for each phase
-    int64_t phases;
-    const Tap* taps;
-    int64_t tap_count;
-    const Ring* rings;
-    int64_t ring_count;
-    const int32_t* rows;
-    int64_t row_count;
-    const char* packed;               // kept by the caller, as are `floats`; all else is copied
-    const float* floats;
-    int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
-};
+// Asks for large pages: with small ones the lookup of addresses costs time.
+void co3d_advise(void* memory, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + PAGE - 1) / PAGE * PAGE;
+    const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) / PAGE * PAGE;
+    if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+#endif
+}
 
 void* co3d_create(const Program* program) {
-    const Program& p = *program;
     auto net = new Net;
-    size_t longest = 0;
+    const Program& p = net->program = *program;
     const Instruction* instructions = p.instructions;
     const int32_t* puts = p.puts;
+    size_t longest = 0;
     for (int64_t phase = 0; phase < p.phases; phase++) {
-        const int64_t *counts = p.counts + 2 * phase;
+        const int64_t* counts = p.counts + 2 * phase;
         net->phases.emplace_back(instructions, instructions + counts[0]);
         net->puts.emplace_back(puts, puts + counts[1]);
         instructions += counts[0], puts += counts[1];
@@ -946,47 +810,48 @@ void* co3d_create(const Program* program) {
     net->taps.assign(p.taps, p.taps + p.tap_count);
     net->rings.assign(p.rings, p.rings + p.ring_count);
     net->rows.assign(p.rows, p.rows + p.row_count);
-    net->packed = p.packed, net->floats = p.floats, net->batch = p.batch, net->threads = p.threads;
-    net->state_bytes = p.state_bytes, net->scratch_bytes = p.scratch_bytes, net->gate_floats = p.gate_floats;
-    if (net->threads > 1) net->pool = new Pool(*net, longest);
+    if (p.threads > 1) net->pool = new Pool(*net, longest);
     return net;
 }
 
 void co3d_destroy(void* handle) {
     auto net = static_cast<Net*>(handle);
+    if (net->pool && net->pool->process != getpid()) return;  // a fork has no threads to join
     delete net->pool;
     delete net;
 }
 
-// One step; 0, or 1 where the streams of the batch have other heads, or 2 without memory.
-int co3d_step(void* handle, const float* frame, char* state, int32_t* heads, float* logits, int64_t phase, int64_t age) {
+// One step: 0, or 1 where the streams of the batch have other heads, or 2 without memory.
+int co3d_step(void* handle, const float* frame, char* state, int32_t* heads, float* logits,
+              int64_t phase, int64_t age, int64_t threads) {
     auto& net = *static_cast<Net*>(handle);
+    const Program& p = net.program;
     const size_t rings = net.rings.size();
-    for (int64_t b = 1; b < net.batch; b++)
+    for (int64_t b = 1; b < p.batch; b++)
         if (std::memcmp(heads, heads + b * rings, rings * sizeof *heads)) return 1;
-    std::unique_ptr<char, decltype(&std::free)> scratch(nullptr, &std::free);
+    Memory scratch(nullptr, &std::free);
     {
         std::lock_guard<std::mutex> guard(net.lock);
         if (!net.spare.empty()) scratch = std::move(net.spare.back()), net.spare.pop_back();
     }
     if (!scratch) {
-        const size_t bytes = (net.scratch_bytes + net.gate_floats * 4 * net.threads + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        size_t bytes = p.scratch_bytes + p.gate_floats * sizeof(float) * p.threads;
+        bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
         scratch.reset(static_cast<char*>(std::aligned_alloc(HUGE_PAGE, bytes)));
         if (!scratch) return 2;
         co3d_advise(scratch.get(), bytes);
         std::memset(scratch.get(), 0, bytes);  // borders stay zero for ever
     }
     for (int32_t ring : net.puts[phase])
-        for (int64_t b = 0; b < net.batch; b++) {
+        for (int64_t b = 0; b < p.batch; b++) {
             int32_t& head = heads[b * rings + ring];
             head = (head + 1) % net.rings[ring].slots;
         }
     const Stream stream = {frame, state, heads, logits, scratch.get(), age};
-    Pool* pool = net.pool;
     // A second caller at the same time, or a child of a fork, works alone.
-    if (pool && pool->process == getpid() && pool->lock.try_lock()) {
-        pool->run(stream, net.phases[phase]);
-        pool->lock.unlock();
+    if (threads > 1 && net.pool->process == getpid() && net.pool->lock.try_lock()) {
+        net.pool->run(stream, net.phases[phase]);
+        net.pool->lock.unlock();
     } else {
         run_alone(net, stream, net.phases[phase]);
     }

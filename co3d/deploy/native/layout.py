@@ -4,7 +4,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import NamedTuple
 
-FRAME, LOGITS, SCRATCH, STATE = range(1, 5)  # places
+LOGITS, SCRATCH, STATE = range(1, 4)  # places
 ALIGNMENT = 64  # bytes
 
 
@@ -141,9 +141,11 @@ class Instruction(ctypes.Structure):
 
     def __init__(self, kind: int, out: Map, **words: int | Map) -> None:
         defaults = dict.fromkeys(("bias", "sums"), -1)
-        defaults |= dict.fromkeys(("height", "width", "kernel_h", "kernel_w", "parts"), 1)
-        defaults |= dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w"), 1)
-        defaults |= dict.fromkeys(("repeats", "grid_rows", "grid_vectors"), 1)
+        defaults |= dict.fromkeys(("height", "width", "in_height", "in_width", "parts"), 1)
+        defaults |= dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1)
+        defaults |= dict.fromkeys(
+            ("dilation_h", "dilation_w", "repeats", "grid_rows", "grid_vectors"), 1
+        )
         super().__init__(kind=kind, out=out, **defaults | words)
 
 

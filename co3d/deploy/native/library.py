@@ -28,7 +28,7 @@ class NoCompiler(RuntimeError):
 
 
 @functools.cache
-def library(target: str = "") -> ctypes.CDLL:
+def load(target: str = "") -> ctypes.CDLL:
     """The engine, compiled for this CPU.
 
     Args:
@@ -45,7 +45,7 @@ def build(target: str = "") -> Path:
     """The compiled engine, which is made if it is not there.
 
     Raises:
-        NoCompiler, PermissionError: as `library`.
+        NoCompiler, PermissionError: as `load`.
     """
     compiler = _compiler()
     flags = (*FLAGS, *shlex.split(target or _native_flag()))
@@ -114,6 +114,6 @@ def _typed(engine: ctypes.CDLL) -> ctypes.CDLL:
     engine.co3d_destroy.restype = None
     engine.co3d_advise.argtypes = [pointer, number]
     engine.co3d_advise.restype = None
-    engine.co3d_step.argtypes = [*(pointer,) * 5, number, number]
+    engine.co3d_step.argtypes = [*(pointer,) * 5, *(number,) * 3]
     engine.co3d_step.restype = ctypes.c_int
     return engine

@@ -42,7 +42,7 @@ from .layout import (
     vector,
 )
 
-INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, MEAN, WINDOW, COPY, TILES_IN, TILES_OUT, SUMS = range(11)
+INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, COPY, TILES_IN, TILES_OUT, SUMS = range(10)
 ACTIVATION = {ACTIVATIONS["ReLU"]: 1, ACTIVATIONS["SiLU"]: 2, ACTIVATIONS["Sigmoid"]: 3}
 MAX_TAPS, MAX_FRAMES = 128, 32  # of a product, of a depthwise convolution
 CHUNKS = 8  # into which the work of an instruction is cut at most
@@ -79,7 +79,9 @@ class Compiler:
         for number, operation in enumerate(self.operations):
             for source in operation.sources:
                 self.consumers[source].append(number)
-        self.layouts = [self._layout(value) for value in range(len(explicit.shapes))]
+        self.layouts: list[Layout] = []
+        for value in range(len(explicit.shapes)):
+            self.layouts.append(self._layout(value))
         self.homes: dict[int, str] = {}  # the queue in whose ring a value lies
         self.rings: dict[str, Ring] = {}
         for number, operation in enumerate(self.operations):
@@ -112,14 +114,13 @@ class Compiler:
                 borders.append(self._border(conv, height, width))
         top, bottom, side = (max(sizes) for sizes in zip(*borders, strict=True))
         dense = all(isinstance(r, Convolution) and r.options[3] == 1 for r in readers)
-        positions, step = range(channels), self.lanes.whole(channels)
-        if value == 0 and dense:
+        positions, step = tuple(range(channels)), self.lanes.whole(channels)
+        if value:
+            positions, step = self._channels(self.operations[value - 1], positions, step)
+        elif dense:
             step = channels
-        join = self.operations[value - 1] if value else None
-        if isinstance(join, Join) and join.concatenates:
-            positions, step = self._joined_channels(join)
         half = self.half and height * width > 1 and value > 0
-        return Layout(height, width, tuple(positions), step, top, bottom, side, half)
+        return Layout(height, width, positions, step, top, bottom, side, half)
 
     def _readers(self, value: int) -> list[Operation]:
         """The operations that read the memory of a value, also under other names."""
@@ -130,14 +131,23 @@ class Compiler:
             readers += self._readers(number + 1) if renames else [operation]
         return readers
 
-    def _joined_channels(self, join: Join) -> tuple[list[int], int]:
-        """Parts side by side, each from a whole vector on."""
-        positions, start = [], 0
-        for source in join.sources:
-            channels = self.explicit.shapes[source][1]
-            positions += range(start, start + channels)
-            start += self.lanes.whole(channels)
-        return positions, start
+    def _channels(
+        self, operation: Operation, compact: tuple[int, ...], step: int
+    ) -> tuple[tuple[int, ...], int]:
+        """Where the channels of a result lie: those that are joined lie side by side, each part
+        from a whole vector on, and what changes no channel leaves them where they are."""
+        sources = [self.layouts[source] for source in operation.sources]
+        if isinstance(operation, Join) and operation.concatenates:
+            positions, start = [], 0
+            for layout in sources:
+                positions += [start + channel for channel in layout.channels]
+                start += layout.step
+            return tuple(positions), start
+        if isinstance(operation, Convolution) and operation.options[3] == 1:
+            return compact, step
+        if len({layout.channels for layout in sources}) > 1:
+            raise Unsupported(f"the native engine has no sum like {operation.name}")
+        return sources[0].channels, max(sources[0].step, step)
 
     def _border(self, conv: Convolution, height: int, width: int) -> tuple[int, int, int]:
         """Rows of zeros that a convolution reads above and below a map, and columns at a side."""
@@ -169,7 +179,7 @@ class Compiler:
             if isinstance(operation, SummingConvolution):
                 layout = self.layouts[number + 1]._replace(top=0, bottom=0, side=0)
             elif isinstance(operation, Mean):
-                layout = vector(self.explicit.shapes[source][1], self.lanes)
+                layout = self.layouts[number + 1]
                 length = operation.dilation * (operation.kernel - 1)
             elif self._is_written(source):
                 self.homes.setdefault(source, name)
@@ -393,7 +403,7 @@ class _PhaseWriter:
         """
         far: list[Map] = []
         for instruction in reversed(self.instructions):
-            if instruction.kind == PRODUCT:
+            if instruction.kind == PRODUCT and instruction.repeats == 1:
                 self._fetch(instruction, far)
                 far = []
             if instruction.kind in (DEPTHWISE, SUMS):
@@ -547,7 +557,10 @@ class _PhaseWriter:
             if self.net.in_tiles(conv, layout.height, layout.width):
                 return self._tiles(conv, inputs[0], bias, out, words)
             return self._dense(conv, inputs, bias, out, words)
-        if groups == channels and depth == 1 and halves == {layout.half}:
+        (_, stride), _, (_, dilation), _ = conv.options
+        shape = conv.taps[0].shape[3], stride
+        known = shape in ((1, 1), (3, 1), (3, 2)) and dilation == 1
+        if groups == channels and depth == 1 and halves == {layout.half} and known:
             return self._depthwise(conv, inputs, bias, out, words)
         raise Unsupported(f"the native engine has no convolution like {conv.name}")
 
@@ -730,7 +743,7 @@ class _PhaseWriter:
         common = {"rows": batch, "vectors": vectors, "grid_vectors": min(vectors, 4)}
         newest = self.newest(mean.name)[0] if mean.name in self.put else out
         self.add(
-            *(MEAN, self.map(newest)),
+            *(AVERAGE, self.map(newest)),
             **common,
             **self.taps(self.map(source)),
             in_half=layout.half,
@@ -741,7 +754,7 @@ class _PhaseWriter:
             ages = range(mean.dilation, mean.dilation * mean.kernel, mean.dilation)
             past = [self.earlier(mean.name, age, True) for age in ages]
             taps = self.taps(*(self.map(place) for place in (newest, *past)))
-            self.add(WINDOW, self.map(out), **common, **taps)
+            self.add(AVERAGE, self.map(out), **common, **taps)
         self.name(number + 1, out)
 
     def _pool(self, number: int, pool: Pool) -> None:
@@ -814,9 +827,10 @@ class _PhaseWriter:
     def _copy(self, place: Place, out: Place, added: Place | None = None, **words) -> None:
         """Copies a map, or the sum of two."""
         layout = place.layout
+        halves = {part.layout.half for part in (place, out, added) if part is not None}
+        if len(halves) > 1:
+            raise Unsupported("the native engine has no sum of bfloat16 and float32")
         if added is not None:
-            if added.layout.half != out.layout.half:
-                raise Unsupported("the native engine has no sum of bfloat16 and float32")
             words["add"] = self.map(added)
         rows = self.net.batch * layout.height * layout.width
         vectors = layout.step // self.net.lanes.lanes
@@ -853,8 +867,11 @@ class _PhaseWriter:
 
 def spread(x: Tensor, layout: Layout, length: int | None = None) -> Tensor:
     """Numbers (..., C), each where its channel lies in a pixel; zeros elsewhere."""
-    wide = torch.zeros(*x.shape[:-1], length or layout.step, dtype=x.dtype)
-    wide[..., list(layout.channels)] = x.detach()
+    x, length, channels = x.detach(), length or layout.step, list(layout.channels)
+    if channels[-1] == len(channels) - 1:
+        return F.pad(x, (0, length - len(channels)))
+    wide = x.new_zeros(*x.shape[:-1], length)
+    wide[..., channels] = x
     return wide
 
 
