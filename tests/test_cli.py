@@ -16,7 +16,8 @@ from co3d import __main__ as command_line
 from co3d.data import video
 from co3d.data.kinetics import KINETICS400_LABELS
 from co3d.data.synthetic import SYNTHETIC_KINETICS_LABELS
-from co3d.measure import live, rungs, speed
+from co3d.measure import bench as harness
+from co3d.measure import live
 from co3d.report import notebooks, schema
 from co3d.zoo import checkpoints, downloads, specs
 from co3d.zoo.specs import Checkpoint
@@ -143,7 +144,7 @@ def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
         (["bench", "--device", "nope"], "device 'nope' cannot be used"),
         (["bench", "--device", "meta"], "device 'meta' cannot be used"),
         (["bench", "--csv", "no/such/folder.csv"], "existing folder"),
-        (["bench", "--implementation", "fast"], "expected some of co3d contiguous, "),
+        (["bench", "--implementation", "fast"], "expected some of co3d eager, "),
         (
             ["bench", "--precision", "int8"],
             "expected some of float32, bfloat16, float16, given 'int8'",
@@ -440,27 +441,28 @@ def test_bench_with_a_peer_compares(run, tmp_path, monkeypatch):
     assert code == 0
     assert re.search(r"^left out: continual-inference, float32 \(cor2plus1d_mini\): expected CoX3D",
                      shown, re.MULTILINE)  # fmt: skip
-    times, memory = shown.split("times of the peer in float32 / ours")[1].split("memory of ours")
-    assert re.search(r"coslow_mini +co3d eager +float32 +\d+\.\d\d +\d+\.\d\d\n", times)
-    assert re.search(r"coslow_mini +0\.\d\d +\d\.\d\d +co3d eager\n", memory)
-    assert "hold for this machine and these networks" in memory
+    times, saved = shown.split("time of these in float32 / ours")[1].split("saved per prediction")
+    saved, state = saved.split("state / that of continual-inference")
+    assert re.search(r"coslow_mini +co3d eager +float32 +1 +\d +\d+\.\d\d +\d+\.\d\d\n", times)
+    assert re.search(r"cor2plus1d_mini +co3d eager +float32 .* co3d eager ", saved)
+    assert re.search(r"coslow_mini +co3d eager +float32 +\d\.\d\d +0\.\d\d\n", state)
+    assert "hold for this machine and these networks" in state
 
 
 def test_bench_alone_takes_the_minis_and_with_peer_the_papers_streams(run, monkeypatch):
     asked = []
 
-    def measure(names, implementations, precisions, **_):
-        asked.append((list(names), list(implementations), list(precisions)))
+    def measure(names, forms, **_):
+        asked.append((list(names), forms))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.setattr(harness, "measure", measure)
     code, _, error = run("bench")
     assert code == 130 and error.endswith("co3d: interrupted\n")
     run("bench", "--peer")
-    (minis, few, _), (streams, every, precisions) = asked
+    (minis, few), (names, every) = asked
     assert minis == [name for name in co3d.list_models() if name.endswith("_mini")]
-    assert few == ["co3d eager", "co3d optimised"] and every == [
-        name for name in rungs.RUNGS if name != rungs.GRAPH
-    ]
-    assert len(streams) == 5 and all(co3d.spec(name).continual for name in streams)
-    assert precisions == ["float32", "bfloat16"]
+    assert few == {"float32": ["co3d eager", "co3d optimised"]}
+    assert every == {"float32": list(harness.FORMS)}
+    streams = [name for name in names if co3d.spec(name).continual]
+    assert len(streams) == 5 and names == streams + [name[2:] for name in streams]

@@ -1,7 +1,8 @@
 """co3d bench: how fast models are on this machine."""
 
+from math import log2
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,25 +10,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAPER = ("cox3d_s", "cox3d_m", "cox3d_l", "coslow_8x8_r50", "coi3d_8x8_r50")
+PEER_SECONDS = 4.0
 
 
 @click.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--window", type=int, help="Frames of the running average (default: native).")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1),
+              help="Streams or clips computed at once.")  # fmt: skip
 @click.option("--repeats", default=100, show_default=True, type=click.IntRange(min=1),
               help="Measurements of each model.")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(min=0),
-              help="At most so long for each, with fewer measurements.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True),
+              help="At most so long for each form, with fewer measurements.  "
+              f"[default: no limit, with --peer {PEER_SECONDS:g}]")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: torch's).")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--precision", "precisions", multiple=True,
-              help="float32, bfloat16 or float16; may be repeated.  "
-              "[default: float32, with --peer both]")  # fmt: skip
+@click.option("--precision", "precisions", multiple=True, default=["float32"], show_default=True,
+              help="float32, bfloat16 or float16; may be repeated.")  # fmt: skip
 @click.option("--implementation", "implementations", multiple=True,
               help="A form such as 'co3d optimised', or all; may be repeated.  "
               "[default: eager and optimised, with --peer all]")  # fmt: skip
 @click.option("--peer", is_flag=True,
-              help="Also the same nets of continual-inference, and how they compare.")  # fmt: skip
+              help="Also the same nets of continual-inference and their clip nets, and how all "
+              "compare.")  # fmt: skip
 @click.option("--memory", type=click.FloatRange(min=0, min_open=True),
               help="MB: also the largest batch, a power of two, that fits.")  # fmt: skip
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write the rows here.")
@@ -36,9 +41,9 @@ def bench(
     precisions: tuple[str, ...],
     implementations: tuple[str, ...],
     peer: bool,
-    device: str,
+    memory: float | None,
     table: Path | None,
-    **options: float | None,
+    **options: Any,
 ) -> None:
     """Time predictions of MODELs (default: the minis, with --peer the paper's streams), in turns.
 
@@ -48,40 +53,69 @@ def bench(
     that time, GEMM is the best matrix product of the same run. The rows go to the tables among the
     runs, too.
     """
+    import pandas as pd
+
     from .. import list_models, report
-    from ..measure import rungs, speed
+    from ..measure import bench as harness
     from ..report import speedups
     from ..report.origin import device_name
     from .options import check_device, check_file
 
+    device = options["device"]
     check_file(table)
     check_device(device)
-    minis = [name for name in list_models() if name.endswith("_mini")]
-    chosen = names or (PAPER if peer else minis)
-    forms = list(implementations) or (["all"] if peer else [rungs.EAGER, rungs.OPTIMISED])
-    ours = rungs.ours(device) if "all" in forms else tuple(forms)
-    speeds, left_out = speed.measure(
-        chosen,
-        device=device,
-        implementations=dict.fromkeys([*ours, *(rungs.PEERS if peer else ())]),
-        precisions=precisions or (("float32", "bfloat16") if peer else ("float32",)),
-        **options,
-    )
-    rows = speedups.frame(speeds)
-    _show(rows.assign(frame=[one.ms_per_frame for one in speeds]))
+    chosen = list(names or (PAPER if peer else filter(_is_mini, list_models())))
+    forms = implementations or (["all"] if peer else [harness.EAGER, harness.OPTIMISED])
+    forms = [*(harness.OURS if "all" in forms else forms), *(harness.PEERS if peer else ())]
+    options["forms"] = dict.fromkeys(precisions, forms)
+    if peer:
+        chosen += [name.removeprefix("co") for name in chosen]
+        options["seconds"] = options["seconds"] or PEER_SECONDS
+    rows, left_out = harness.measure(chosen, **options)
+    rows += _in_batches(rows, memory, options) if memory else []
+    frame = pd.DataFrame(rows).astype({"window": "Int64"})
+    _show(frame)
     for line in left_out:
         click.echo(line)
-    if "bfloat16" in set(rows["precision"]) and device == "cpu" and not rungs.amx():
+    if "bfloat16" in set(frame["precision"]) and device == "cpu" and not harness.amx():
         click.echo("no AMX here: bfloat16 is computed by AVX-512, a part of the speed of AMX")
-    peaks = rows.groupby("precision", sort=False)["gemm_peak_gmacs"].max().items()
+    peaks = frame.groupby("precision", sort=False)["gemm_peak_gmacs"].max().items()
     peaks = ", ".join(f"{precision} {peak:.0f}" for precision, peak in peaks)
-    click.echo(f"{device_name(device)}, threads {speeds[0].threads}, GEMM {peaks} GMACs per second")
+    threads = rows[0]["threads"]
+    click.echo(f"{device_name(device)}, threads {threads}, GEMM {peaks} GMACs per second")
     if peer:
-        _compare(rows)
-    out = report.output_folder()
-    for path in speedups.save(speeds, out, notebook="", seed=0, device=device):
+        _compare(frame)
+    for path in speedups.save(rows, report.output_folder(), notebook="", seed=0, device=device):
         click.echo(f"rows: {path}")
-    _write(rows, table, device)
+    _write(frame, table, device)
+
+
+def _is_mini(name: str) -> bool:
+    return name.endswith("_mini")
+
+
+def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> list[dict]:
+    """Each form in the largest batch with which "co3d eager" fits into so many MB, alone.
+
+    Weights are there once, all else for each stream or clip.
+    """
+    from ..measure import bench as harness
+
+    found, batches = [], {}
+    for row in rows:
+        name, precision = row["model"], row["precision"]
+        kind = {**options, "progress": False}
+        if (name, precision) not in batches:
+            eager = {**kind, "forms": {precision: [harness.EAGER]}, "repeats": 1}
+            pair = [harness.measure([name], **{**eager, "batch": count})[0][0] for count in (1, 2)]
+            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in pair)
+            batches[name, precision] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
+        batch = batches[name, precision]
+        if batch > options["batch"]:
+            kind |= {"forms": {precision: [row["implementation"]]}, "batch": batch}
+            kind["repeats"] = max(1, options["repeats"] // 10)
+            found += harness.measure([name], **kind)[0]
+    return found
 
 
 def _show(rows: "pd.DataFrame") -> None:
@@ -90,7 +124,7 @@ def _show(rows: "pd.DataFrame") -> None:
 
     from ..report import speedups
 
-    rows = speedups.rates(rows)
+    rows = speedups.per_prediction(rows)
     shown = pd.DataFrame(
         {
             "model": rows["model"],
@@ -100,10 +134,10 @@ def _show(rows: "pd.DataFrame") -> None:
             "precision": rows["precision"],
             "batch": rows["batch"],
             "median ms": rows["latency_ms_median"],
+            "p5": rows["latency_ms_p5"],
             "p95": rows["latency_ms_p95"],
-            "std": rows["latency_ms_std"],
             "of": rows["repeats"],
-            "ms/frame": rows["frame"],
+            "ms/frame": rows["batch"] * rows["ms"] / rows["stride"],
             "predictions/s": rows["throughput_per_s"],
             "state MB": rows["state_mb"],
             "alloc MB": rows["alloc_mb"],
@@ -111,21 +145,37 @@ def _show(rows: "pd.DataFrame") -> None:
             "GMACs/s": rows["gmacs_per_s"],
         }
     ).dropna(axis=1, how="all")
-    click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep=""))
+    click.echo(_text(shown))
 
 
 def _compare(rows: "pd.DataFrame") -> None:
-    """How many times as long the peers take."""
+    """Streams beside the peer, the file of OpenVINO, and their clip nets."""
+    import pandas as pd
+
+    from ..measure import bench as harness
     from ..report import speedups
 
-    for title, table in (
-        ("times of the peer in float32 / ours, per prediction:", speedups.ratios(rows)),
-        ("memory of ours / the peer as installed, float32:", speedups.memory(rows)),
-    ):
+    rivals = [*harness.PEERS, harness.OPENVINO]
+    optimised = rows[(rows["implementation"] == harness.OPTIMISED) & (rows["mode"] == "stream")]
+    python = {name: harness.python_share(name) for name in optimised["model"].unique()}
+    tables = {
+        "time of these in float32 / ours, per prediction": speedups.against(rows, rivals),
+        "saved per prediction against the fastest float32 form of the clip net": (
+            speedups.savings(rows)
+        ),
+        "state / that of continual-inference in float32": speedups.state_shares(rows),
+        "Python's share of an optimised step": pd.DataFrame(
+            python.items(), columns=["model", "share"]
+        ),
+    }
+    for title, table in tables.items():
         if len(table):
-            text = table.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="")
-            click.echo(f"\n{title}\n{text}")
-    click.echo(speedups.WHERE)
+            click.echo(f"\n{title}:\n{_text(table)}")
+    click.echo(f"\n{speedups.WHERE}")
+
+
+def _text(table: "pd.DataFrame") -> str:
+    return table.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="")
 
 
 def _write(rows: "pd.DataFrame", path: Path | None, device: str) -> None:
@@ -134,10 +184,6 @@ def _write(rows: "pd.DataFrame", path: Path | None, device: str) -> None:
     from ..report.schema import TABLES
     from .options import write_table
 
-    threads = rows["threads"].iloc[0]
-    whole = rows.assign(**{
-        **provenance(notebook="", seed=0, device=device),
-        "threads": threads,
-        "precision": rows["precision"],
-    })  # fmt: skip
+    origin = provenance(notebook="", seed=0, device=device)
+    whole = rows.assign(**{name: origin[name] for name in origin if name not in rows})
     write_table(whole[list(TABLES["benchmark"].columns)], path)

@@ -4,7 +4,6 @@ A GPU's allocator keeps its own count, which is used there. On a CPU the operato
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,67 +13,41 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of one prediction, None where they cannot be seen.
-
-    Attributes:
-        allocated: the weights, states and inputs that torch's operators touch, and the most that
-            their results hold beside them at any time. Not what an operator takes for itself and
-            gives back (scratch memory, reordered weights), and nothing outside torch.
-        moved: operands read and results written by all operators, each once per operator. Caches
-            serve part of that.
-        peak: of a GPU's allocator, over what it held before the model was made.
-    """
-
-    allocated: int | None = None
-    moved: int | None = None
-    peak: int | None = None
-
-
-def footprint(
-    predict: Callable[[], Any], device: str = "cpu", before: int = 0, stream: bool = True
-) -> Footprint:
-    """Watches one prediction.
-
-    Args:
-        predict: does all work of one prediction.
-        before: bytes that the allocator of a GPU held before the model was made.
-        stream: whether it begins with what the prediction before it left: then one more is made.
-    """
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        predict()
-        return Footprint(peak=torch.cuda.max_memory_allocated(device) - before)
-    with Watch() as watch:
-        if stream:
-            predict()
-            watch.begin()
-        predict()
-    return Footprint(watch.allocated, watch.moved)
-
-
-def held_before(device: str) -> int:
-    """Bytes that a GPU's allocator holds now; 0 on a CPU."""
+def allocated(device: str) -> int:
+    """Bytes that a GPU's allocator holds; 0 on a CPU."""
     return torch.cuda.memory_allocated(device) if torch.device(device).type == "cuda" else 0
 
 
-def largest_batch(budget: float, one: int, two: int) -> int:
-    """The largest power of two that fits into `budget` bytes, at least 1.
+def memory_of(
+    predict: Callable[[], Any] | None, device: str = "cpu", before: int = 0
+) -> dict[str, float | None]:
+    """The memory of one prediction in MB, by column of the table `benchmark`.
 
-    Batches take what 1 and 2 take, in a straight line: weights once, all else per stream or clip.
+    Args:
+        predict: does all work of one prediction; None if torch's operators do not do it.
+        before: bytes that a GPU's allocator held before the model was made.
     """
-    each = max(two - one, 1)
-    batch = 1
-    while one + (2 * batch - 1) * each <= budget:
-        batch *= 2
-    return batch
+    columns = dict.fromkeys(("peak_mem_mb", "alloc_mb", "moved_mb"))
+    if predict is None:
+        return columns
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        predict()
+        return columns | {"peak_mem_mb": (torch.cuda.max_memory_allocated(device) - before) / 1e6}
+    with Watch() as watch:
+        predict()
+        watch.begin()  # a state that the first prediction made is no result of the second
+        predict()
+    return columns | {"alloc_mb": watch.allocated / 1e6, "moved_mb": watch.moved / 1e6}
 
 
 class Watch(TorchDispatchMode):
     """Counts what the operators inside it touch, hold and move since `begin`.
 
     Storages that were not made inside, by results of operators, count as touched.
+
+    Attributes:
+        moved: bytes of operands read and results written by all operators, each once per operator.
     """
 
     def __init__(self) -> None:
@@ -85,7 +58,7 @@ class Watch(TorchDispatchMode):
     def begin(self) -> None:
         """Counts anew; results of operators so far that are still there are held."""
         self.moved, self.most = 0, self._held()
-        self.touched: dict[StorageWeakRef | int, int] = {}
+        self.touched: dict[StorageWeakRef, int] = {}
 
     @property
     def allocated(self) -> int:
@@ -97,8 +70,8 @@ class Watch(TorchDispatchMode):
         self.touched |= {ref: n for ref, n in _storages(operands) if ref not in self.made}
         results = function(*args, **(kwargs or {}))
         known = self.made.keys() | self.touched.keys()
-        found = _storages(_tensors(results))
-        fresh = {ref: n for ref, n in found if ref not in known and not isinstance(ref, int)}
+        storages = _storages(_tensors(results))
+        fresh = {ref: n for ref, n in storages if ref not in known}
         self.made |= fresh
         self.most = max(self.most, self._held())
         if fresh or not _is_view(function):
@@ -115,14 +88,11 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (value for value in tree_iter(values) if isinstance(value, Tensor))
 
 
-def _storages(tensors: Iterable[Tensor]) -> Iterator[tuple[StorageWeakRef | int, int]]:
-    """What tensors lie in, and its bytes. Weights in a library's own layout are known by id."""
+def _storages(tensors: Iterable[Tensor]) -> Iterator[tuple[StorageWeakRef, int]]:
+    """What tensors lie in, and its bytes."""
     for tensor in tensors:
-        if tensor.layout == torch.strided:
-            storage = tensor.untyped_storage()
-            yield StorageWeakRef(storage), storage.nbytes()
-        else:
-            yield id(tensor), tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        yield StorageWeakRef(storage), storage.nbytes()
 
 
 def _is_view(function: Any) -> bool:

@@ -29,51 +29,51 @@ from ..nn import (
     fold,
 )
 
-Build = Callable[[ModuleType, nn.Module, bool], nn.Module]  # library, our layer, free of charge
+Build = Callable[[ModuleType, nn.Module, bool], nn.Module]  # library, our layer, tuned
+
+
+class NoPeer(ValueError):
+    """A network that the library has no layers for."""
 
 
 class Peer(nn.Module):
     """A network of continual-inference's layers with the weights of ours.
 
-    Its state is hidden in its layers, as that library has it, so it serves one stream.
+    Its state is hidden in its layers, as that library has it, so it serves one stream or batch.
 
     Args:
         net: CoX3D, CoSlow or CoI3D in evaluation mode; its weights are copied.
-        free: whether to apply what costs nothing: BatchNorm folded into convolutions, weights and
+        tuned: whether to apply what costs nothing: BatchNorm folded into convolutions, weights and
             frames channels-last, activations in place. Otherwise all is as the library has it, in
             torch's default layout.
 
     Raises:
         ImportError: without continual-inference.
-        ValueError: for a network that it has no layers for.
+        NoPeer: for another network.
     """
 
-    def __init__(self, net: StreamNet, free: bool = False) -> None:
+    def __init__(self, net: StreamNet, tuned: bool = False) -> None:
         super().__init__()
         library = continual_inference()
-        source = fold(net) if free else net
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self.body = _build(library, source.body, free).eval()
-        except TypeError as error:
-            raise ValueError(
-                f"expected CoX3D, CoSlow or CoI3D for continual-inference, given {error}"
-            ) from None
-        self.classifier = net.classifier
-        self.free = free
+        if not isinstance(net, StreamNet):
+            raise NoPeer("expected a stream for continual-inference, whose clip nets are torch's")
+        source = fold(net) if tuned else net
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.body = _build(library, source.body, tuned).eval()
+        self.classifier, self.tuned = net.classifier, tuned
 
     def step(self, frame: Tensor, state: None = None) -> tuple[Tensor | None, None]:
         """Feeds a frame (B, C, H, W); returns logits (B, classes) or None, and None for a state."""
-        if self.free:
+        if self.tuned:
             frame = frame.contiguous(memory_format=torch.channels_last)
         y = self.body.forward_step(frame)
         return (self.classifier(y.flatten(1)) if isinstance(y, Tensor) else None), None
 
     def state_bytes(self) -> int:
         """Memory of what the layers hold between frames: their buffers named state_buffer."""
-        held = (b for name, b in self.named_buffers() if name.endswith("state_buffer"))
-        return sum(buffer.numel() * buffer.element_size() for buffer in held)
+        buffers = dict(self.named_buffers()).items()
+        return sum(buffer.nbytes for name, buffer in buffers if name.endswith("state_buffer"))
 
 
 def continual_inference() -> ModuleType:
@@ -93,17 +93,21 @@ def continual_inference() -> ModuleType:
     return continual
 
 
-def _build(library: ModuleType, part: nn.Module, free: bool) -> nn.Module:
-    try:
-        build = _BUILDS[type(part)]
-    except KeyError:
-        raise TypeError(f"a network with {type(part).__name__}") from None
-    return build(library, part, free)
+def _build(library: ModuleType, part: nn.Module, tuned: bool) -> nn.Module:
+    if type(part) not in _BUILDS:
+        raise _no_peer(type(part).__name__)
+    return _BUILDS[type(part)](library, part, tuned)
 
 
-def _conv(library: ModuleType, conv: nn.Conv3d, free: bool) -> nn.Module:
+def _no_peer(what: str) -> NoPeer:
+    return NoPeer(
+        f"expected CoX3D, CoSlow or CoI3D for continual-inference, given a network with {what}"
+    )
+
+
+def _conv(library: ModuleType, conv: nn.Conv3d, tuned: bool) -> nn.Module:
     if conv.stride[0] > 1 or conv.dilation[0] > 1:
-        raise TypeError("a network with convolutions that are strided or dilated in time")
+        raise _no_peer("convolutions that are strided or dilated in time")
     plain = nn.Conv3d(
         *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding),
         groups=conv.groups,
@@ -111,52 +115,52 @@ def _conv(library: ModuleType, conv: nn.Conv3d, free: bool) -> nn.Module:
     )
     plain.weight, plain.bias = conv.weight, conv.bias
     twin = library.continual(plain).to(conv.weight)  # it copies them, in torch's default layout
-    return twin.to(memory_format=torch.channels_last_3d) if free else twin
+    return twin.to(memory_format=torch.channels_last_3d) if tuned else twin
 
 
-def _sequential(library: ModuleType, chain: Sequential, free: bool) -> nn.Module:
-    parts = ((name, _build(library, part, free)) for name, part in chain.named_children())
+def _sequential(library: ModuleType, chain: Sequential, tuned: bool) -> nn.Module:
+    parts = ((name, _build(library, part, tuned)) for name, part in chain.named_children())
     return library.Sequential(OrderedDict(parts))
 
 
-def _residual(library: ModuleType, block: Residual, free: bool) -> nn.Module:
-    main = _build(library, block.main, free)
+def _residual(library: ModuleType, block: Residual, tuned: bool) -> nn.Module:
+    main = _build(library, block.main, tuned)
     if isinstance(block.shortcut, Identity):
         joined = library.Residual(main)
     else:
-        shortcut = _build(library, block.shortcut, free)
+        shortcut = _build(library, block.shortcut, tuned)
         joined = library.BroadcastReduce(shortcut, main, reduce="sum")
     if block.activation is None:
         return joined
-    return library.Sequential(joined, _build(library, block.activation, free))
+    return library.Sequential(joined, _build(library, block.activation, tuned))
 
 
-def _gate(library: ModuleType, gate: SqueezeExcite, free: bool) -> nn.Module:
+def _gate(library: ModuleType, gate: SqueezeExcite, tuned: bool) -> nn.Module:
     if gate.gate != "frame":
-        raise TypeError(f"a network with a gate over a {gate.gate}")
+        raise _no_peer(f"a gate over a {gate.gate}")
     mean = library.Lambda(lambda x: x.mean((-1, -2), keepdim=True))
     parts = {
         "mean": mean,
-        "fc1": _conv(library, gate.fc1, free),
-        "relu": nn.ReLU(inplace=free),
-        "fc2": _conv(library, gate.fc2, free),
+        "fc1": _conv(library, gate.fc1, tuned),
+        "relu": nn.ReLU(inplace=tuned),
+        "fc2": _conv(library, gate.fc2, tuned),
         "sigmoid": nn.Sigmoid(),
     }
     product = library.Sequential(OrderedDict(parts))
     return library.BroadcastReduce(library.Delay(0), product, reduce="mul")
 
 
-def _window(library: ModuleType, pool: RunningWindow, free: bool) -> nn.Module:
+def _window(library: ModuleType, pool: RunningWindow, tuned: bool) -> nn.Module:
     if pool.dilation > 1:
-        raise TypeError("a network with a dilated window")
+        raise _no_peer("a dilated window")
     return library.AdaptiveAvgPool3d((1, 1, 1), kernel_size=pool.window)
 
 
-def _max_pool(library: ModuleType, pool: nn.MaxPool3d, free: bool) -> nn.Module:
+def _max_pool(library: ModuleType, pool: nn.MaxPool3d, tuned: bool) -> nn.Module:
     return library.continual(nn.MaxPool3d(pool.kernel_size, pool.stride, pool.padding))
 
 
-def _norm(library: ModuleType, norm: nn.BatchNorm3d, free: bool) -> nn.Module:
+def _norm(library: ModuleType, norm: nn.BatchNorm3d, tuned: bool) -> nn.Module:
     twin = nn.BatchNorm3d(norm.num_features, eps=norm.eps, device="meta")
     twin._parameters, twin._buffers = dict(norm._parameters), dict(norm._buffers)
     return twin
@@ -170,7 +174,7 @@ _BUILDS: Mapping[type, Build] = {
     RunningWindow: _window,
     MaxPool3d: _max_pool,
     BatchNorm3d: _norm,
-    ReLU: lambda library, part, free: nn.ReLU(inplace=free),
-    SiLU: lambda library, part, free: nn.SiLU(inplace=free),
-    Dropout: lambda library, part, free: nn.Dropout(part.p),
+    ReLU: lambda library, part, tuned: nn.ReLU(inplace=tuned),
+    SiLU: lambda library, part, tuned: nn.SiLU(inplace=tuned),
+    Dropout: lambda library, part, tuned: nn.Dropout(part.p),
 }

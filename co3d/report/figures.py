@@ -97,38 +97,25 @@ FIGURES = {
         "Multiply-accumulates per second against predictions per second, by clips and frame by "
         "frame; left of the dotted line the clip network is cheaper.",
     ),
-    "like_for_like": Record(
-        "04_speed",
-        (_SPEED,),
-        "Time per prediction of the paper's streams, measured: built from the layers of "
-        "continual-inference, and from the layers here, with the same weights, float32. "
-        f"{_TUNED} The factors are over continual-inference as installed.",
-    ),
     "speed_ladder": Record(
         "04_speed",
         (_SPEED,),
-        "Time per prediction on a logarithmic axis, measured, from a clip network in plain torch "
-        "to an exported stream in bfloat16; each factor is over the row above.",
+        "Time per prediction on a logarithmic axis, measured: the clip network, the same stream "
+        "from the layers of continual-inference, and each form of the stream here. "
+        f"{_TUNED} The factors are over the fastest form of the clip network in float32.",
     ),
     "savings": Record(
         "04_speed",
         (_SPEED,),
-        "What a stream saves of its clip network per prediction: multiply-accumulates (bar) and "
-        "measured time in each form (marks).",
+        "What a stream saves of the fastest form of its clip network per prediction: "
+        "multiply-accumulates (bar) and measured time of each form of the stream (marks).",
     ),
     "roofline": Record(
         "04_speed",
         (_SPEED,),
         "Measured multiply-accumulates per second of each form against multiply-accumulates per "
-        "byte moved, below what a copy and a matrix product reach on the same machine. "
-        f"{_TUNED}",
-    ),
-    "latencies": Record(
-        "04_speed",
-        ("latencies-<device>-<precision>",),
-        "How single measured steps of one network spread, a row per form; the line is the median. "
-        "This is a separate run with its own number of measurements, so its medians differ from "
-        f"those of the other figures. {_TUNED}",
+        "byte of weights and state, below what a copy and a matrix product reach on the same "
+        f"machine. {_TUNED}",
     ),
     "published_throughput": Record(
         "04_speed",
@@ -235,7 +222,7 @@ FIGURES = {
         "10_deploy",
         ("deployment",),
         "Measured time of a prediction against the window, by steps of a stream and by whole "
-        "clips, in three runtimes.",
+        "clips, in each form.",
     ),
     "deploy_streams": Record(
         "10_deploy",

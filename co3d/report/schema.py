@@ -31,8 +31,14 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "limit": (int, "only the first so many videos; 0 is all"),
     "claim": (str, "which equality is measured"),
     "dtype": (str, "number type of the computation"),
-    "implementation": (str, "whose code, in which form"),
-    "batch": (int, "streams or clips computed at once"),
+    "implementation": (
+        str,
+        "whose code, in which form: co3d eager, as `create` gives it; co3d optimised, by "
+        "`optimize`; onnxruntime and openvino, the file that `co3d export` writes; "
+        "continual-inference, the same network of that library's layers; continual-inference "
+        "tuned, that with BatchNorm folded, channels-last, activations in place",
+    ),
+    "batch": (int, "streams or clips computed at once; the times are of all of them"),
     "streams": (int, "streams that are served at a time"),
     "work": (str, "videos: decoded and predicted; driver: records of a network that costs nothing"),
     "actors": (int, "actors of a Ray cluster; 0 is the process that writes, alone"),
@@ -40,7 +46,6 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "videos_per_s": (float, "videos whose records came, per second"),
     "epoch": (int, "passes over the training videos"),
     "frames_seen": (int, "frames since the stream was reset"),
-    "repeat": (int, "number of the measurement, from 1"),
     # what came out
     "n_expected": (int, "videos of the split, or of its first `limit`"),
     "n_found": (int, "videos found on disk"),
@@ -74,10 +79,14 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "max_rel_diff": (float, "the same divided by the largest logit"),
     "tolerance": (float, "largest max_rel_diff that counts as equal"),
     "latency_ms_median": (float, "from clip or last frame to prediction, median, ms"),
+    "latency_ms_p5": (float, "the same, 5th percentile, ms"),
     "latency_ms_p95": (float, "the same, 95th percentile, ms"),
     "latency_ms_std": (float, "the same, standard deviation, ms"),
-    "latency_ms": (float, "from clip or last frame to prediction, one measurement, ms"),
-    "throughput_per_s": (float, "batch / median time of all work between two predictions, per s"),
+    "throughput_per_s": (
+        float,
+        "batch / median time of all work for a prediction, per s: a stream's mean time per frame "
+        "is batch / (throughput_per_s x stride), its latency that of the step that predicts",
+    ),
     "peak_mem_mb": (float, "peak of a GPU's allocator in a prediction, weights included, MB"),
     "state_mb": (
         float,
@@ -85,14 +94,18 @@ COLUMNS: dict[str, tuple[type, str]] = {
         "an eager state varies with the frame: benchmark right after a prediction, models after as "
         "many frames as the receptive field",
     ),
-    "gemm_peak_gmacs": (float, "best matrix product of the same run, 10^9 MACs per second"),
+    "gemm_peak_gmacs": (
+        float,
+        "best matrix product beside the forms of the network and its twin, by torch or, on a CPU, "
+        "by the native engine, 10^9 MACs per second",
+    ),
     "alloc_mb": (
         float,
         "CPU: weights, state and input that torch's operators touch and the most that their "
         "results hold in a prediction, MB; without what an operator takes for itself",
     ),
     "moved_mb": (float, "operands and results of all torch operators of a prediction, MB"),
-    "copy_peak_gb_per_s": (float, "best copy of 64 MiB in the same run, read and written"),
+    "copy_peak_gb_per_s": (float, "best copy of 64 MiB beside them, read and written, 10^9 B/s"),
     "repeats": (int, "measurements of the row"),
     "top1_agreement": (float, "videos whose likeliest class is that of float32, % of n_scored"),
     "max_prob_diff": (float, "largest difference of a class's probability to that of float32"),
@@ -107,7 +120,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "av": (str, "version"),
     "ffmpeg": (str, "version inside av"),
     "device": (str, "processor or accelerator"),
-    "threads": (int, "CPU threads"),
+    "threads": (int, "CPU threads that may be used"),
     "precision": (str, "number type of the run"),
     "seed": (int, "seed of the random numbers"),
     "notebook": (str, "notebook that wrote the row"),
@@ -179,15 +192,9 @@ TABLES = {
     "benchmark": _table(
         "Speed and memory of networks in each form, and of their peers.",
         key="model implementation mode window batch threads",
-        machine="latency_ms_median latency_ms_p95 latency_ms_std throughput_per_s peak_mem_mb "
-        "state_mb gemm_peak_gmacs alloc_mb moved_mb copy_peak_gb_per_s",
-        rest="repeats macs_per_prediction",
-        split="device precision",
-    ),
-    "latencies": _table(
-        "Every single measurement of some networks.",
-        key="model implementation mode window batch threads repeat",
-        machine="latency_ms",
+        machine="latency_ms_median latency_ms_p5 latency_ms_p95 latency_ms_std throughput_per_s "
+        "peak_mem_mb state_mb gemm_peak_gmacs alloc_mb moved_mb copy_peak_gb_per_s",
+        rest="repeats macs_per_prediction stride",
         split="device precision",
     ),
     "precision": _table(
@@ -202,9 +209,10 @@ TABLES = {
         machine="videos_per_s",
     ),
     "deployment": _table(
-        "Exported networks: one round of predictions of all streams, or one clip.",
+        "Networks in each form: one round of predictions of all streams, or one clip of so many "
+        "frames as the window.",
         key="model implementation mode window batch streams threads",
-        machine="latency_ms_median latency_ms_p95",
+        machine="latency_ms_median latency_ms_p5 latency_ms_p95",
     ),
     "training": _table(
         "Training curves of the committed mini weights; accuracies are of validation clips.",

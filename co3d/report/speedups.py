@@ -1,217 +1,122 @@
-"""Tables of speed: rows of the benchmark table in, factors out; nothing here measures.
+"""Factors of speed: rows of the benchmark table in, ratios out; nothing here measures.
 
-A time is that of all work for one prediction, one over `throughput_per_s` at batch 1, so that of a
-strided stream counts a whole period.
+`ms` is the time of all work for one prediction of one stream or clip, so that of a strided stream
+counts a whole period, and that of a batch is shared.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import median
 
 import pandas as pd
 
 from .. import report
-from ..measure.rungs import CONTIGUOUS, EAGER, INSTALLED, OPTIMISED, PEERS, RUNGS
-from ..measure.speed import Speed
+from ..measure.bench import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
+from .schema import TABLES
 from .style import label, order
 
-RUNTIMES = ("onnxruntime", "openvino")
-WHERE = "These ratios hold for this machine and these networks: continual-inference is a general "
-WHERE += "library, whose layers serve any network."
+RUN = ["batch", "threads"]  # what rows share that are compared
+NAMES = {
+    EAGER: "eager",
+    OPTIMISED: "optimised",
+    ONNX: "ONNX Runtime",
+    OPENVINO: "OpenVINO",
+    INSTALLED: "continual-inference",
+    TUNED: "continual-inference, tuned",
+}
+MARKERS = {EAGER: "o", OPTIMISED: "D", ONNX: "^", OPENVINO: "v", INSTALLED: "X", TUNED: "P"}
+WHERE = (
+    "These ratios hold for this machine and these networks: continual-inference is a general "
+    "library, whose layers serve any network."
+)
 
 
 def save(
-    speeds: Iterable[Speed], out: Path, *, notebook: str, seed: int, device: str, raw: bool = False
+    rows: Iterable[Mapping],
+    out: Path,
+    table: str = "benchmark",
+    *,
+    notebook: str,
+    seed: int,
+    device: str = "cpu",
 ) -> list[Path]:
-    """Writes the rows into the tables of `out`, a file per precision; returns the files.
-
-    Args:
-        raw: whether single measurements go to the table `latencies`, in the place of `benchmark`.
-    """
-    files: dict[str, list[Mapping]] = {}
-    for one in speeds:
-        rows = one.raw() if raw else [one.row()]
-        files.setdefault(one.subject.precision, []).extend(rows)
-    table, origin = "latencies" if raw else "benchmark", {"notebook": notebook, "seed": seed}
+    """Writes rows of `measure.bench` into a table in `out`; returns its files, one a precision."""
+    files: dict[str, list[dict]] = {}
+    for row in rows:
+        columns = {name: row[name] for name in TABLES[table].own}
+        files.setdefault(row["precision"], []).append(columns)
+    origin = {"notebook": notebook, "seed": seed, "device": device}
     return [
-        report.write(table, rows, out, **origin, device=device, precision=precision)
+        report.write(table, rows, out, **origin, precision=precision)
         for precision, rows in files.items()
     ]
 
 
-def frame(speeds: Iterable[Speed]) -> pd.DataFrame:
-    """The rows of the benchmark table with their precision."""
-    rows = [{**one.row(), "precision": one.subject.precision} for one in speeds]
-    return pd.DataFrame(rows).astype({"window": "Int64"})
+def per_prediction(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `ms`, and `gmacs_per_s` of the formula in that time."""
+    ms = 1000 / rows["throughput_per_s"]
+    return rows.assign(ms=ms, gmacs_per_s=rows["macs_per_prediction"] / ms / 1e6)
 
 
-def by_form(rows: pd.DataFrame, value: str, names: Mapping[str, str]) -> pd.DataFrame:
-    """One column of the rows at batch 1, for display: a network per row, a form per column.
-
-    Args:
-        rows: of the benchmark table, of one precision.
-        value: a column of it, or "ms" per prediction.
-        names: of the forms, in the order of the columns.
-    """
-    table = _single(rows).pivot_table(value, "model", "implementation")
-    table = table.reindex(
-        index=order(table.index), columns=[form for form in names if form in table]
-    )
-    return table.rename(index=label, columns=names).rename_axis(index=None, columns=None)
+def by_form(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """One column of the rows for display: a network per row, a form per column."""
+    table = rows.pivot_table(value, "model", "implementation")
+    columns = [form for form in FORMS if form in table]
+    table = table.reindex(index=order(table.index), columns=columns)
+    return table.rename(index=label, columns=NAMES).rename_axis(index=None, columns=None)
 
 
-def per_call(speeds: Iterable[Speed], names: Mapping[str, str]) -> pd.DataFrame:
-    """Milliseconds per clip, and per frame of its stream (the mean over a period), for display.
-
-    A row per clip net; `names` are those of the forms.
-    """
-    rows = []
-    for one in speeds:
-        ms, per = one.ms_per_frame, "frame"
-        if ms is None:
-            ms, per = 1000 * median(one.periods), "clip"
-        model = one.subject.model.removeprefix("co")
-        rows.append((model, f"ms per {per}", names[one.subject.implementation], ms))
-    table = pd.DataFrame(rows, columns=["model", "per", "form", "ms"])
-    table = table.pivot(index="model", columns=["per", "form"], values="ms").sort_index(axis=1)
-    table = table.loc[order(table.index)].rename(label)
-    return table.rename_axis(index=None, columns=[None, None])
-
-
-def lateness(latencies: pd.DataFrame, limit: float, names: Mapping[str, str]) -> pd.DataFrame:
-    """How single measurements spread, and the share within `limit` ms, for display.
-
-    Args:
-        latencies: rows of the table latencies, of one model.
-        names: of the forms, in the order of the rows.
-    """
-    times = latencies.assign(early=100.0 * (latencies["latency_ms"] <= limit))
-    times = times.groupby("implementation")
-    table = pd.DataFrame(
-        {
-            "median (ms)": times["latency_ms"].median(),
-            "95th percentile (ms)": times["latency_ms"].quantile(0.95),
-            "longest (ms)": times["latency_ms"].max(),
-            f"within {limit:.0f} ms (%)": times["early"].mean(),
-        }
-    )
-    table = table.loc[[form for form in names if form in table.index]].rename(names)
-    return table.rename_axis(index=None)
-
-
-def ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """How many times as long each peer takes as each of our forms, per prediction of a stream.
-
-    Args:
-        rows: of the benchmark table, one device and number of threads, with precision.
+def against(rows: pd.DataFrame, forms: Iterable[str]) -> pd.DataFrame:
+    """How many times as long each of `forms` in float32 takes as each of our forms of a stream.
 
     Returns:
-        Columns model, implementation, precision, and one for each peer (in float32) that is there.
+        Columns model, implementation, precision, batch, threads, and one for each of `forms` that
+        is there.
     """
-    streams = _single(rows[rows["mode"] == "stream"])
-    peers = streams[streams["implementation"].isin(PEERS) & (streams["precision"] == "float32")]
-    times = peers.pivot_table("ms", ["model", "window"], "implementation").reset_index()
-    ours = streams[~streams["implementation"].isin(PEERS)].merge(times, on=["model", "window"])
-    present = [name for name in PEERS if name in ours]
-    for name in present:
-        ours[name] = ours[name] / ours["ms"]
-    return ours[["model", "implementation", "precision", *present]]
+    streams = per_prediction(rows[rows["mode"] == "stream"])
+    keys = ["model", "window", *RUN]
+    wanted = streams["implementation"].isin(list(forms)) & (streams["precision"] == "float32")
+    times = streams[wanted].pivot_table("ms", keys, "implementation").reset_index()
+    ours = streams[~streams["implementation"].isin(PEERS)].merge(times, on=keys)
+    present = [form for form in forms if form in ours]
+    ratios = {form: ours[form] / ours["ms"] for form in present}
+    return ours[["model", "implementation", "precision", *RUN]].assign(**ratios)
 
 
-def memory(rows: pd.DataFrame) -> pd.DataFrame:
-    """State and allocation of each stream in float32 as a share of the peer as installed."""
-    streams = _single(rows[(rows["mode"] == "stream") & (rows["precision"] == "float32")])
-    columns = ["state_mb", "alloc_mb"]
-    peer = streams[streams["implementation"] == INSTALLED].set_index("model")[columns]
-    ours = streams[~streams["implementation"].isin(PEERS)].set_index("model")
-    shares = ours[columns] / peer.reindex(ours.index)
-    table = shares.add_suffix(" / peer").assign(implementation=ours["implementation"])
-    return table.dropna(subset=["state_mb / peer"]).reset_index()
-
-
-def ladder(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per continual model the time of each rung, from its clip net in plain torch down.
-
-    Of several runtimes the faster one is taken.
+def state_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """The state of each stream as a share of that of continual-inference in float32.
 
     Returns:
-        Columns model, rung, ms, and factor: over the rung before. Rungs without a row are left out.
+        Columns model, implementation, precision, state_mb and share.
     """
-    single, found = _single(rows), []
-    for model in single.loc[single["mode"] == "stream", "model"].unique():
-        before = None
-        for rung, (mode, names, precision) in LADDER.items():
-            name = model if mode == "stream" else model.removeprefix("co")
-            wanted = (single["model"] == name) & single["implementation"].isin(names)
-            ms = single.loc[wanted & (single["precision"] == precision), "ms"].min()
-            if pd.notna(ms):
-                found.append((model, rung, ms, before / ms if before else float("nan")))
-                before = ms
-    return pd.DataFrame(found, columns=["model", "rung", "ms", "factor"])
-
-
-LADDER: dict[str, tuple[str, Sequence[str], str]] = {
-    "clip, torch's layout": ("clip", (CONTIGUOUS,), "float32"),
-    "clip, channels-last": ("clip", (EAGER,), "float32"),
-    "stream: fewer MACs": ("stream", (EAGER,), "float32"),
-    "stream, optimised": ("stream", (OPTIMISED,), "float32"),
-    "stream, exported": ("stream", RUNTIMES, "float32"),
-    "stream, bfloat16": ("stream", (OPTIMISED, *RUNTIMES), "bfloat16"),
-}
-
-
-def fastest(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """The fastest form of each clip net and of its stream in float32, for display.
-
-    A row per stream whose clip net is there; `names` are those of the forms.
-    """
-    single = _single(rows[rows["precision"] == "float32"])
-    best = single.sort_values("ms").drop_duplicates("model").set_index("model")
-    found = {}
-    for model in order(best.index[best["mode"] == "stream"]):
-        if (twin := model.removeprefix("co")) in best.index:
-            clip, stream = best.loc[twin], best.loc[model]
-            found[label(model)] = {
-                "clip": names[clip["implementation"]],
-                "clip (ms)": clip["ms"],
-                "stream": names[stream["implementation"]],
-                "stream (ms)": stream["ms"],
-                "clip / stream": clip["ms"] / stream["ms"],
-            }
-    return pd.DataFrame.from_dict(found, orient="index")
+    streams = rows[rows["state_mb"].notna()]
+    peer = streams[(streams["implementation"] == INSTALLED) & (streams["precision"] == "float32")]
+    peer = peer.drop_duplicates("model").set_index("model")["state_mb"]
+    ours = streams[~streams["implementation"].isin(PEERS) & streams["model"].isin(peer.index)]
+    columns = ours[["model", "implementation", "precision", "state_mb"]]
+    return columns.assign(share=ours["state_mb"] / ours["model"].map(peer))
 
 
 def savings(rows: pd.DataFrame) -> pd.DataFrame:
-    """What a stream saves of its clip net, both in the same form, per prediction.
+    """What a stream saves against the fastest float32 form of its clip net, per prediction.
 
     Returns:
-        Columns model (of the stream), implementation, precision, clip_ms and stream_ms, macs and
-        time: clip over stream.
+        Columns model (of the stream), implementation, precision, batch, threads; clip (its fastest
+        form), clip_ms and ms; macs and time, clip over stream; and share, time over macs.
     """
-    single = _single(rows)
-    clip, stream = (single[single["mode"] == mode] for mode in ("clip", "stream"))
-    keys = ["model", "implementation", "precision"]
-    both = stream.merge(clip.assign(model="co" + clip["model"]), on=keys, suffixes=("", "_clip"))
+    rows = per_prediction(rows)
+    clips = rows[(rows["mode"] == "clip") & (rows["precision"] == "float32")]
+    clips = clips.assign(model="co" + clips["model"]).sort_values("ms", kind="stable")
+    clips = clips.drop_duplicates(["model", *RUN])
+    streams = rows[rows["mode"] == "stream"]
+    both = streams.merge(clips, on=["model", *RUN], suffixes=("", "_clip"))
     macs = both["macs_per_prediction_clip"] / both["macs_per_prediction"]
-    times = {"clip_ms": both["ms_clip"], "stream_ms": both["ms"]}
-    return both[keys].assign(**times, macs=macs, time=both["ms_clip"] / both["ms"])
-
-
-def rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Multiply-accumulates as counted, per second and per byte that torch's operators move.
-
-    Returns:
-        The rows with gmacs_per_s, share (of the matrix product of the run) and macs_per_byte.
-    """
-    rows = rows.assign(gmacs_per_s=rows["macs_per_prediction"] * rows["throughput_per_s"] / 1e9)
-    return rows.assign(
-        share=rows["gmacs_per_s"] / rows["gemm_peak_gmacs"],
-        macs_per_byte=rows["macs_per_prediction"] * rows["batch"] / rows["moved_mb"] / 1e6,
+    time = both["ms_clip"] / both["ms"]
+    columns = both[["model", "implementation", "precision", *RUN]]
+    return columns.assign(
+        clip=both["implementation_clip"],
+        clip_ms=both["ms_clip"],
+        ms=both["ms"],
+        macs=macs,
+        time=time,
+        share=time / macs,
     )
-
-
-def _single(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of batch 1, with `ms` per prediction, forms in the order of the ladder."""
-    order = {name: number for number, name in enumerate(RUNGS)}
-    rows = rows[rows["batch"] == 1].assign(ms=1000 / rows["throughput_per_s"])
-    return rows.sort_values("implementation", key=lambda names: names.map(order), kind="stable")

@@ -8,7 +8,7 @@
 - A square is one clip per prediction, a diamond the average of clips, a circle the prediction of a
   stream; a stream is filled and its line solid, clips are hollow and dashed. The number inside is
   the clip's frames or the stream's window. Forms of one network (eager, exported ...) have marks of
-  their own (`timings.MARKERS`).
+  their own (`speedups.MARKERS`).
 - Axes name their unit. MACs are multiply-accumulates, which the paper calls FLOPs. "Published" is
   written where a number was, else it is measured here; the two never share an axis.
 - A figure is at most `WIDTH` inches wide, so that it is shown at full size in a README, and no text

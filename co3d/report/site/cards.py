@@ -7,8 +7,8 @@ import pandas as pd
 
 from ...zoo.checkpoints import sha256, shipped
 from ...zoo.specs import PAPER, Spec
+from ..speedups import NAMES
 from ..style import label
-from ..timings import NAMES
 from .markup import Html, bullets, link, page, table, terms, text
 from .models import card, first_prediction, number, ordered, per_frame, span, title
 from .source import Source

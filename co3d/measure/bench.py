@@ -1,0 +1,485 @@
+"""Time of networks in each form: one harness for `co3d bench` and the notebooks.
+
+The forms of a clip net and of its stream are built together, take turns, and are freed before the
+next pair. So memory stays small, and a machine that slows down does so for all forms of a pair,
+and for the matrix products and the copy that are measured beside them. Weights are random: neither
+time nor memory depends on them.
+"""
+
+import gc
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import chain, product
+from math import inf
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..deploy import optimize
+from ..export import FORMATS, Runner, export
+from ..nn import ClipNet, Conv3d, Linear, RunningWindow, Sequential, StreamNet, state_bytes
+from ..progress import bar
+from ..zoo import create, spec
+from .complexity import cost_clip, cost_steps
+from .memory import allocated, memory_of
+from .peers import NoPeer, Peer
+
+EAGER, OPTIMISED, ONNX, OPENVINO = "co3d eager", "co3d optimised", "onnxruntime", "openvino"
+INSTALLED, TUNED = "continual-inference", "continual-inference tuned"
+OURS, PEERS = (EAGER, OPTIMISED, ONNX, OPENVINO), (INSTALLED, TUNED)
+FORMS = (*OURS, *PEERS)  # of `implementation`; a peer has streams alone
+FILES = {ONNX: "onnx", OPENVINO: "openvino"}  # formats of `co3d export`
+PACKAGES = {ONNX: ("onnx", "onnxruntime"), OPENVINO: ("onnx", "openvino")}
+PACKAGES |= dict.fromkeys(PEERS, ("continual",))
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TURNS = 5  # of every form, each of a fifth of its measurements, and of one at least
+SLOW = 0.1  # seconds; a prediction that takes longer finds nothing in the caches anyway
+REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
+SIDE_CPU, SIDE_GPU = 2048, 8192  # of the square matrices whose product torch computes
+CHANNELS, SIZE = 512, 64  # of the convolution over one pixel that the native engine computes
+COPIED = 64 * 2**20  # bytes: more than caches hold
+
+Clock = Callable[[], float]  # seconds
+Gauge = Callable[[], int]  # does some work and returns how much
+
+
+class LeftOut(Exception):
+    """A form that cannot run here; the text says why."""
+
+
+class Subject(NamedTuple):
+    """What is timed: `period` calls of `work` make one prediction, which the last of them gives.
+
+    Attributes:
+        facts: what its row has beside times, by column.
+    """
+
+    facts: Mapping[str, Any]
+    period: int
+    work: Callable[[], Tensor | None]
+
+    def predict(self) -> None:
+        """All work of one prediction."""
+        for _ in range(self.period):
+            self.work()
+
+
+@torch.inference_mode()
+def measure(
+    names: Iterable[str],
+    *,
+    window: int | None = None,
+    repeats: int = 100,
+    seconds: float | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    forms: Mapping[str, Collection[str]] = MappingProxyType({"float32": (EAGER, OPTIMISED)}),
+    batch: int = 1,
+    progress: bool = True,
+) -> tuple[list[dict], list[str]]:
+    """Times one prediction of each network `repeats` times in each form.
+
+    Args:
+        names: of models; of each continual one the step past its warm-up is timed.
+        window: of the continual ones, in frames (default: their own).
+        seconds: that the measurements of one form may take; it has fewer then, 5 at least.
+        threads: that a prediction may use on the CPU (default: as many as torch does).
+        device: that torch can use.
+        forms: some of `FORMS`, by precision: "float32", "bfloat16" or "float16" (on a GPU).
+        batch: streams or clips computed at once.
+        progress: whether to show a bar.
+
+    Returns:
+        Rows of the table `benchmark`, with `precision`, and a sentence on each form that cannot run
+        here.
+
+    Raises:
+        ValueError: for an unknown model, form or precision, a window that does not fit, numbers
+            below 1, or if nothing is left to time.
+    """
+    _check(min(repeats, threads or 1, batch), forms)
+    kinds = [(kind, form) for kind in forms for form in FORMS if form in forms[kind]]
+    rows: list[dict] = []
+    left_out: dict[tuple, list[str]] = {}  # models by form, precision and reason
+    with _threads(threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        gauges = gauges_of(device, forms)
+        for pair in bar(_pairs(names), "networks", shown=progress):
+            subjects = []
+            for name, (precision, form) in product(pair, kinds):
+                try:
+                    options = {"window": window, "batch": batch, "device": device}
+                    subjects.append(subject(name, form, precision, **options))
+                except LeftOut as error:
+                    if spec(name).continual or form not in PEERS:
+                        left_out.setdefault((form, precision, str(error)), []).append(name)
+            rows += interleaved(subjects, repeats, seconds, gauges, clock_of(device))
+            subjects.clear()
+            gc.collect()
+    sentences = [
+        f"left out: {form}, {precision} ({', '.join(models)}): {reason}"
+        for (form, precision, reason), models in left_out.items()
+    ]
+    if not rows:
+        raise ValueError(f"nothing to time: {'; '.join(sentences) or 'no models given'}")
+    return rows, sentences
+
+
+@torch.inference_mode()
+def subject(
+    name: str,
+    form: str = EAGER,
+    precision: str = "float32",
+    *,
+    window: int | None = None,
+    frames: int | None = None,
+    batch: int = 1,
+    streams: int = 1,
+    device: str = "cpu",
+) -> Subject:
+    """A network in one form; a stream is past its start-up.
+
+    Args:
+        window: of a continual net (default: its own).
+        frames: of the clip of another one (default: those of its spec); the row's window.
+        batch: streams or clips computed at once.
+        streams: batches that a call serves one after the other.
+
+    Raises:
+        LeftOut: if the form or the precision cannot run here.
+        ValueError: for an unknown model or a window that does not fit.
+    """
+    before = allocated(device)
+    net = _net(name, window)
+    is_stream, size = isinstance(net, StreamNet), net.spec.image_size
+    length = () if is_stream else (frames or net.spec.frames,)
+    example = torch.randn(batch, 3, *length, size, size, device=device)
+    model, example = build(net.to(device), form, example, precision)
+    work = Steps(model, example, net.warmup, streams) if is_stream else lambda: model(example)
+    period = net.stride if is_stream else 1
+    seen = form not in FILES and getattr(model, "engine", "torch") == "torch"
+    facts = {
+        "model": name,
+        "implementation": form,
+        "precision": precision,
+        "mode": "stream" if is_stream else "clip",
+        "window": net.window if is_stream else frames,
+        "batch": batch,
+        "streams": batch * streams,
+        "threads": torch.get_num_threads(),
+        "state_mb": work.state_bytes() / batch / 1e6 if is_stream else None,
+        **memory_of(Subject({}, period, work).predict if seen else None, device, before),
+        "macs_per_prediction": macs(name, window, frames),
+        "stride": period if is_stream else None,
+    }
+    return Subject(facts, period, work)
+
+
+def build(net: ClipNet, form: str, example: Tensor, precision: str) -> tuple[Any, Tensor]:
+    """The network in a form, and the frame or clip as that form takes it.
+
+    Args:
+        net: in evaluation mode, in float32; it may change.
+        example: a frame (B, C, H, W) of a stream, or a clip (B, C, T, H, W), in float32.
+
+    Raises:
+        LeftOut: if the form or the precision cannot run here.
+    """
+    if reason := unavailable(form, precision, example.device.type):
+        raise LeftOut(reason)
+    dtype = PRECISIONS[precision]
+    if form == OPTIMISED:
+        return optimize(net, example, dtype), example
+    if form in FILES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"net{FORMATS[FILES[form]]}"
+            export(net, path, example, precision=precision)
+            return Runner(path), example
+    net, example = net.to(dtype), example.to(dtype)
+    if form == EAGER:
+        layout = torch.channels_last if example.ndim == 4 else torch.channels_last_3d
+        return net, example.contiguous(memory_format=layout)
+    try:
+        return Peer(net, form == TUNED), example
+    except NoPeer as error:
+        raise LeftOut(str(error)) from None
+
+
+def unavailable(form: str, precision: str, device: str) -> str:
+    """Why a form cannot run on a type of device; "" where it can."""
+    for package in PACKAGES.get(form, ()):
+        if not importlib.util.find_spec(package):
+            return f"the package {package} is not installed"
+    if form in FILES and device != "cpu":
+        return "exported files run on the CPU"
+    if form == ONNX and precision != "float32":
+        return f"the CPU provider of ONNX Runtime has no convolution in {precision}"
+    if precision == "float16" and device == "cpu":
+        return "float16 is for GPUs"
+    fast = device != "cpu" or amx() or torch.cpu._is_avx512_bf16_supported()
+    if precision == "bfloat16" and not fast:
+        return "this CPU has no instructions for bfloat16, neither AMX nor AVX-512"
+    return ""
+
+
+def amx() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16 in tiles."""
+    return torch.cpu._is_amx_tile_supported()
+
+
+class Steps:
+    """Steps of streams past their start-up; the last of every period gives a prediction.
+
+    Args:
+        model: has `step`.
+        frame: (B, C, H, W) that is fed every time.
+        warmup: steps without a prediction.
+        streams: that take a step one after the other in each call.
+    """
+
+    def __init__(self, model: Any, frame: Tensor, warmup: int, streams: int = 1) -> None:
+        self.model, self.frame, self.states = model, frame, [None] * streams
+        for _ in range(warmup):
+            self()
+        while self() is None:
+            pass
+
+    def __call__(self) -> Tensor | None:
+        for n, state in enumerate(self.states):
+            y, self.states[n] = self.model.step(self.frame, state)
+        return y
+
+    def state_bytes(self) -> int:
+        """Memory of the state of one batch."""
+        if isinstance(self.model, Peer):
+            return self.model.state_bytes()
+        return state_bytes(self.states[0])
+
+
+@cache
+def macs(name: str, window: int | None = None, frames: int | None = None) -> int:
+    """Multiply-accumulates of a prediction by the formula: of a clip, or of a period's steps."""
+    net = _net(name, window)
+    size = net.spec.image_size
+    if isinstance(net, StreamNet):
+        return sum(cost.macs for cost in cost_steps(net, torch.empty(1, 3, size, size)))
+    return cost_clip(net, torch.empty(1, 3, frames or net.spec.frames, size, size)).macs
+
+
+@torch.inference_mode()
+def interleaved(
+    subjects: Sequence[Subject],
+    repeats: int,
+    seconds: float | None = None,
+    gauges: Mapping[str, Sequence[Gauge]] | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[dict]:
+    """Measures all subjects in turns.
+
+    A turn begins with a rest: a runtime's threads go on spinning for a while when its work is done,
+    on the cores that the next one needs. Then comes a prediction that is not timed, which brings
+    what it needs into the caches.
+
+    Args:
+        repeats: measurements of each subject.
+        seconds: that those of one subject may take; it has fewer then, one a turn at least.
+        gauges: as `gauges_of` gives them, measured in every turn.
+        clock: the time in seconds when all work is done.
+
+    Returns:
+        A row of each: its facts, and times as `_row` describes them.
+    """
+    gauges, turns = gauges or {}, min(TURNS, repeats)
+    times: list[list[tuple[float, float]]] = [[] for _ in subjects]
+    best = dict.fromkeys(gauges, 0.0)
+    for turn in range(1, turns + 1):
+        for subject, measured in zip(subjects, times, strict=True):
+            time.sleep(REST)
+            if not measured or measured[-1][1] < SLOW:
+                subject.predict()
+            end = clock() + (seconds or inf) / turns
+            measured.append(_timed(subject, clock))
+            while len(measured) < repeats * turn // turns and clock() < end:
+                measured.append(_timed(subject, clock))
+        time.sleep(REST)
+        for name in gauges:
+            best[name] = max(best[name], *(_rate(gauge, clock) for gauge in gauges[name]))
+    pairs = zip(subjects, times, strict=True)
+    return [_row(subject.facts, measured, best) for subject, measured in pairs]
+
+
+def _row(facts: Mapping[str, Any], times: list[tuple[float, float]], best: Mapping) -> dict:
+    """A row by column; None is what was not seen.
+
+    Latency is that of the call that gives the prediction, from clip or frame to logits.
+    `throughput_per_s` is the batch over the median time of all calls that a prediction needs:
+    predictions per second of as many streams, or of clips one batch after the other.
+    """
+    latencies, periods = np.array(times).T
+    p5, median, p95 = np.percentile(1000 * latencies, [5, 50, 95]).tolist()
+    peaks = best.get(facts.get("precision")), best.get("copy")
+    return {
+        **facts,
+        "latency_ms_median": median,
+        "latency_ms_p5": p5,
+        "latency_ms_p95": p95,
+        "latency_ms_std": float(1000 * latencies.std()),
+        "throughput_per_s": facts["batch"] / float(np.median(periods)),
+        "gemm_peak_gmacs": peaks[0] and peaks[0] / 1e9,
+        "copy_peak_gb_per_s": peaks[1] and peaks[1] / 1e9,
+        "repeats": len(times),
+    }
+
+
+def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
+    """Seconds of the call that predicts, and of the whole period."""
+    begun = clock()
+    for _ in range(subject.period - 1):
+        subject.work()
+    last = clock() if subject.period > 1 else begun
+    subject.work()
+    end = clock()
+    return end - last, end - begun
+
+
+def gauges_of(device: str, precisions: Iterable[str]) -> dict[str, list[Gauge]]:
+    """What the machine does at best: products of matrices by precision, and a copy of memory.
+
+    A product counts its multiply-accumulates, a copy the bytes that it reads and writes. On a CPU
+    the native engine multiplies too, as torch's product leaves much of some CPUs unused.
+    """
+    kind = torch.device(device).type
+    gauges: dict[str, list[Gauge]] = {"copy": [_copy(device)]}
+    for precision in precisions:
+        if not unavailable(EAGER, precision, kind):
+            gauges[precision] = [_product(device, precision)]
+            gauges[precision] += [_native_product(precision)] if kind == "cpu" else []
+    return gauges
+
+
+def _rate(gauge: Gauge, clock: Clock) -> float:
+    """The amount of a gauge per second."""
+    begun = clock()
+    amount = gauge()
+    return amount / (clock() - begun)
+
+
+def _product(device: str, precision: str) -> Gauge:
+    """Of two square matrices in torch."""
+    n = SIDE_CPU if torch.device(device).type == "cpu" else SIDE_GPU
+    a, b = torch.randn(2, n, n, device=device).to(PRECISIONS[precision])
+    out = a @ b
+
+    def multiply() -> int:
+        torch.mm(a, b, out=out)
+        return n**3
+
+    return multiply
+
+
+def _native_product(precision: str) -> Gauge:
+    """Of pixels by channels and the weights of a convolution over one pixel, optimised."""
+    body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
+    net = StreamNet(body, Linear(CHANNELS, 1)).eval()
+    frame = torch.randn(1, CHANNELS, SIZE, SIZE)
+    step = Steps(optimize(net, frame, PRECISIONS[precision]), frame, 0)
+
+    def multiply() -> int:
+        step()
+        return CHANNELS * CHANNELS * SIZE * SIZE
+
+    return multiply
+
+
+def _copy(device: str) -> Gauge:
+    """Of bytes from one place in memory to another."""
+    source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
+
+    def copied() -> int:
+        target.copy_(source)
+        return 2 * COPIED
+
+    return copied
+
+
+def clock_of(device: str) -> Clock:
+    """The time when a device has done what it was given, in seconds."""
+    if torch.device(device).type == "cpu":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    return clock
+
+
+def python_share(name: str, steps: int = 200) -> float | None:
+    """Share of an optimised step that is spent in Python; None without the native engine.
+
+    The engine's function is replaced by one that takes its time, all steps are timed as a whole,
+    and what the engine did not take is Python's: the checks of frame and state, the tensor for the
+    logits, and the new state.
+    """
+    net = create(name)
+    frame = torch.randn(1, 3, net.spec.image_size, net.spec.image_size)
+    fast = optimize(net, frame)
+    if fast.engine != "native":
+        return None
+    engine, spent = fast._backend.net, []
+    library = engine._library
+
+    def step(*arguments: Any) -> int:
+        begun = time.perf_counter()
+        status = library.co3d_step(*arguments)
+        spent.append(time.perf_counter() - begun)
+        return status
+
+    engine._library = SimpleNamespace(co3d_step=step, co3d_advise=library.co3d_advise)
+    work = Steps(fast, frame, net.warmup)
+    spent.clear()
+    begun = time.perf_counter()
+    for _ in range(steps):
+        work()
+    return 1 - sum(spent) / (time.perf_counter() - begun)
+
+
+def _check(least: int, forms: Mapping[str, Collection[str]]) -> None:
+    if least < 1:
+        raise ValueError(f"expected 1 or more repeats, threads and batch, given {least}")
+    for known, given in ((PRECISIONS, forms), (FORMS, [*chain(*forms.values())])):
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"expected some of {', '.join(known)}, given {unknown[0]!r}")
+
+
+def _pairs(names: Iterable[str]) -> list[list[str]]:
+    """The names, a clip net and its stream together."""
+    pairs: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        pairs.setdefault(spec(name).name.removeprefix("co"), []).append(name)
+    return list(pairs.values())
+
+
+def _net(name: str, window: int | None) -> ClipNet:
+    try:
+        return create(name, window if spec(name).continual else None)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
