@@ -1,7 +1,10 @@
 """The native engine: how it is built, for which CPUs, and what it runs."""
 
+import ctypes
 import os
+import shutil
 import stat
+import struct
 import subprocess
 import sys
 import warnings
@@ -15,7 +18,9 @@ from hypothesis import strategies as st
 import co3d
 import co3d.nn as nn
 from co3d.deploy import Explicit
-from co3d.deploy.native import Engine, NoCompiler, Unsupported, library
+from co3d.deploy.native import Engine, NoCompiler, Unsupported, library, words_of
+from co3d.deploy.native.layout import Lanes
+from co3d.deploy.native.program import Compiler
 from co3d.deploy.optimize import OptimizedStream
 from co3d.measure.equivalence import calibrate
 
@@ -51,6 +56,59 @@ def test_narrower_vectors_give_the_same_numbers(name, target, lanes):
     engine = Engine(Explicit(net, example), threads=2, target=target)
     assert engine._library.co3d_lanes() == lanes
     assert agree(net, engine, example, net.warmup + net.stride + 3) < 3e-5
+
+
+COMPILER, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
+NEON = (
+    "skips without Debian's packages g++-aarch64-linux-gnu and qemu-user, which compile for NEON "
+    "and emulate it"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER or not EMULATOR, reason=NEON)
+@pytest.mark.parametrize("name", ["cox3d_mini", "coi3d_mini", "coslowfast_mini", "cor2plus1d_mini"])
+def test_neon_gives_the_same_numbers(tmp_path, name):
+    net, example = net_of(name), torch.zeros(1, 3, SIZE, SIZE)
+    count = net.warmup + net.stride + 1
+    frames = torch.randn(count, *example.shape)
+    program = Compiler(Explicit(net, example), Lanes(4, 4), False)
+    words, (packed, floats) = words_of(program, 2)
+    parts = [bytes(words)]
+    for array, length in (
+        (words.instructions, sum(len(phase) for phase in program.phases)),
+        (words.puts, sum(len(phase) for phase in program.puts)),
+        (words.counts, 2 * words.phases),
+        (words.taps, words.tap_count),
+        (words.rings, words.ring_count),
+        (words.rows, words.row_count),
+    ):
+        parts.append(b"".join(bytes(part) for part in _slice(array, length)))
+    parts += [x.numpy().tobytes() for x in (packed, floats, frames)]
+    sizes = struct.pack(f"{len(parts)}q", *map(len, parts))
+    (tmp_path / "program").write_bytes(sizes + b"".join(parts))
+    source, flags = Path(__file__).with_name("run_engine.cpp"), library.FLAGS
+    flags = [flag for flag in flags if flag not in ("-shared", "-fPIC")]
+    include = f"-I{library.SOURCE.parent}"
+    command = [COMPILER, *flags, "-static", include, str(source), "-o", str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True)
+    columns = -(-net.classifier.out_features // 4) * 4
+    command = [EMULATOR, tmp_path / "run", tmp_path / "program", str(columns), str(count)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    given = torch.tensor([float(line) for line in done.stdout.split()])
+    expected = state = None
+    for frame in frames:
+        logits, state = net.step(frame, state)
+        expected = expected if logits is None else logits
+    away = (given[: net.classifier.out_features] - expected[0]).abs().max()
+    assert away < 3e-5 * expected.abs().max()
+
+
+def _slice(pointer, length):
+    """Elements behind a pointer of ctypes, as structures or numbers of their own size."""
+    kind = pointer._type_
+    array = ctypes.cast(pointer, ctypes.POINTER(kind * length))
+    return [array.contents] if length else []
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_no_dot_products_for_it():
