@@ -7,8 +7,9 @@ import torch
 
 import co3d
 from co3d import report
-from co3d.measure import bench, memory
+from co3d.measure import bench, forms, memory
 from co3d.measure.bench import Subject
+from co3d.measure.forms import EAGER, ONNX, OPENVINO, OPTIMISED, TUNED
 from co3d.report import results, speedups
 
 
@@ -121,7 +122,7 @@ def test_rows_fit_their_table_and_a_pair_is_built_together(tmp_path, monkeypatch
     assert file.name.startswith("benchmark-") and file.name.endswith("-float32.csv")
     table = results.read("benchmark", tmp_path / "results")
     assert len(table) == 6 and (table["gemm_peak_gmacs"] > 0).all()
-    watched = table[table["implementation"] == bench.EAGER]
+    watched = table[table["implementation"] == EAGER]
     assert (watched[["alloc_mb", "moved_mb", "copy_peak_gb_per_s"]] > 0).all(axis=None)
 
 
@@ -135,8 +136,8 @@ def test_macs_of_a_row_are_those_of_the_models_table(name):
 
 def test_streams_in_turn_and_clips_of_other_lengths_are_rows_of_deployment(tmp_path):
     subjects = [
-        bench.subject("cox3d_mini", bench.OPTIMISED, streams=3),
-        bench.subject("cox3d_mini", bench.OPTIMISED, batch=3),
+        bench.subject("cox3d_mini", OPTIMISED, streams=3),
+        bench.subject("cox3d_mini", OPTIMISED, batch=3),
         bench.subject("x3d_mini", frames=20),
     ]
     rows = bench.interleaved(subjects, 2)
@@ -149,32 +150,32 @@ def test_streams_in_turn_and_clips_of_other_lengths_are_rows_of_deployment(tmp_p
 
 
 def test_what_cannot_run_here_is_left_out_with_its_reason(monkeypatch):
-    find = bench.importlib.util.find_spec
+    find = forms.importlib.util.find_spec
     monkeypatch.setattr(
-        bench.importlib.util, "find_spec", lambda name: None if name == "continual" else find(name)
+        forms.importlib.util, "find_spec", lambda name: None if name == "continual" else find(name)
     )
-    monkeypatch.setattr(bench, "amx", lambda: False)
+    monkeypatch.setattr(forms, "amx", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    forms = {"float32": [bench.EAGER, bench.TUNED], "bfloat16": [bench.EAGER, bench.ONNX]}
-    rows, left_out = bench.measure(["coslow_mini", "slow_mini"], forms=forms, repeats=1,
+    kinds = {"float32": [EAGER, TUNED], "bfloat16": [EAGER, ONNX]}
+    rows, left_out = bench.measure(["coslow_mini", "slow_mini"], forms=kinds, repeats=1,
                                    progress=False)  # fmt: skip
-    assert {(row["implementation"], row["precision"]) for row in rows} == {(bench.EAGER, "float32")}
+    assert {(row["implementation"], row["precision"]) for row in rows} == {(EAGER, "float32")}
     reasons = "\n".join(left_out)
     assert "tuned, float32 (coslow_mini): the package continual is not installed" in reasons
     assert "bfloat16 (coslow_mini, slow_mini): this CPU has no instructions" in reasons
     assert "onnxruntime, bfloat16" in reasons and "no convolution in bfloat16" in reasons
-    assert bench.unavailable(bench.OPENVINO, "float32", "cuda") == "exported files run on the CPU"
+    assert forms.unavailable(OPENVINO, "float32", "cuda") == "exported files run on the CPU"
     with pytest.raises(ValueError, match="nothing to time: left out: co3d eager, bfloat16"):
-        bench.measure(["coslow_mini"], forms={"bfloat16": [bench.EAGER]}, progress=False)
+        bench.measure(["coslow_mini"], forms={"bfloat16": [EAGER]}, progress=False)
 
 
 def test_a_failure_is_an_error(monkeypatch):
     def broken(*_, **__):
         raise ValueError("it broke")
 
-    monkeypatch.setattr(bench, "export", broken)
+    monkeypatch.setattr(forms, "export", broken)
     with pytest.raises(ValueError, match="it broke"):
-        bench.measure(["slow_mini"], forms={"float32": [bench.ONNX]}, repeats=1, progress=False)
+        bench.measure(["slow_mini"], forms={"float32": [ONNX]}, repeats=1, progress=False)
 
 
 @pytest.mark.parametrize(

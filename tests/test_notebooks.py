@@ -255,6 +255,10 @@ def test_a_page_needs_no_network(tree):
         (lambda nb: nb.cells[1].update(metadata={}), "one cell tagged"),
         (lambda nb: nb.cells.insert(1, new_code_cell("1")), "not the parameters cell"),
         (lambda nb: nb.cells[3].update(source="\n".join(["a"] * 26)), "26 lines, more than 25"),
+        (
+            lambda nb: nb.cells[3].update(source="a\n" * 36, metadata={"tags": ["figure"]}),
+            "36 lines, more than 35",
+        ),
         (lambda nb: nb.cells[3].update(source="\n".join("a" * 12)), "half of the code cells"),
         (lambda nb: nb.cells.extend([new_code_cell("1"), new_code_cell("2")]), "3 code cells in"),
         (lambda nb: nb.cells[3].update(source="def f(): pass"), "should own"),

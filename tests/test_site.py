@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import co3d
 from co3d import report
-from co3d.measure.bench import OPTIMISED
+from co3d.measure.forms import OPTIMISED
 from co3d.paths import repo_root
 from co3d.report import pages
 from co3d.report.figures import FIGURES

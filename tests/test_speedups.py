@@ -8,7 +8,7 @@ import pytest
 from matplotlib.transforms import Bbox
 from pictures import assert_legible
 
-from co3d.measure.bench import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
+from co3d.measure.forms import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
 from co3d.paths import repo_root
 from co3d.report import speedups, throughputs
 from co3d.report.style import label, order

@@ -57,6 +57,7 @@ def bench(
 
     from .. import list_models, report
     from ..measure import bench as harness
+    from ..measure import forms
     from ..report import speedups
     from ..report.origin import device_name
     from .options import check_device, check_file
@@ -64,10 +65,11 @@ def bench(
     device = options["device"]
     check_file(table)
     check_device(device)
-    chosen = list(names or (PAPER if peer else filter(_is_mini, list_models())))
-    forms = implementations or (["all"] if peer else [harness.EAGER, harness.OPTIMISED])
-    forms = [*(harness.OURS if "all" in forms else forms), *(harness.PEERS if peer else ())]
-    options["forms"] = dict.fromkeys(precisions, forms)
+    minis = [name for name in list_models() if name.endswith("_mini")]
+    chosen = list(names or (PAPER if peer else minis))
+    wanted = implementations or (["all"] if peer else [forms.EAGER, forms.OPTIMISED])
+    wanted = [*(forms.OURS if "all" in wanted else wanted), *(forms.PEERS if peer else ())]
+    options["forms"] = dict.fromkeys(precisions, wanted)
     if peer:
         chosen += [name.removeprefix("co") for name in chosen]
         options["seconds"] = options["seconds"] or PEER_SECONDS
@@ -77,21 +79,18 @@ def bench(
     _show(frame)
     for line in left_out:
         click.echo(line)
-    if "bfloat16" in set(frame["precision"]) and device == "cpu" and not harness.amx():
+    if "bfloat16" in set(frame["precision"]) and device == "cpu" and not forms.amx():
         click.echo("no AMX here: bfloat16 is computed by AVX-512, a part of the speed of AMX")
     peaks = frame.groupby("precision", sort=False)["gemm_peak_gmacs"].max().items()
     peaks = ", ".join(f"{precision} {peak:.0f}" for precision, peak in peaks)
     threads = rows[0]["threads"]
     click.echo(f"{device_name(device)}, threads {threads}, GEMM {peaks} GMACs per second")
     if peer:
-        _compare(frame)
+        with harness.threads_of(options["threads"]):
+            _compare(frame)
     for path in speedups.save(rows, report.output_folder(), notebook="", seed=0, device=device):
         click.echo(f"rows: {path}")
     _write(frame, table, device)
-
-
-def _is_mini(name: str) -> bool:
-    return name.endswith("_mini")
 
 
 def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> list[dict]:
@@ -100,22 +99,23 @@ def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> lis
     Weights are there once, all else for each stream or clip.
     """
     from ..measure import bench as harness
+    from ..measure.forms import EAGER
 
-    found, batches = [], {}
+    more: list[dict] = []
+    batches: dict[tuple[str, str], int] = {}
     for row in rows:
         name, precision = row["model"], row["precision"]
-        kind = {**options, "progress": False}
+        changes = {**options, "progress": False, "repeats": max(1, options["repeats"] // 10)}
         if (name, precision) not in batches:
-            eager = {**kind, "forms": {precision: [harness.EAGER]}, "repeats": 1}
+            eager = {**changes, "forms": {precision: [EAGER]}, "repeats": 1}
             pair = [harness.measure([name], **{**eager, "batch": count})[0][0] for count in (1, 2)]
             one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in pair)
             batches[name, precision] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
-        batch = batches[name, precision]
-        if batch > options["batch"]:
-            kind |= {"forms": {precision: [row["implementation"]]}, "batch": batch}
-            kind["repeats"] = max(1, options["repeats"] // 10)
-            found += harness.measure([name], **kind)[0]
-    return found
+        changes |= {"batch": batches[name, precision]}
+        if changes["batch"] > options["batch"]:
+            changes["forms"] = {precision: [row["implementation"]]}
+            more += harness.measure([name], **changes)[0]
+    return more
 
 
 def _show(rows: "pd.DataFrame") -> None:
@@ -152,23 +152,20 @@ def _compare(rows: "pd.DataFrame") -> None:
     """Streams beside the peer, the file of OpenVINO, and their clip nets."""
     import pandas as pd
 
-    from ..measure import bench as harness
+    from ..measure.bench import python_share
+    from ..measure.forms import OPENVINO, OPTIMISED, PEERS
     from ..report import speedups
 
-    rivals = [*harness.PEERS, harness.OPENVINO]
-    optimised = rows[(rows["implementation"] == harness.OPTIMISED) & (rows["mode"] == "stream")]
-    python = {name: harness.python_share(name) for name in optimised["model"].unique()}
-    tables = {
-        "time of these in float32 / ours, per prediction": speedups.against(rows, rivals),
-        "saved per prediction against the fastest float32 form of the clip net": (
-            speedups.savings(rows)
-        ),
-        "state / that of continual-inference in float32": speedups.state_shares(rows),
-        "Python's share of an optimised step": pd.DataFrame(
-            python.items(), columns=["model", "share"]
-        ),
-    }
-    for title, table in tables.items():
+    optimised = rows[(rows["implementation"] == OPTIMISED) & (rows["mode"] == "stream")]
+    shares = [(name, python_share(name)) for name in optimised["model"].unique()]
+    for title, table in (
+        ("time of these in float32 / ours, per prediction",
+         speedups.against(rows, [*PEERS, OPENVINO])),
+        ("saved per prediction against the fastest float32 form of the clip net",
+         speedups.savings(rows)),
+        ("state / that of continual-inference in float32", speedups.state_shares(rows)),
+        ("Python's share of an optimised step", pd.DataFrame(shares, columns=["model", "share"])),
+    ):  # fmt: skip
         if len(table):
             click.echo(f"\n{title}:\n{_text(table)}")
     click.echo(f"\n{speedups.WHERE}")

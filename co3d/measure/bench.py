@@ -7,16 +7,13 @@ time nor memory depends on them.
 """
 
 import gc
-import importlib.util
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain, product
 from math import inf
-from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,35 +21,18 @@ import torch
 from torch import Tensor
 
 from ..deploy import optimize
-from ..export import FORMATS, Runner, export
-from ..nn import ClipNet, Conv3d, Linear, RunningWindow, Sequential, StreamNet, state_bytes
+from ..nn import ClipNet, StreamNet, state_bytes
 from ..progress import bar
 from ..zoo import create, spec
 from .complexity import cost_clip, cost_steps
+from .forms import EAGER, FILES, FORMS, OPTIMISED, PEERS, PRECISIONS, LeftOut, build
+from .gauges import Clock, Gauge, clock_of, gauges_of, rate
 from .memory import allocated, memory_of
-from .peers import NoPeer, Peer
+from .peers import Peer
 
-EAGER, OPTIMISED, ONNX, OPENVINO = "co3d eager", "co3d optimised", "onnxruntime", "openvino"
-INSTALLED, TUNED = "continual-inference", "continual-inference tuned"
-OURS, PEERS = (EAGER, OPTIMISED, ONNX, OPENVINO), (INSTALLED, TUNED)
-FORMS = (*OURS, *PEERS)  # of `implementation`; a peer has streams alone
-FILES = {ONNX: "onnx", OPENVINO: "openvino"}  # formats of `co3d export`
-PACKAGES = {ONNX: ("onnx", "onnxruntime"), OPENVINO: ("onnx", "openvino")}
-PACKAGES |= dict.fromkeys(PEERS, ("continual",))
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TURNS = 5  # of every form, each of a fifth of its measurements, and of one at least
 SLOW = 0.1  # seconds; a prediction that takes longer finds nothing in the caches anyway
 REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
-SIDE_CPU, SIDE_GPU = 2048, 8192  # of the square matrices whose product torch computes
-CHANNELS, SIZE = 512, 64  # of the convolution over one pixel that the native engine computes
-COPIED = 64 * 2**20  # bytes: more than caches hold
-
-Clock = Callable[[], float]  # seconds
-Gauge = Callable[[], int]  # does some work and returns how much
-
-
-class LeftOut(Exception):
-    """A form that cannot run here; the text says why."""
 
 
 class Subject(NamedTuple):
@@ -81,7 +61,7 @@ def measure(
     seconds: float | None = None,
     threads: int | None = None,
     device: str = "cpu",
-    forms: Mapping[str, Collection[str]] = MappingProxyType({"float32": (EAGER, OPTIMISED)}),
+    forms: Mapping[str, Collection[str]] | None = None,
     batch: int = 1,
     progress: bool = True,
 ) -> tuple[list[dict], list[str]]:
@@ -93,7 +73,8 @@ def measure(
         seconds: that the measurements of one form may take; it has fewer then, 5 at least.
         threads: that a prediction may use on the CPU (default: as many as torch does).
         device: that torch can use.
-        forms: some of `FORMS`, by precision: "float32", "bfloat16" or "float16" (on a GPU).
+        forms: some of `FORMS`, by precision: "float32", "bfloat16" or "float16" (on a GPU;
+            default: eager and optimised in float32).
         batch: streams or clips computed at once.
         progress: whether to show a bar.
 
@@ -105,11 +86,12 @@ def measure(
         ValueError: for an unknown model, form or precision, a window that does not fit, numbers
             below 1, or if nothing is left to time.
     """
-    _check(min(repeats, threads or 1, batch), forms)
+    forms = {"float32": (EAGER, OPTIMISED)} if forms is None else forms
+    _check(min(repeats, 1 if threads is None else threads, batch), forms)
     kinds = [(kind, form) for kind in forms for form in FORMS if form in forms[kind]]
     rows: list[dict] = []
     left_out: dict[tuple, list[str]] = {}  # models by form, precision and reason
-    with _threads(threads), torch.random.fork_rng(devices=[]):
+    with threads_of(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         gauges = gauges_of(device, forms)
         for pair in bar(_pairs(names), "networks", shown=progress):
@@ -181,58 +163,6 @@ def subject(
         "stride": period if is_stream else None,
     }
     return Subject(facts, period, work)
-
-
-def build(net: ClipNet, form: str, example: Tensor, precision: str) -> tuple[Any, Tensor]:
-    """The network in a form, and the frame or clip as that form takes it.
-
-    Args:
-        net: in evaluation mode, in float32; it may change.
-        example: a frame (B, C, H, W) of a stream, or a clip (B, C, T, H, W), in float32.
-
-    Raises:
-        LeftOut: if the form or the precision cannot run here.
-    """
-    if reason := unavailable(form, precision, example.device.type):
-        raise LeftOut(reason)
-    dtype = PRECISIONS[precision]
-    if form == OPTIMISED:
-        return optimize(net, example, dtype), example
-    if form in FILES:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"net{FORMATS[FILES[form]]}"
-            export(net, path, example, precision=precision)
-            return Runner(path), example
-    net, example = net.to(dtype), example.to(dtype)
-    if form == EAGER:
-        layout = torch.channels_last if example.ndim == 4 else torch.channels_last_3d
-        return net, example.contiguous(memory_format=layout)
-    try:
-        return Peer(net, form == TUNED), example
-    except NoPeer as error:
-        raise LeftOut(str(error)) from None
-
-
-def unavailable(form: str, precision: str, device: str) -> str:
-    """Why a form cannot run on a type of device; "" where it can."""
-    for package in PACKAGES.get(form, ()):
-        if not importlib.util.find_spec(package):
-            return f"the package {package} is not installed"
-    if form in FILES and device != "cpu":
-        return "exported files run on the CPU"
-    if form == ONNX and precision != "float32":
-        return f"the CPU provider of ONNX Runtime has no convolution in {precision}"
-    if precision == "float16" and device == "cpu":
-        return "float16 is for GPUs"
-    fast = device != "cpu" or amx() or torch.cpu._is_avx512_bf16_supported()
-    if precision == "bfloat16" and not fast:
-        return "this CPU has no instructions for bfloat16, neither AMX nor AVX-512"
-    return ""
-
-
-def amx() -> bool:
-    """Whether the CPU multiplies matrices of bfloat16 in tiles."""
-    return torch.cpu._is_amx_tile_supported()
 
 
 class Steps:
@@ -311,7 +241,7 @@ def interleaved(
                 measured.append(_timed(subject, clock))
         time.sleep(REST)
         for name in gauges:
-            best[name] = max(best[name], *(_rate(gauge, clock) for gauge in gauges[name]))
+            best[name] = max(best[name], *(rate(gauge, clock) for gauge in gauges[name]))
     pairs = zip(subjects, times, strict=True)
     return [_row(subject.facts, measured, best) for subject, measured in pairs]
 
@@ -348,78 +278,6 @@ def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
     subject.work()
     end = clock()
     return end - last, end - begun
-
-
-def gauges_of(device: str, precisions: Iterable[str]) -> dict[str, list[Gauge]]:
-    """What the machine does at best: products of matrices by precision, and a copy of memory.
-
-    A product counts its multiply-accumulates, a copy the bytes that it reads and writes. On a CPU
-    the native engine multiplies too, as torch's product leaves much of some CPUs unused.
-    """
-    kind = torch.device(device).type
-    gauges: dict[str, list[Gauge]] = {"copy": [_copy(device)]}
-    for precision in precisions:
-        if not unavailable(EAGER, precision, kind):
-            gauges[precision] = [_product(device, precision)]
-            gauges[precision] += [_native_product(precision)] if kind == "cpu" else []
-    return gauges
-
-
-def _rate(gauge: Gauge, clock: Clock) -> float:
-    """The amount of a gauge per second."""
-    begun = clock()
-    amount = gauge()
-    return amount / (clock() - begun)
-
-
-def _product(device: str, precision: str) -> Gauge:
-    """Of two square matrices in torch."""
-    n = SIDE_CPU if torch.device(device).type == "cpu" else SIDE_GPU
-    a, b = torch.randn(2, n, n, device=device).to(PRECISIONS[precision])
-    out = a @ b
-
-    def multiply() -> int:
-        torch.mm(a, b, out=out)
-        return n**3
-
-    return multiply
-
-
-def _native_product(precision: str) -> Gauge:
-    """Of pixels by channels and the weights of a convolution over one pixel, optimised."""
-    body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
-    net = StreamNet(body, Linear(CHANNELS, 1)).eval()
-    frame = torch.randn(1, CHANNELS, SIZE, SIZE)
-    step = Steps(optimize(net, frame, PRECISIONS[precision]), frame, 0)
-
-    def multiply() -> int:
-        step()
-        return CHANNELS * CHANNELS * SIZE * SIZE
-
-    return multiply
-
-
-def _copy(device: str) -> Gauge:
-    """Of bytes from one place in memory to another."""
-    source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
-
-    def copied() -> int:
-        target.copy_(source)
-        return 2 * COPIED
-
-    return copied
-
-
-def clock_of(device: str) -> Clock:
-    """The time when a device has done what it was given, in seconds."""
-    if torch.device(device).type == "cpu":
-        return time.perf_counter
-
-    def clock() -> float:
-        torch.accelerator.synchronize()
-        return time.perf_counter()
-
-    return clock
 
 
 def python_share(name: str, steps: int = 200) -> float | None:
@@ -476,7 +334,8 @@ def _net(name: str, window: int | None) -> ClipNet:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads_of(count: int | None) -> Iterator[None]:
+    """Torch's number of threads is `count` inside (None: as it is)."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

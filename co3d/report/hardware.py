@@ -5,7 +5,7 @@ None of the four published devices is here, so throughput is measured on another
 
 import pandas as pd
 
-from ..measure.bench import EAGER
+from ..measure.forms import EAGER
 from .entries import Rows, Sources, between, entry
 from .style import label
 

@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 
 CELL_METADATA = ("tags", "predict")  # `predict`: the questions at the end, run by a test
 PARAMETERS = {"profile", "seed", "limit", "device", "out"}
-MAX_LINES, MEDIAN_LINES, MAX_RUN = 25, 8, 2
+MAX_LINES, FIGURE_LINES, MEDIAN_LINES, MAX_RUN = 25, 35, 8, 2  # `figure`: a tag of a cell
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of no use without their kernel
 MAX_OUTPUT_BYTES, MAX_NOTEBOOK_BYTES = 1_400_000, 4_000_000  # base64 of 1 MB; all of a notebook
 UNWANTED = {
@@ -99,13 +99,16 @@ def _parameter_problems(notebook: NotebookNode) -> list[str]:
 
 
 def _code_problems(notebook: NotebookNode, may_define: bool) -> list[str]:
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    draws = ["figure" in cell.metadata.get("tags", []) for cell in cells]
+    most = [FIGURE_LINES if figure else MAX_LINES for figure in draws]
+    sources = [cell.source for cell in cells]
     lengths = [len(source.splitlines()) for source in sources]
     problems = [f"code cell {n} is empty" for n, length in enumerate(lengths, 1) if not length]
     problems += [
-        f"code cell {n} has {length} lines, more than {MAX_LINES}"
-        for n, length in enumerate(lengths, 1)
-        if length > MAX_LINES
+        f"code cell {n} has {length} lines, more than {limit}"
+        for n, (length, limit) in enumerate(zip(lengths, most, strict=True), 1)
+        if length > limit
     ]
     if statistics.median(lengths or [0]) >= MEDIAN_LINES:
         problems.append(f"half of the code cells have {MEDIAN_LINES} lines or more")

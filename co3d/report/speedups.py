@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import report
-from ..measure.bench import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
+from ..measure.forms import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
 from .schema import TABLES
 from .style import label, order
 

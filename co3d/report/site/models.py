@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ...measure.bench import OPTIMISED
+from ...measure.forms import OPTIMISED
 from ...zoo.checkpoints import shipped
 from ...zoo.specs import SPECS, Spec
 from ..speedups import NAMES
