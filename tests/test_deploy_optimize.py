@@ -265,6 +265,19 @@ def test_what_does_not_fit_is_refused():
         co3d.optimize(net.train(), frame)
 
 
+def test_what_an_optimised_net_has_not_is_refused():
+    net = net_of()
+    twin = fast(net)
+    for name in ("to", "state_dict", "parameters", "features"):
+        with pytest.raises(AttributeError, match=f"has no {name}"):
+            getattr(twin, name)
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        copy.deepcopy(twin)
+    clip = co3d.optimize(co3d.create("x3d_mini"), torch.zeros(1, 3, 16, SIZE, SIZE))
+    with pytest.raises(TypeError, match="stays on cpu"):
+        clip.double()
+
+
 def test_a_batch_from_unstack_is_refused_by_a_net_of_another_batch():
     net = net_of()
     double = fast(net, batch=2)

@@ -63,6 +63,7 @@ class OptimizedStream:
 
     Attributes:
         engine: which one runs.
+        threads: that share the work of a step.
         receptive_field, padding, warmup, stride, window: as of the net, in frames.
 
     Raises:
@@ -92,7 +93,7 @@ class OptimizedStream:
         oldest = max((queue.first for queue in explicit.queues.values()), default=0)
         self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
         self._backend = self._backend_of(explicit, threads, engine)
-        self.engine = self._backend.name
+        self.engine, self.threads = self._backend.name, self._backend.threads
 
     def _backend_of(self, explicit: Explicit, threads: int | None, engine: str | None) -> Any:
         chosen = engine or os.environ.get("CO3D_ENGINE") or None
@@ -117,10 +118,13 @@ class OptimizedStream:
         facts = f"shape={self.shape}, dtype={self.dtype}, engine={self.engine}"
         return f"OptimizedStream({self.original}, {facts})"
 
-    @property
-    def threads(self) -> int:
-        """That share the work of a step."""
-        return self._backend.threads
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"an optimised net steps and has no {name}: ask the net that it was made of"
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an optimised net is neither copied nor pickled: optimise the net again")
 
     def begin(self, fill: str = FILLS[0], emit: str = EMITS[0]) -> State:
         """The state before the first frame.
@@ -335,6 +339,11 @@ class OptimizedClip(ClipNet):
         self.given, self.device = clip.dtype, clip.device
         keep_facts(net, self)
         self.requires_grad_(False).eval()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"an optimised net stays on {self.device} in {self.dtype}: optimise the net again"
+        )
 
     @torch.no_grad()
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:

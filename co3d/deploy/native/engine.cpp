@@ -220,7 +220,7 @@ struct Work {
 
 // ---- Products ---------------------------------------------------------------------------------
 
-constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2, MAX_ROWS = 12, MAX_TAPS = 128;
+constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2, MAX_ROWS = 8, MAX_TAPS = 128;
 constexpr int rows_of(int vectors) {  // accumulators, a row of weights and two numbers in registers
     return std::min(MAX_ROWS, (REGISTERS - 2 - vectors) / vectors);
 }
@@ -653,7 +653,7 @@ void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t nu
     if (i.kind == TILES_OUT) return tiles_out(w);
     if (s.age < i.first) return i.out_half ? fill<Half>(w) : fill<float>(w);
     if (i.kind != PRODUCT) return i.in_half ? run<Half>(w) : run<float>(w);
-    if (i.in_half) return i.out_half ? product<Half, Half>(w) : product<Half, float>(w);
+    if (i.in_half) return product<Half, Half>(w);
     return i.out_half ? product<float, Half>(w) : product<float, float>(w);
 }
 

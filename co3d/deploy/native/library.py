@@ -97,9 +97,11 @@ def _private(folder: Path) -> Path:
     """The folder, made if need be, into which nobody else may write: code is loaded from it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     facts = folder.stat()
-    if hasattr(os, "getuid") and (
-        facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    ):
+    is_open = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    for parent in folder.resolve().parents:  # in which others might put another folder
+        mode = parent.stat().st_mode
+        is_open |= mode & stat.S_IWOTH and not mode & stat.S_ISVTX
+    if hasattr(os, "getuid") and (facts.st_uid != os.getuid() or is_open):
         raise PermissionError(f"others may write to {folder}, from which code is loaded: "
                               f"chmod 700 {folder}, or set another CACHE_PATH")  # fmt: skip
     return folder

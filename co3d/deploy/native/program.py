@@ -553,7 +553,7 @@ class _PhaseWriter:
         halves = {place.layout.half for place in (out, *([added] if added else []))}
         if added is not None:
             words = words | {"add": self.map(added)}
-        if groups == 1 and len(halves) == 1:
+        if groups == 1 and len(halves) == 1 and layout.half <= out.layout.half:
             if self.net.in_tiles(conv, layout.height, layout.width):
                 return self._tiles(conv, inputs[0], bias, out, words)
             return self._dense(conv, inputs, bias, out, words)
