@@ -73,18 +73,14 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     count = net.warmup + net.stride + 1
     frames = torch.randn(count, *example.shape)
     program = Compiler(Explicit(net, example), Lanes(4, 4), False)
-    words, (packed, floats) = words_of(program, 2)
+    words = words_of(program, 2)
+    arrays = (words.instructions, words.puts, words.counts, words.taps, words.rings)
+    lengths = [sum(map(len, program.phases)), sum(map(len, program.puts)), 2 * words.phases]
+    lengths += [len(program.taps), words.ring_count]
     parts = [bytes(words)]
-    for array, length in (
-        (words.instructions, sum(len(phase) for phase in program.phases)),
-        (words.puts, sum(len(phase) for phase in program.puts)),
-        (words.counts, 2 * words.phases),
-        (words.taps, words.tap_count),
-        (words.rings, words.ring_count),
-        (words.rows, words.row_count),
-    ):
-        parts.append(b"".join(bytes(part) for part in _slice(array, length)))
-    parts += [x.numpy().tobytes() for x in (packed, floats, frames)]
+    for array, length in zip(arrays, lengths, strict=True):
+        parts.append(ctypes.string_at(array, length * ctypes.sizeof(array._type_)))
+    parts += [x.numpy().tobytes() for x in (*words.tensors, frames)]
     sizes = struct.pack(f"{len(parts)}q", *map(len, parts))
     (tmp_path / "program").write_bytes(sizes + b"".join(parts))
     source, flags = Path(__file__).with_name("run_engine.cpp"), library.FLAGS
@@ -102,13 +98,6 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
         expected = expected if logits is None else logits
     away = (given[: net.classifier.out_features] - expected[0]).abs().max()
     assert away < 3e-5 * expected.abs().max()
-
-
-def _slice(pointer, length):
-    """Elements behind a pointer of ctypes, as structures or numbers of their own size."""
-    kind = pointer._type_
-    array = ctypes.cast(pointer, ctypes.POINTER(kind * length))
-    return [array.contents] if length else []
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_no_dot_products_for_it():

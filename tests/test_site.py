@@ -286,7 +286,7 @@ def test_the_api_has_every_public_name_and_every_command(made):
     for name in co3d.__all__:
         assert f'id="co3d.{name}"' in page
     assert 'id="co3d.nn.StreamNet.step"' in page and "0x" not in page
-    for name in ("OptimizedStream", "OptimizedClip", "CapturedStream", "Report", "Runner"):
+    for name in ("OptimizedStream", "OptimizedClip", "Report", "Runner"):
         assert re.search(rf'id="co3d\.[\w.]+\.{name}"', page)
     assert 'id="co3d.nn.Continual.step"' in page and 'id="co3d.nn.StreamNet.begin"' not in page
     assert "Usage: co3d bench &lt;b&gt;" in page

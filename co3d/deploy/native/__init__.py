@@ -46,8 +46,8 @@ class Engine:
         self.columns = lanes.whole(self.classes)
         self.rings, self.state_bytes = list(net.rings.values()), net.state_bytes
         self.emits = [phase.emits for phase in explicit.phases]
-        program, self._weights = words_of(net, threads)
-        self._handle = self._library.co3d_create(ctypes.byref(program))
+        self._program = words_of(net, threads)
+        self._handle = self._library.co3d_create(ctypes.byref(self._program))
         weakref.finalize(self, self._library.co3d_destroy, self._handle)
 
     def begin(self) -> Memory:
@@ -100,32 +100,33 @@ class Engine:
         heads[1:] = heads[0].clone()
 
 
-def words_of(net: Compiler, threads: int) -> tuple[ProgramWords, list[Tensor]]:
-    """A program as the engine reads it, and the weights, which must be kept as long as it lives."""
+def words_of(net: Compiler, threads: int) -> ProgramWords:
+    """A program as the engine reads it; it keeps the tensors to which it points."""
     phases = [instruction for phase in net.phases for instruction in phase]
     puts = [ring for phase in net.puts for ring in phase]
     counts = [len(part) for pair in zip(net.phases, net.puts, strict=True) for part in pair]
     rings = [RingWords(r.offset, r.slots, r.layout.bytes) for r in net.rings.values()]
-    rows = net.rows()
-    weights = [_joined(net.packed, torch.uint8), _joined(net.floats, torch.float32)]
+    rows, packed, floats = net.rows(), _joined(net.packed), _joined(net.floats)
     words = ProgramWords(
-        (Instruction * len(phases))(*phases),
-        (ctypes.c_int32 * len(puts))(*puts),
-        (ctypes.c_int64 * len(counts))(*counts),
-        len(net.phases),
-        (Tap * len(net.taps))(*net.taps),
-        len(net.taps),
-        (RingWords * len(rings))(*rings),
-        len(rings),
-        ctypes.cast(rows.data_ptr(), ctypes.POINTER(ctypes.c_int32)),
-        len(rows),
-        weights[0].data_ptr(),
-        weights[1].data_ptr(),
-        *(net.batch, net.state_bytes, net.scratch_bytes, net.gate_floats, threads),
+        instructions=(Instruction * len(phases))(*phases),
+        puts=(ctypes.c_int32 * len(puts))(*puts),
+        counts=(ctypes.c_int64 * len(counts))(*counts),
+        phases=len(net.phases),
+        taps=(Tap * len(net.taps))(*net.taps),
+        rings=(RingWords * len(rings))(*rings),
+        ring_count=len(rings),
+        rows=rows.data_ptr(),
+        packed=packed.data_ptr(),
+        floats=floats.data_ptr(),
+        batch=net.batch,
+        state_bytes=net.state_bytes,
+        scratch_bytes=net.scratch_bytes,
+        gate_floats=net.gate_floats,
+        threads=threads,
     )
-    words.kept = rows
-    return words, weights
+    words.tensors = rows, packed, floats
+    return words
 
 
-def _joined(parts: dict[object, tuple[int, Tensor]], dtype: torch.dtype) -> Tensor:
-    return torch.cat([x for _, x in parts.values()]) if parts else torch.zeros(16, dtype=dtype)
+def _joined(parts: dict[object, tuple[int, Tensor]]) -> Tensor:
+    return torch.cat([x for _, x in parts.values()]) if parts else torch.zeros(0)

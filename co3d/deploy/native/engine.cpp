@@ -148,42 +148,42 @@ struct Instruction {
 
 struct Ring { int64_t offset, slots, slot; };  // bytes into the state; number; bytes of each
 
-struct Program {
+struct Program {                      // the caller keeps all that this points to
     const Instruction* instructions;  // of all phases
     const int32_t* puts;              // the rings into which each phase puts something
     const int64_t* counts;            // of both, for each phase
     int64_t phases;
     const Tap* taps;
-    int64_t tap_count;
     const Ring* rings;
     int64_t ring_count;
     const int32_t* rows;
-    int64_t row_count;
-    const char* packed;   // weights; the caller keeps them, and `floats`; all else is copied
-    const float* floats;  // biases and gates
+    const char* packed;               // weights
+    const float* floats;              // biases and gates
     int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
+};
+
+struct Phase {
+    const Instruction* instructions;
+    int64_t count;
+    const int32_t* puts;
+    int64_t put_count;
 };
 
 typedef std::unique_ptr<char, decltype(&std::free)> Memory;
 
-struct Net {
-    Program program;
-    std::vector<std::vector<Instruction>> phases;
-    std::vector<std::vector<int32_t>> puts;
-    std::vector<Tap> taps;
-    std::vector<Ring> rings;
-    std::vector<int32_t> rows;
+struct Net : Program {
+    std::vector<Phase> all;
     std::mutex lock;
     std::vector<Memory> spare;  // scratch memory that no call uses
     struct Pool* pool = nullptr;
 };
 
 struct Stream {  // what one call works on
-    const float* frame;
     char* state;
     const int32_t* heads;  // the newest slot of each ring
     float* logits;
     char* scratch;
+    const float* frame;
     int64_t age;
 };
 
@@ -207,11 +207,11 @@ struct Work {
         }
         return reinterpret_cast<T*>(base + map.offset);
     }
-    const int32_t* rows(const Map& map) const { return net.rows.data() + map.rows; }
+    const int32_t* rows(const Map& map) const { return net.rows + map.rows; }
     const Tap& tap(int64_t n) const { return net.taps[i.tap + n]; }
     int64_t begin() const { return vector * LANES; }
     int64_t end() const { return vector_end * LANES; }
-    Vec bias(int64_t c) const { return i.bias < 0 ? Vec{} : load(net.program.floats + i.bias + c); }
+    Vec bias(int64_t c) const { return i.bias < 0 ? Vec{} : load(net.floats + i.bias + c); }
     float* sums() const {
         if (i.sums < 0) return nullptr;
         return reinterpret_cast<float*>(s.scratch + i.sums) + part * i.vectors * LANES;
@@ -300,7 +300,7 @@ struct Ahead {
             skip -= w.net.taps[n++].length;
         at += share;
         const Map& map = w.net.taps[n].map;  // `rows` is the number of the stream
-        return w.at<char>(map) + map.rows * w.net.program.state_bytes + skip;
+        return w.at<char>(map) + map.rows * w.net.state_bytes + skip;
     }
 };
 
@@ -317,7 +317,7 @@ template <class In, class Out> void product(const Work& w) {
     }
     Out* out = w.at<Out>(i.out) + w.part * i.out_repeat;
     const Out* add = w.at<Out>(i.add);
-    const In* weights = reinterpret_cast<const In*>(w.net.program.packed + i.weights);
+    const In* weights = reinterpret_cast<const In*>(w.net.packed + i.weights);
     const int64_t blocks = (i.vectors + MAX_VECTORS - 1) / MAX_VECTORS;
     Ahead ahead(w, blocks);
     t.ahead = reinterpret_cast<const char*>(out), t.pace = ahead.share * DEPTH<In> / depth;
@@ -325,12 +325,12 @@ template <class In, class Out> void product(const Work& w) {
         const int64_t from = cut(i.vectors, blocks, block);
         const int64_t width = cut(i.vectors, blocks, block + 1) - from;
         t.weights = weights + w.part * i.weights_repeat + from * LANES * depth;
-        t.bias = i.bias < 0 ? nullptr : w.net.program.floats + i.bias + from * LANES;
+        t.bias = i.bias < 0 ? nullptr : w.net.floats + i.bias + from * LANES;
         t.out = out + from * LANES, t.add = add ? add + from * LANES : nullptr;
         const int64_t count = w.row_end - w.row, parts = (count - 1) / rows_of(width) + 1;
         for (int64_t n = 0; n < parts; n++) {
             const int64_t row = w.row + cut(count, parts, n), end = w.row + cut(count, parts, n + 1);
-            t.in_rows = w.net.rows.data() + row;
+            t.in_rows = w.net.rows + row;
             t.out_rows = w.rows(i.out) + row, t.add_rows = w.rows(i.add) + row;
             if (i.aheads) t.ahead = ahead.next();
             tiles.of[width][end - row](t);
@@ -426,7 +426,7 @@ template <class T, int OUT> void depthwise(const Work& w) {
     const Instruction& i = w.i;
     Plane<T, OUT> g = {OUT == 1 ? i.taps : 1, i.kernel_h, i.dilation_h * i.pitch, i.step * i.dilation_w};
     g.channels = i.vectors * LANES, g.early = w.s.age < i.first_sums;
-    g.weights = reinterpret_cast<const float*>(w.net.program.packed + i.weights);
+    g.weights = reinterpret_cast<const float*>(w.net.packed + i.weights);
     for (int64_t n = 0; n < g.taps; n++)
         g.in[n] = w.at<T>(w.tap(n).map), g.in_rows[n] = w.rows(w.tap(n).map);
     g.out[0] = w.at<T>(i.out), g.out_rows[0] = w.rows(i.out);
@@ -448,9 +448,9 @@ template <class T, int OUT> void depthwise(const Work& w) {
 // Each thread computes the gates of all streams for itself, which is cheaper than waiting.
 void compute_gates(const Work& w, float* gates) {
     const Instruction& i = w.i;
-    const int64_t batch = w.net.program.batch, wide = i.vectors * LANES, narrow = i.inner;
+    const int64_t batch = w.net.batch, wide = i.vectors * LANES, narrow = i.inner;
     const float* sums = reinterpret_cast<const float*>(w.s.scratch + i.sums);
-    const float* w1 = w.net.program.floats + i.weights;  // [narrow][wide], then its biases
+    const float* w1 = w.net.floats + i.weights;  // [narrow][wide], then its biases
     const float *b1 = w1 + narrow * wide, *w2 = b1 + narrow, *b2 = w2 + narrow * wide;
     const float per_pixel = float(batch) / float(i.rows);
     float* inner = gates + batch * wide;
@@ -478,7 +478,7 @@ void compute_gates(const Work& w, float* gates) {
 }
 
 template <class T> void scale(const Work& w) {
-    const int64_t pixels = w.i.rows / w.net.program.batch, wide = w.i.vectors * LANES;
+    const int64_t pixels = w.i.rows / w.net.batch, wide = w.i.vectors * LANES;
     for (int64_t row = w.row; row < w.row_end; row++) {
         const float* gate = w.gates + row / pixels * wide;
         T* y = w.at<T>(w.i.out) + w.rows(w.i.out)[row];
@@ -660,13 +660,13 @@ void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t nu
 inline int64_t chunks(const Instruction& i) { return i.repeats * i.grid_rows * i.grid_vectors; }
 
 inline float* gates_of(const Net& net, const Stream& s, int thread) {
-    const Program& p = net.program;
-    return reinterpret_cast<float*>(s.scratch + p.scratch_bytes) + thread * p.gate_floats;
+    return reinterpret_cast<float*>(s.scratch + net.scratch_bytes) + thread * net.gate_floats;
 }
 
-void run_alone(const Net& net, const Stream& s, const std::vector<Instruction>& list) {
+void run_alone(const Net& net, const Stream& s, const Phase& phase) {
     float* gates = gates_of(net, s, 0);
-    for (const Instruction& i : list) {
+    for (int64_t index = 0; index < phase.count; index++) {
+        const Instruction& i = phase.instructions[index];
         if (i.kind == SCALE) compute_gates({net, s, i, gates}, gates);
         for (int64_t n = 0; n < chunks(i); n++) run_chunk(net, s, i, n, gates);
     }
@@ -705,11 +705,11 @@ struct Pool {
     std::atomic<bool> stopping{false};
     std::mutex lock;
     Stream stream = {};
-    const std::vector<Instruction>* list = nullptr;
+    Phase phase = {};
     std::vector<std::thread> workers;
 
     Pool(const Net& net, size_t longest)
-        : net(net), threads(net.program.threads), next(longest * threads), left(longest) {
+        : net(net), threads(net.threads), next(longest * threads), left(longest) {
         for (int t = 1; t < threads; t++) workers.emplace_back([this, t] { serve(t); });
     }
     ~Pool() {
@@ -720,27 +720,26 @@ struct Pool {
     }
     int64_t share(int64_t chunks, int thread) const { return (chunks * thread + threads - 1) / threads; }
 
-    void run(const Stream& s, const std::vector<Instruction>& instructions) {
+    void run(const Stream& s, const Phase& p) {
         const uint32_t number = call.load() + 1;
-        stream = s, list = &instructions;
-        for (size_t i = 0; i < instructions.size(); i++) {
-            const int64_t count = chunks(instructions[i]);
+        stream = s, phase = p;
+        for (int64_t i = 0; i < p.count; i++) {
+            const int64_t count = chunks(p.instructions[i]);
             left[i].value.store(count, std::memory_order_relaxed);
             for (int t = 0; t < threads; t++)
                 next[i * threads + t].value.store(uint64_t(number) << 32 | share(count, t));
         }
         call.store(number, std::memory_order_release);
         call.notify_all();
-        work(number, 0, s, instructions);
+        work(number, 0, s, p);
     }
     void serve(int thread) {
         for (uint32_t seen = 0; !stopping;) {
             await_change(call, seen, SPIN_BETWEEN);
             seen = call.load(std::memory_order_acquire);
             const Stream s = stream;
-            const auto instructions = list;
-            if (!stopping && instructions && call.load(std::memory_order_acquire) == seen)
-                work(seen, thread, s, *instructions);
+            const Phase p = phase;
+            if (!stopping && call.load(std::memory_order_acquire) == seen) work(seen, thread, s, p);
         }
     }
     int64_t claim(uint32_t number, Next& of, int64_t end) {  // a chunk, or -1
@@ -749,17 +748,18 @@ struct Pool {
             if (of.value.compare_exchange_weak(value, value + 1)) return value & 0xffffffff;
         return -1;
     }
-    void work(uint32_t number, int thread, const Stream& s, const std::vector<Instruction>& all) {
+    void work(uint32_t number, int thread, const Stream& s, const Phase& p) {
         float* gates = gates_of(net, s, thread);
-        for (size_t i = 0; i < all.size(); i++) {
-            const int64_t count = chunks(all[i]);
-            bool is_ready = all[i].kind != SCALE;
+        for (int64_t i = 0; i < p.count; i++) {
+            const Instruction& instruction = p.instructions[i];
+            const int64_t count = chunks(instruction);
+            bool is_ready = instruction.kind != SCALE;
             for (int n = 0; n < threads; n++) {
                 const int of = (thread + n) % threads;
                 int64_t chunk;
                 while ((chunk = claim(number, next[i * threads + of], share(count, of + 1))) >= 0) {
-                    if (!is_ready) compute_gates({net, s, all[i], gates}, gates), is_ready = true;
-                    run_chunk(net, s, all[i], chunk, gates);
+                    if (!is_ready) compute_gates({net, s, instruction, gates}, gates), is_ready = true;
+                    run_chunk(net, s, instruction, chunk, gates);
                     if (left[i].value.fetch_sub(1) == 1) left[i].value.notify_all();
                 }
             }
@@ -795,22 +795,16 @@ void co3d_advise(void* memory, int64_t bytes) {
 }
 
 void* co3d_create(const Program* program) {
-    auto net = new Net;
-    const Program& p = net->program = *program;
-    const Instruction* instructions = p.instructions;
-    const int32_t* puts = p.puts;
-    size_t longest = 0;
-    for (int64_t phase = 0; phase < p.phases; phase++) {
-        const int64_t* counts = p.counts + 2 * phase;
-        net->phases.emplace_back(instructions, instructions + counts[0]);
-        net->puts.emplace_back(puts, puts + counts[1]);
-        instructions += counts[0], puts += counts[1];
-        longest = std::max(longest, net->phases.back().size());
+    auto net = new Net{*program};
+    const Instruction* instructions = net->instructions;
+    const int32_t* puts = net->puts;
+    int64_t longest = 0;
+    for (int64_t n = 0; n < net->phases; n++) {
+        const int64_t count = net->counts[2 * n], put_count = net->counts[2 * n + 1];
+        net->all.push_back({instructions, count, puts, put_count});
+        instructions += count, puts += put_count, longest = std::max(longest, count);
     }
-    net->taps.assign(p.taps, p.taps + p.tap_count);
-    net->rings.assign(p.rings, p.rings + p.ring_count);
-    net->rows.assign(p.rows, p.rows + p.row_count);
-    if (p.threads > 1) net->pool = new Pool(*net, longest);
+    if (net->threads > 1) net->pool = new Pool(*net, longest);
     return net;
 }
 
@@ -825,35 +819,34 @@ void co3d_destroy(void* handle) {
 int co3d_step(void* handle, const float* frame, char* state, int32_t* heads, float* logits,
               int64_t phase, int64_t age, int64_t threads) {
     auto& net = *static_cast<Net*>(handle);
-    const Program& p = net.program;
-    const size_t rings = net.rings.size();
-    for (int64_t b = 1; b < p.batch; b++)
-        if (std::memcmp(heads, heads + b * rings, rings * sizeof *heads)) return 1;
+    for (int64_t b = 1; b < net.batch; b++)
+        if (std::memcmp(heads, heads + b * net.ring_count, net.ring_count * sizeof *heads)) return 1;
     Memory scratch(nullptr, &std::free);
     {
         std::lock_guard<std::mutex> guard(net.lock);
         if (!net.spare.empty()) scratch = std::move(net.spare.back()), net.spare.pop_back();
     }
     if (!scratch) {
-        size_t bytes = p.scratch_bytes + p.gate_floats * sizeof(float) * p.threads;
+        size_t bytes = net.scratch_bytes + net.gate_floats * sizeof(float) * net.threads;
         bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
         scratch.reset(static_cast<char*>(std::aligned_alloc(HUGE_PAGE, bytes)));
         if (!scratch) return 2;
         co3d_advise(scratch.get(), bytes);
         std::memset(scratch.get(), 0, bytes);  // borders stay zero for ever
     }
-    for (int32_t ring : net.puts[phase])
-        for (int64_t b = 0; b < p.batch; b++) {
-            int32_t& head = heads[b * rings + ring];
-            head = (head + 1) % net.rings[ring].slots;
-        }
-    const Stream stream = {frame, state, heads, logits, scratch.get(), age};
+    const Phase& now = net.all[phase];
+    for (int64_t n = 0; n < now.put_count * net.batch; n++) {
+        const int32_t ring = now.puts[n % now.put_count];
+        int32_t& head = heads[n / now.put_count * net.ring_count + ring];
+        head = (head + 1) % net.rings[ring].slots;
+    }
+    const Stream stream = {state, heads, logits, scratch.get(), frame, age};
     // A second caller at the same time, or a child of a fork, works alone.
     if (threads > 1 && net.pool->process == getpid() && net.pool->lock.try_lock()) {
-        net.pool->run(stream, net.phases[phase]);
+        net.pool->run(stream, now);
         net.pool->lock.unlock();
     } else {
-        run_alone(net, stream, net.phases[phase]);
+        run_alone(net, stream, now);
     }
     std::lock_guard<std::mutex> guard(net.lock);
     net.spare.push_back(std::move(scratch));
