@@ -5,6 +5,8 @@ keeps it, into which the instruction that makes it writes. An activation, or the
 shortcut, becomes the end of the product before it.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -311,9 +313,27 @@ class _PhaseWriter:
                 self._release(source)
         self._fetch_ahead()
 
-    def add(self, kind: int, out: Map, **words: int | Map) -> Instruction:
-        """Appends an instruction."""
-        self.instructions.append(Instruction(kind, out, **words))
+    def add(
+        self,
+        kind: int,
+        out: Place,
+        source: Layout,
+        *maps: Map,
+        lengths: Sequence[int] = (),
+        **words,
+    ) -> Instruction:
+        """Appends an instruction that makes a map out of others in the layout `source`."""
+        result, taps = out.layout, self.net.taps
+        facts = {
+            "rows": self.net.batch * result.height * result.width,
+            "vectors": result.step // self.net.lanes.lanes,
+            **{"height": result.height, "width": result.width, "out_half": result.half},
+            **{"in_height": source.height, "in_width": source.width, "in_half": source.half},
+            **{"pitch": source.pitch, "step": source.step},
+            **{"tap": len(taps), "taps": len(maps)},
+        }
+        taps += [Tap(*pair) for pair in zip(maps, lengths or [0] * len(maps), strict=True)]
+        self.instructions.append(Instruction(kind, self.map(out), **facts | words))
         return self.instructions[-1]
 
     # Memory
@@ -383,19 +403,6 @@ class _PhaseWriter:
         offset = place.offset + layout.first + origin * layout.size
         return Map(place.place, place.ring, place.back, offset, rows)
 
-    def flat(self, offset: int, rows: int, width: int) -> Map:
-        """Rows behind one another in scratch memory."""
-        lines = rows // self.net.batch
-        table = self.net.table(Layout(lines, 1, (), width), lines * width, lines, 1)
-        return Map(SCRATCH, 0, 0, offset, table)
-
-    def taps(self, *maps: Map, lengths: list[int] | None = None) -> dict[str, int]:
-        """Appends to the list of taps; the words that say where."""
-        first = len(self.net.taps)
-        lengths = lengths or [0] * len(maps)
-        self.net.taps += [Tap(at, length) for at, length in zip(maps, lengths, strict=True)]
-        return {"tap": first, "taps": len(maps)}
-
     def _fetch_ahead(self) -> None:
         """Lets each product fetch the older state that the instructions behind it read.
 
@@ -421,7 +428,7 @@ class _PhaseWriter:
             if total > AHEAD:
                 break
             for stream in range(self.net.batch):  # in the place of a table
-                self.taps(Map(STATE, ring, back, 0, stream), lengths=[size])
+                self.net.taps.append(Tap(Map(STATE, ring, back, 0, stream), size))
         product.aheads = len(self.net.taps) - product.ahead
 
     # The end of an instruction
@@ -472,17 +479,8 @@ class _PhaseWriter:
         batch, channels, height, width = self.net.explicit.frame_shape
         place, words = self.target(0)
         self.name(0, place)
-        self.add(
-            *(INPUT, self.map(place)),
-            **words,
-            rows=batch * height,
-            vectors=1,
-            height=height,
-            width=width,
-            channels=channels,
-            step=place.layout.step,
-            grid_rows=4 if height * width > 4096 else 1,
-        )
+        words |= {"rows": batch * height, "channels": channels, "step": place.layout.step}
+        self.add(INPUT, place, place.layout, **words, grid_rows=_chunks(height * width, 4096))
 
     def _inputs(self, operation: Window) -> list[Place]:
         """The newest input and the earlier ones."""
@@ -521,8 +519,8 @@ class _PhaseWriter:
             maker = self._depthwise(conv, [(tap, x) for tap in range(3)], conv.bias, *goals[0])
             maker.kind, maker.first_sums = SUMS, goals[1][1]["first"]
             maps = [self.map(one) for one in (*sums, goals[1][0], goals[2][0])]
-            words = self.taps(self.net.taps[maker.tap].map, *maps)
-            maker.tap, maker.taps = words["tap"], words["taps"]
+            self.net.taps[maker.tap + 1 :] = [Tap(at) for at in maps]  # after the input
+            maker.taps = 1 + len(maps)
             self.makers[value] = maker
         else:
             for tap, (goal, goal_words) in enumerate(goals):
@@ -588,12 +586,18 @@ class _PhaseWriter:
                         slices.append(spread(part, layout, length).T)
         if len(maps) > MAX_TAPS:
             raise Unsupported(f"the native engine has no kernel as large as that of {conv.name}")
-        key = conv.name, tuple(tap for tap, _ in inputs)
-        return self._matrix(key, torch.cat(slices)[None], bias, out, layout.half,
-                            **words, **self.taps(*maps, lengths=lengths))  # fmt: skip
+        key, matrix = (conv.name, tuple(tap for tap, _ in inputs)), torch.cat(slices)[None]
+        return self._matrix(key, matrix, bias, out, layout, *maps, lengths=lengths, **words)
 
     def _matrix(
-        self, key: object, matrix: Tensor, bias: Tensor | None, out: Place, half: bool, **words
+        self,
+        key: object,
+        matrix: Tensor,
+        bias: Tensor | None,
+        out: Place,
+        layout: Layout,
+        *maps,
+        **words,
     ) -> Instruction:
         """A product with weights [1, depth, columns]."""
         _, depth, columns = matrix.shape
@@ -601,21 +605,15 @@ class _PhaseWriter:
         if bias is not None:
             padded = F.pad(bias.detach(), (0, -columns % lanes.lanes))
             words["bias"] = self.net.keep_floats((key, "bias"), padded)
-        vectors = lanes.vectors(columns)
+        words["weights"] = self.net.pack(key, matrix, layout.half)
         chunks = _chunks(rows * depth * columns, CHUNK)
-        by_rows = rows > max(64, 12 * chunks)
-        across = 1 if by_rows else min(len(lanes.blocks(vectors)), chunks)
-        return self.add(
-            *(PRODUCT, self.map(out)),
-            **words,
-            rows=rows,
-            vectors=vectors,
-            in_half=half,
-            out_half=out.layout.half,
-            weights=self.net.pack(key, matrix, half),
-            grid_rows=chunks if by_rows else max(1, min(chunks // across, rows // 12)),
-            grid_vectors=across,
-        )
+        if rows > max(64, 12 * chunks):
+            words["grid_rows"] = chunks
+        else:  # few rows: by columns, whose weights are read once
+            across = min(len(lanes.blocks(lanes.vectors(columns))), chunks)
+            words["grid_vectors"] = across
+            words["grid_rows"] = max(1, min(chunks // across, rows // 12))
+        return self.add(PRODUCT, out, layout, *maps, **words)
 
     def _depthwise(
         self, conv: Convolution, inputs: list, bias: Tensor | None, out: Place, words: dict
@@ -631,78 +629,48 @@ class _PhaseWriter:
         planes = torch.stack([conv.taps[tap].detach()[:, 0].permute(1, 2, 0) for tap, _ in inputs])
         if bias is not None:
             words = words | {"bias": self.net.keep_floats((key, "bias"), spread(bias, layout))}
+        words["weights"] = self.net.pack_planes(key, planes, layout)
         vectors = layout.step // self.net.lanes.lanes
         parts = _chunks(size[0], 4) if size[0] * size[1] > 64 else 1
-        return self.add(
-            *(DEPTHWISE, self.map(out)),
-            **words,
-            **self.taps(*maps),
-            **_pairs(kernel=kernel, stride=stride, dilation=dilation),
-            rows=self.net.batch * size[0] * size[1],
-            vectors=vectors,
-            in_half=layout.half,
-            out_half=out.layout.half,
-            weights=self.net.pack_planes(key, planes, layout),
-            height=size[0],
-            width=size[1],
-            pitch=layout.pitch,
-            step=layout.step,
-            parts=parts,
-            grid_rows=self.net.batch * parts,
-            grid_vectors=1 if parts > 1 else min(vectors, 4),
-        )
+        grid = {"parts": parts, "grid_rows": self.net.batch * parts}
+        grid["grid_vectors"] = 1 if parts > 1 else min(vectors, 4)
+        words |= grid | _pairs(kernel=kernel, stride=stride, dilation=dilation)
+        return self.add(DEPTHWISE, out, layout, *maps, **words)
 
     def _tiles(
         self, conv: Convolution, source: tuple, bias: Tensor | None, out: Place, words: dict
     ) -> Instruction:
         """Winograd's F(4x4, 3x3): tiles in, 36 products, tiles out."""
-        (tap, place), lanes = source, self.net.lanes
-        layout, (height, width) = place.layout, out.layout[:2]
-        down, across = -(-height // 4), -(-width // 4)
-        rows, weight = self.net.batch * down * across, conv.taps[tap].detach().double()
+        (tap, place), lanes, batch = source, self.net.lanes, self.net.batch
+        layout, weight = place.layout, conv.taps[tap].detach().double()
+        down, across = -(-out.layout.height // 4), -(-out.layout.width // 4)
         widths = layout.step, lanes.whole(len(weight))
-        offsets = [self._scratch(36 * rows * n * 4, 36 * rows * n * 4) for n in widths]
-        maps = [self.flat(at, rows, n) for at, n in zip(offsets, widths, strict=True)]
-        for at, n in zip(offsets, widths, strict=True):  # free again behind this operation
-            self.free[36 * rows * n * 4].append(at)
-        common = {"rows": rows, "grid_rows": _chunks(rows, 4)}
-        origin = -layout.pitch - layout.step
-        self.add(
-            *(TILES_IN, maps[0]),
-            **common,
-            **self.taps(self.map(place, (down, across), (4, 4), origin)),
-            vectors=lanes.vectors(widths[0]),
-            pitch=layout.pitch,
-            step=layout.step,
-            out_repeat=rows * widths[0],
-        )
+        tiles = [Layout(down * across, 1, (), width) for width in widths]
+        repeats = [batch * one.bytes // 4 for one in tiles]
+        offsets = [self._scratch(36 * 4 * repeat, repeat) for repeat in repeats]
+        for repeat, offset in zip(repeats, offsets, strict=True):  # free behind this operation
+            self.free[repeat].append(offset)
+        first, second = (Place(*pair) for pair in zip(tiles, (SCRATCH,) * 2, offsets, strict=True))
+        grid = {"grid_rows": _chunks(batch * down * across, 4)}
+        corners = self.map(place, (down, across), (4, 4), -layout.pitch - layout.step)
+        self.add(TILES_IN, first, layout, corners, out_repeat=repeats[0], **grid)
         filters = torch.tensor(FILTERS, dtype=torch.float64)
-        matrix = torch.einsum("rh,sw,ochw->rsco", filters, filters, weight).flatten(0, 1)
-        matrix = spread(matrix.transpose(1, 2), layout).transpose(1, 2)
+        matrix = torch.einsum("rh,sw,ochw->rsoc", filters, filters, weight).flatten(0, 1)
+        matrix = spread(matrix, layout).transpose(1, 2)
         self.add(
-            *(PRODUCT, maps[1]),
-            **self.taps(maps[0], lengths=[widths[0]]),
-            rows=rows,
-            vectors=lanes.vectors(widths[1]),
+            *(PRODUCT, second, tiles[0], self.map(first)),
+            lengths=[widths[0]],
             weights=self.net.pack((conv.name, "tiles"), matrix),
             repeats=36,
-            in_repeat=rows * widths[0],
-            out_repeat=rows * widths[1],
+            in_repeat=repeats[0],
+            out_repeat=repeats[1],
             weights_repeat=widths[0] * widths[1],
         )
         bias = torch.zeros(len(weight)) if bias is None else bias.detach()
         padded = F.pad(bias, (0, widths[1] - len(bias)))
-        return self.add(
-            *(TILES_OUT, self.map(out)),
-            **words,
-            **common,
-            **self.taps(maps[1]),
-            vectors=lanes.vectors(widths[1]),
-            bias=self.net.keep_floats((conv.name, "bias"), padded),
-            height=height,
-            width=width,
-            in_repeat=rows * widths[1],
-        )
+        words |= {"bias": self.net.keep_floats((conv.name, "bias"), padded), **grid}
+        words |= {"in_repeat": repeats[1], "rows": batch * down * across}
+        return self.add(TILES_OUT, out, tiles[1], self.map(second), **words)
 
     def _gate(self, number: int, gate: Gate) -> None:
         """Scales a map in place, whose pixels the convolution before it sums."""
@@ -721,40 +689,21 @@ class _PhaseWriter:
         gate_floats = batch * layout.step + len(first)
         self.net.gate_floats = max(self.net.gate_floats, aligned(gate_floats))
         value, words, _ = self.end(number)
-        self.add(
-            *(SCALE, self.map(place)),
-            **words,
-            rows=maker.rows,
-            vectors=maker.vectors,
-            in_half=layout.half,
-            out_half=layout.half,
-            inner=len(first),
-            sums=maker.sums,
-            parts=maker.parts,
-            weights=weights,
-            grid_rows=_chunks(maker.rows * maker.vectors, 200),
-        )
+        words |= {"inner": len(first), "sums": maker.sums, "parts": maker.parts, "weights": weights}
+        chunks = _chunks(maker.rows * maker.vectors, 200)
+        self.add(SCALE, place, layout, **words, grid_rows=chunks)
         self.name(value, place)
 
     def _mean(self, number: int, mean: Mean) -> None:
-        source, batch = self.places[mean.sources[0]], self.net.batch
-        layout, (out, _) = source.layout, self.target(number + 1)
-        vectors = layout.step // self.net.lanes.lanes
-        common = {"rows": batch, "vectors": vectors, "grid_vectors": min(vectors, 4)}
+        source, (out, _) = self.places[mean.sources[0]], self.target(number + 1)
+        grid = {"grid_vectors": min(source.layout.step // self.net.lanes.lanes, 4)}
         newest = self.newest(mean.name)[0] if mean.name in self.put else out
-        self.add(
-            *(AVERAGE, self.map(newest)),
-            **common,
-            **self.taps(self.map(source)),
-            in_half=layout.half,
-            in_height=layout.height,
-            in_width=layout.width,
-        )
+        self.add(AVERAGE, newest, source.layout, self.map(source), **grid)
         if newest is not out:
             ages = range(mean.dilation, mean.dilation * mean.kernel, mean.dilation)
             past = [self.earlier(mean.name, age, True) for age in ages]
-            taps = self.taps(*(self.map(place) for place in (newest, *past)))
-            self.add(AVERAGE, self.map(out), **common, **taps)
+            maps = [self.map(place) for place in (newest, *past)]
+            self.add(AVERAGE, out, newest.layout, *maps, **grid)
         self.name(number + 1, out)
 
     def _pool(self, number: int, pool: Pool) -> None:
@@ -764,28 +713,12 @@ class _PhaseWriter:
             inputs = self._inputs(pool)
             value, words, _ = self.end(number)
             place, mask = self.target(value)
-            layout, out = inputs[0].layout, place.layout
+            layout, size = inputs[0].layout, (place.layout.height, place.layout.width)
             origin = -pool.padding[0] * layout.pitch - pool.padding[1] * layout.step
-            size = out.height, out.width
-            (dilation,) = pool.options
-            self.add(
-                *(POOL, self.map(place)),
-                **words,
-                **mask,
-                **self.taps(*(self.map(x, size, pool.step, origin) for x in inputs)),
-                **_pairs(kernel=pool.size, stride=pool.step, pad=pool.padding, dilation=dilation),
-                rows=self.net.batch * out.height * out.width,
-                vectors=out.step // self.net.lanes.lanes,
-                in_half=layout.half,
-                out_half=out.half,
-                height=out.height,
-                width=out.width,
-                in_height=layout.height,
-                in_width=layout.width,
-                pitch=layout.pitch,
-                step=layout.step,
-                grid_rows=_chunks(out.height, 4),
-            )
+            maps = [self.map(x, size, pool.step, origin) for x in inputs]
+            pairs = {"kernel": pool.size, "stride": pool.step, "pad": pool.padding}
+            words |= mask | _pairs(**pairs, dilation=pool.options[0])
+            self.add(POOL, place, layout, *maps, **words, grid_rows=_chunks(size[0], 4))
             self.name(value, place)
         self._put(pool.name, pool.sources[0])
 
@@ -832,18 +765,9 @@ class _PhaseWriter:
             raise Unsupported("the native engine has no sum of bfloat16 and float32")
         if added is not None:
             words["add"] = self.map(added)
-        rows = self.net.batch * layout.height * layout.width
-        vectors = layout.step // self.net.lanes.lanes
-        self.add(
-            *(COPY, self.map(out)),
-            **words,
-            **self.taps(self.map(place)),
-            rows=rows,
-            vectors=vectors,
-            in_half=layout.half,
-            out_half=out.layout.half,
-            grid_rows=_chunks(rows * vectors, 500),
-        )
+        words["vectors"] = layout.step // self.net.lanes.lanes
+        words["grid_rows"] = _chunks(layout.height * layout.width * words["vectors"], 500)
+        self.add(COPY, out, layout, self.map(place), **words)
 
     def _pointwise(self, number: int, operation: Pointwise) -> None:
         place, function = self.places[operation.sources[0]], operation.function
@@ -853,8 +777,10 @@ class _PhaseWriter:
         elif isinstance(function, Linear) and number + 1 == len(self.net.operations):
             matrix = spread(function.weight, layout).T[None]
             logits = Place(vector(function.out_features, self.net.lanes), LOGITS)
-            taps = self.taps(self.map(place), lengths=[layout.step])
-            self._matrix("classifier", matrix, function.bias, logits, False, **taps)
+            self._matrix(
+                *("classifier", matrix, function.bias, logits, layout, self.map(place)),
+                lengths=[layout.step],
+            )
         elif type(function) in ACTIVATION:
             value, words, _ = self.end(number)
             out, mask = self.target(value)
