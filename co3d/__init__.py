@@ -7,11 +7,11 @@ A companion to "Continual 3D Convolutional Neural Networks for Real-time Process
 import importlib
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from .data.transforms import Transform
-from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
 from .deploy import optimize
+from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
 from .zoo import Spec, create, downloads, list_models, spec
 from .zoo.checkpoints import load_into, scores, shipped
 from .zoo.specs import Checkpoint
@@ -33,6 +33,7 @@ __all__ = [
     "stack",
     "transform_for",
     "unstack",
+    "watch",
 ]
 
 
@@ -118,8 +119,10 @@ def _known(name: str, weights: str | Path) -> tuple[Checkpoint | None, Path]:
     )
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`co3d.report`, when it is first asked for: matplotlib and pandas take their time."""
+def __getattr__(name: str) -> Any:
+    """`co3d.report` and `co3d.watch`, when they are first asked for: their imports take time."""
     if name == "report":
         return importlib.import_module(".report", __name__)
+    if name == "watch":
+        return importlib.import_module(".measure.live", __name__).Watch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,7 +102,13 @@ def test_alone_it_says_which_real_sets_and_weights_are_there(run, places):
     ("arguments", "sentence"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["stream"], "Missing argument 'VIDEO'"),
+        (["stream"], "Missing argument '[MODEL] SOURCE'"),
+        (["stream", "cox3d_mini", "CLIP", "more"], "expected one MODEL and one SOURCE"),
+        (["stream", "cox3d_mini", "CLIP", "--model", "cox3d_mini"], "expected one MODEL and one"),
+        (["stream", "none.onnx", "CLIP"], "expected no --weights with none.onnx"),
+        (["stream", "CLIP", "--engine", "fast"], "'fast' is not one of 'eager', 'native'"),
+        (["stream", "CLIP", "--threads", "0"], "0 is not in the range"),
+        (["stream", "CLIP", "--engine", "torch", "--features", "a.npz"], "expected engine eager"),
         (["stream", "there_is_none.mp4"], "there_is_none.mp4: no such file"),
         (["stream", os.curdir], "a folder, not a video file"),
         (["stream", __file__], "no video"),
@@ -173,7 +179,8 @@ def test_a_stream_prints_each_second_and_writes_each_prediction(run, clip, weigh
     lines = [line for line in shown.splitlines() if line[:5].strip().isdigit()]
     assert [line.split()[0] for line in lines] == ["0", "1", "2"]
     assert "warming up: frame 15 of" in lines[0] and "(start-up)" in lines[1]
-    assert "latency from picture to prediction: median" in shown
+    assert re.search(r"latency per frame: decode [\d.]+ ms, step [\d.]+ ms", shown)
+    assert "dropped" not in shown
 
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [int(row["frame"]) for row in rows] == list(range(model.warmup + 1, 46))
@@ -219,6 +226,19 @@ def test_the_classifier_on_the_features_gives_the_predictions(run, clip, weights
     assert torch.allclose(logits, by_steps, rtol=0, atol=1e-4 * by_steps.abs().max())
 
 
+def interrupt(monkeypatch, last):
+    """Ctrl-C while frame `last` of a stream is computed."""
+    whole = live.Watch._step
+
+    def step(watch, *arguments):
+        watch.steps_begun = getattr(watch, "steps_begun", 0) + 1
+        if watch.steps_begun == last:
+            raise KeyboardInterrupt
+        return whole(watch, *arguments)
+
+    monkeypatch.setattr(live.Watch, "_step", step)
+
+
 def test_a_run_that_fails_or_is_interrupted_leaves_whole_features_or_none(
     run, clip, weights, tmp_path, monkeypatch
 ):
@@ -226,19 +246,8 @@ def test_a_run_that_fails_or_is_interrupted_leaves_whole_features_or_none(
     options = ("--weights", weights, "--features", archive)
     assert run("stream", clip, *options, "--limit-seconds", "1")[0] == 2
     assert not list(tmp_path.iterdir())
-    whole = live.run
-
-    def until(last):
-        def some(*arguments):
-            for step in whole(*arguments):
-                if step.number == last:
-                    raise KeyboardInterrupt
-                yield step
-
-        return some
-
     for last, count in ((40, 16), (2, 0)):  # the first prediction comes with frame 24
-        monkeypatch.setattr(live, "run", until(last))
+        interrupt(monkeypatch, last)
         assert run("stream", clip, *options)[0] == 130
         assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
         assert np.load(archive)["features"].shape == (count, 128)
@@ -318,15 +327,7 @@ def test_a_video_of_the_model_s_own_data_brings_no_warning(run, clip, weights, m
 
 
 def test_an_interrupted_stream_keeps_what_it_saw(run, clip, weights, tmp_path, monkeypatch):
-    whole = live.run
-
-    def some(*arguments):
-        for step in whole(*arguments):
-            if step.number == 40:
-                raise KeyboardInterrupt
-            yield step
-
-    monkeypatch.setattr(live, "run", some)
+    interrupt(monkeypatch, 40)
     table = tmp_path / "out.csv"
     code, shown, error = run("stream", clip, "--weights", weights, "--csv", table)
     assert code == 130 and error.endswith("co3d: interrupted\n")

@@ -11,13 +11,12 @@ from co3d import report
 from co3d.data import video
 from co3d.data.video import Reader
 from co3d.measure import live
-from co3d.measure.outputs import Step
+from co3d.measure.outputs import Scores, Step
 from co3d.report import overlay, style
 from co3d.report.drawings import AGAIN, NEW
 from co3d.report.overlay import Side, Watched
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "videos"
-LABELS = tuple("abcdefghijkl")
 
 
 @pytest.fixture(scope="module")
@@ -40,52 +39,43 @@ def clip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def watched(nets, clip):
     model, clip_net, transform = nets
-    with Reader(clip) as reader:
-        return live.side_by_side(reader, model, clip_net, transform, LABELS, every=3)
+    steps = list(co3d.watch(clip, model, transform).steps(keep=True))
+    return list(zip(steps, live.clip_steps(clip_net, steps, every=3), strict=True))
 
 
 def test_both_networks_see_the_same_frames(nets, clip, watched):
     model, clip_net, transform = nets
     with Reader(clip) as reader:
         frames = transform(np.stack([rgb for _, rgb in reader]))
-    by_stream = {step.number: dict(step.top) for step, _ in watched if step.top}
+    by_stream = {step.number: step.scores.values for step, _ in watched if step.scores}
     logits = model.steps(frames[None])[0][0].T
     assert list(by_stream) == list(range(model.warmup + 1, 41))
     for wanted, said in zip(co3d.scores(model, logits), by_stream.values(), strict=True):
-        assert said == pytest.approx({LABELS[n]: float(wanted[n]) for n in wanted.topk(5).indices})
-    by_clip = {step.number: dict(step.top) for _, step in watched if step.top}
+        assert torch.allclose(said, wanted, rtol=0, atol=1e-5)
+    by_clip = {step.number: step.scores.values for _, step in watched if step.scores}
     assert list(by_clip) == list(range(16, 41, 3))
     with torch.no_grad():
         for number, said in by_clip.items():
             wanted = clip_net(frames[None, :, number - 16 : number]).softmax(1)[0]
-            expected = {LABELS[n]: float(wanted[n]) for n in wanted.topk(5).indices}
-            assert said == pytest.approx(expected)
+            assert torch.allclose(said, wanted, rtol=0, atol=1e-6)
 
 
-def test_pictures_come_with_the_first_network_and_latencies_with_both(watched):
+def test_pictures_come_with_the_first_network_and_times_with_both(watched):
     assert all(step.picture.shape == (48, 64, 3) for step, _ in watched)
-    assert all(step.latency_ms > 0 for steps in watched for step in steps)
+    assert all(step.step_ms > 0 for steps in watched for step in steps)
 
 
-def test_the_limit_is_one_of_video_time(nets, clip):
-    with Reader(clip) as reader:
-        assert len(live.side_by_side(reader, *nets, LABELS, limit_s=2.0)) == 30
-
-
-def test_what_cannot_be_watched_is_refused(nets, clip):
-    with Reader(clip) as reader, pytest.raises(ValueError, match="comes with frame 24 .1.6 s"):
-        live.side_by_side(reader, *nets, LABELS, limit_s=1.0)
-    with Reader(clip) as reader, pytest.raises(ValueError, match="every 1 or more frames"):
-        live.side_by_side(reader, *nets, LABELS, every=0)
+def test_a_clip_at_every_0_frames_is_refused(nets):
+    with pytest.raises(ValueError, match="every 1 or more frames"):
+        next(live.clip_steps(nets[1], [], every=0))
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real clips are not beside this checkout")
 def test_a_real_video_is_kept_small_and_a_short_rotated_one_refused(nets):
-    with Reader(REAL / "two_video_streams.mp4") as reader:
-        steps = live.side_by_side(reader, *nets, LABELS, every=30, limit_s=2.0)
-    assert len(steps) == 30 and max(steps[0][0].picture.shape) == live.LONGEST
-    with Reader(REAL / "rotated_90.mov") as reader, pytest.raises(ValueError, match="ends after"):
-        live.side_by_side(reader, *nets, LABELS)
+    steps = list(co3d.watch(REAL / "two_video_streams.mp4", nets[0], seconds=2.0).steps(keep=True))
+    assert len(steps) == 30 and max(steps[0].picture.shape) == live.LONGEST
+    with pytest.raises(ValueError, match="ends after"):
+        list(co3d.watch(REAL / "rotated_90.mov", nets[0]))
 
 
 def test_a_side_tells_what_is_counted(nets):
@@ -117,11 +107,11 @@ def made(shape=(30, 40, 3), count=4):
     """Steps of two networks: the first says "a" at frame 2 alone, the second "b" from 3 on."""
     for number in range(1, count + 1):
         picture = np.full(shape, 90, np.uint8)
-        first = (("a", 0.5),) if number == 2 else ()
-        second = (("b", 1.0),) if number >= 3 else ()
+        first = Scores(torch.tensor([0.5, 0.2]), "ab") if number == 2 else None
+        second = Scores(torch.tensor([0.0, 1.0]), "ab") if number >= 3 else None
         yield (
-            Step(number, number / 10, first, 3.0, None, picture),
-            Step(number, number / 10, second, 4.0),
+            Step(number, number / 10, first, 1.0, 3.0, picture=picture),
+            Step(number, number / 10, second, 1.0, 4.0),
         )
 
 
@@ -157,7 +147,8 @@ def test_bars_are_as_long_as_what_they_show():
 
 def test_the_last_prediction_stays_until_the_next():
     seen = Watched(SIDES, list(made()))
-    assert [seen.said(n)[0].top for n in (1, 2, 4)] == [(), (("a", 0.5),), (("a", 0.5),)]
+    assert seen.said(1)[0].scores is None
+    assert [seen.said(n)[0].scores.top(1) for n in (2, 4)] == [[("a", 0.5)]] * 2
     assert seen.said(4)[1].number == 4
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from co3d.measure.outputs import Step
+from co3d.measure.outputs import Scores, Step
 from co3d.nn import Conv3d
 from co3d.report import scenes
 from co3d.report.drawings import AGAIN, EMPTY, NEW
@@ -118,9 +118,10 @@ def test_over_frames_follows_what_the_stream_ends_on():
         Side("CoNet", "", NEW, first=2, real=3, begins=1, every=1, macs=1e6),
         Side("Net", "", AGAIN, first=3, real=3, begins=3, every=1, macs=5e6),
     ]
-    tops = [[(), ()], [(("a", 0.7),), ()], [(("b", 0.6), ("a", 0.3)), (("a", 1.0),)]]
+    said = [(None, None), ((0.7, 0.3), None), ((0.4, 0.6), (0.9, 0.1))]
     steps = [
-        tuple(Step(number, 0.0, top, 1.0) for top in both) for number, both in enumerate(tops, 1)
+        tuple(Step(n, 0.0, one and Scores(torch.tensor(one), "ab"), 1.0, 1.0) for one in both)
+        for n, both in enumerate(said, 1)
     ]
     fig = scenes.over_frames(Watched(sides, steps), 15)
     above, below = fig.axes
@@ -128,5 +129,6 @@ def test_over_frames_follows_what_the_stream_ends_on():
     assert above.get_ylabel() == "probability"
     assert [line.get_linestyle() for line in below.lines] == ["-", "--"]
     curves = {line.get_label(): line.get_xydata().tolist() for line in above.lines}
-    assert curves["CoNet"] == [[3, 0.6]] and curves["Net"] == []
+    assert curves["CoNet"] == [pytest.approx([2, 0.3]), pytest.approx([3, 0.6])]
+    assert curves["Net"] == [pytest.approx([3, 0.1])]
     assert [line.get_ydata().tolist() for line in below.lines] == [[1, 2, 3], [0, 0, 5]]

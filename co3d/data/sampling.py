@@ -2,9 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import numpy as np
@@ -100,9 +103,7 @@ def timeline_of(reader: Reader | FolderReader, times: Sequence[float]) -> Timeli
     return Timeline(tuple(times), fps, reader.fault, reader.origin)
 
 
-def resample(
-    frames: Iterable[tuple[float, np.ndarray]], fps: float | None
-) -> Iterator[tuple[float, np.ndarray]]:
+def resample(frames: Iterable[tuple[float, F]], fps: float | None) -> Iterator[tuple[float, F]]:
     """At each k / fps the last frame at or before it; fps None passes all frames on.
 
     A slower source repeats frames. The last frame lasts as long as the shortest step before it.
@@ -112,6 +113,76 @@ def resample(
     if not 0 < fps < math.inf:
         raise ValueError(f"fps must be above 0, not {fps}.")
     return _pick(frames, (k / fps for k in itertools.count()))
+
+
+class Newest:
+    """The frames of `resample`, of a source that does not wait: what comes too late is left out.
+
+    A thread takes frames from the source as they come, at the pace of their times at most. While
+    the caller is at work, a frame takes the place of those that still wait for it.
+
+    Args:
+        frames: (seconds, frame) of the source.
+        fps: frames per second that are wanted.
+        clock: gives seconds.
+
+    Attributes:
+        dropped: how many of the wanted frames were left out so far.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[tuple[float, F]],
+        fps: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.dropped = 0
+        self._frames, self._fps, self._clock = frames, fps, clock
+        self._changed, self._stopped = threading.Condition(), threading.Event()
+        self._waiting: deque[tuple[float, F]] = deque()
+        self._ended, self._error = False, None
+
+    def __iter__(self) -> Iterator[tuple[float, F]]:
+        thread = threading.Thread(target=self._read, daemon=True)
+        thread.start()
+        try:
+            while item := self._next():
+                yield item
+        finally:
+            self._stopped.set()
+            thread.join()
+        if self._error:
+            raise self._error
+
+    def _next(self) -> tuple[float, F] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            return self._waiting.popleft() if self._waiting else None
+
+    def _read(self) -> None:
+        try:
+            for item in resample(self._paced(), self._fps):
+                with self._changed:
+                    # A source that is slower than the rate repeats a frame, which drops nothing.
+                    if self._waiting and self._waiting[-1][1] is not item[1]:
+                        self.dropped += len(self._waiting)
+                        self._waiting.clear()
+                    self._waiting.append(item)
+                    self._changed.notify()
+        except Exception as error:  # for the caller, whose thread this is not
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _paced(self) -> Iterator[tuple[float, F]]:
+        """The frames, none before its time; they end when nobody wants more."""
+        begun = None
+        for seconds, frame in self._frames:
+            begun = self._clock() - seconds if begun is None else begun
+            if self._stopped.wait(max(0.0, begun + seconds - self._clock())):
+                return
+            yield seconds, frame
 
 
 def sample(path: str | Path, times: Sequence[float]) -> Clip:

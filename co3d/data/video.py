@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import perf_counter
 from typing import Self
 
 import av
@@ -49,17 +50,18 @@ class VideoInfo:
 
 
 class Reader:
-    """Frames of a file, camera (`webcam`, `webcam:1`) or stream address, one after the other.
+    """Frames of a file, camera (1, `webcam`, `webcam:1`) or stream address, one after the other.
 
     `with Reader(source) as reader: for time, rgb in reader: ...` gives seconds since the first
     frame and uint8 (H,W,3). Entering raises VideoError for what cannot be opened, iterating for
     a video without a single decodable frame. Damaged packets are survived and counted: `status`
     is "ok", "partial" or "decode_error", `note` says why in one sentence, "" where all is well.
+    `decode_s` counts the seconds that the decoder took.
     """
 
-    def __init__(self, source: str | Path) -> None:
-        self.source = str(source)
-        self.n_frames = 0
+    def __init__(self, source: str | Path | int) -> None:
+        self.source = f"webcam:{source}" if isinstance(source, int) else str(source)
+        self.n_frames, self.decode_s = 0, 0.0
         self.origin = 0.0  # seconds on the file's clock at the first frame, once that is known
         self._lost = self._damaged = 0
         self._counted = False  # time is index / rate, because presentation times are unusable
@@ -87,6 +89,14 @@ class Reader:
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         for time, frame in self.decode():
             yield time, self.rgb(frame)
+
+    @property
+    def live(self) -> bool:
+        """Whether the source goes on by itself: a camera, or an address that tells no duration."""
+        if "v4l2" in self._container.format.name:
+            return True
+        remote = "://" in self.source and not self.source.startswith("file:")
+        return remote and _duration(self._container, self._stream) is None
 
     @property
     def status(self) -> str:
@@ -198,11 +208,14 @@ class Reader:
         yield None
 
     def _decoded(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        begun = perf_counter()
         try:
             return self._stream.decode(packet)
         except FFmpegError:
             self._lost += 1
             return []
+        finally:
+            self.decode_s += perf_counter() - begun
 
 
 def _sentence(reasons: Iterable[tuple[object, str]]) -> str:

@@ -1,245 +1,297 @@
 """A continual net on one video, frame by frame, as it would run on a camera."""
 
-import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from itertools import groupby, takewhile, tee
 from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import paths
-from ..data import charades, sets, synthetic_charades
 from ..data.kinetics import KINETICS400_LABELS
-from ..data.sampling import resample
+from ..data.sampling import Newest, resample
 from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
+from ..data.synthetic_charades import LABELS as SYNTHETIC_CHARADES_LABELS
 from ..data.transforms import Transform
 from ..data.video import Reader
+from ..deploy import OptimizedStream
+from ..export import Runner
 from ..nn import ClipNet, StreamNet
+from ..nn.core import State
 from ..zoo.checkpoints import scores
-from .outputs import TOP, Features, Output, Step, Table
+from .outputs import Scores, Step
 
-KEPT = 10_000  # frames of which the summary takes the latency
+KEPT = 10_000  # frames of which the medians are taken
 LONGEST = 480  # pixels of the longer side of a picture that is kept to be shown
 LABELS = {
     "kinetics400": KINETICS400_LABELS,
     "synthetic-kinetics": SYNTHETIC_KINETICS_LABELS,
-    "synthetic-charades": synthetic_charades.LABELS,
+    "synthetic-charades": SYNTHETIC_CHARADES_LABELS,
 }
+Net = StreamNet | OptimizedStream | Runner
 
 
-def class_names(model: StreamNet) -> Sequence[str]:
+class Watch:
+    """What a continual net says of a video with every frame: `co3d.watch`. It is iterated once.
+
+    `for t, scores in co3d.watch("video.mp4", model): ...` gives the seconds of video and `Scores`
+    with every prediction, `steps` all that becomes of every frame. The net is fed at the rate that
+    it was trained at. Of a file it sees all frames of that rate. A camera does not wait: a net that
+    is slower gets the newest frame, and `dropped` counts those that it missed.
+
+    Args:
+        source: a video file, a camera (its number, "webcam:1", "/dev/video1") or a stream's
+            address. It is opened at once, and closed at the end of the iteration.
+        model: a continual net, one that `co3d.optimize` made, or a `Runner` of an exported file.
+        transform: from pictures to frames (default: that of the model).
+        engine: of an eager net: "native" or "torch", as `OptimizedStream`, or "eager", the net
+            itself (default: the fastest of them here).
+        threads: of the engine; with "torch" and "eager" torch has as many from here on.
+        fps: frames per second of video (default: the rate that the model was trained at).
+        seconds: of the video to watch at most.
+
+    Attributes:
+        name: of the model.
+        engine: what runs a step.
+        reader: the open video.
+        fps: frames per second that the model is fed.
+        caveats: why answers may be worse than those of the model elsewhere, a sentence each.
+
+    Raises:
+        ValueError: for a model that needs whole clips, or an engine, rate or transform that it
+            cannot have; while iterating, for a video that ends before the first prediction.
+        VideoError: for a source that cannot be opened or, while iterating, decoded.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | int,
+        model: Net,
+        transform: Transform | None = None,
+        *,
+        engine: str | None = None,
+        threads: int | None = None,
+        fps: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        facts = _facts(model)
+        self.name, self.seconds = facts.name, seconds
+        self.fps = facts.fps if fps is None else fps
+        self.transform = transform or facts.transform
+        if self.fps is None or self.transform is None:
+            raise ValueError(f"expected fps and a transform with {self.name}, which has none")
+        self._opened = ExitStack()
+        self.reader = self._opened.enter_context(Reader(source))
+        frames = self.reader.decode()
+        self._newest = Newest(frames, self.fps) if self.reader.live else None
+        self._frames = self._newest or resample(frames, self.fps)
+        size = self.transform.image_size
+        self.model, self.engine, self._device = _prepared(model, size, engine, threads)
+        self.caveats = list(self._caveats(facts))
+        self._labels: Sequence[str] = ()
+        self._times: deque[tuple[float, float]] = deque(maxlen=KEPT)
+
+    def __iter__(self) -> Iterator[tuple[float, Scores]]:
+        return ((step.time_s, step.scores) for step in self.steps() if step.scores)
+
+    @property
+    def dropped(self) -> int | None:
+        """Frames of a live source for which the net had no time so far; None of a file."""
+        return self._newest.dropped if self._newest else None
+
+    @property
+    def decode_ms(self) -> float:
+        """From the source to the input of the net: median per frame since the first prediction."""
+        return float(np.median([decode for decode, _ in self._times]))
+
+    @property
+    def step_ms(self) -> float:
+        """From the input of the net to the scores, likewise."""
+        return float(np.median([step for _, step in self._times]))
+
+    def steps(self, keep: bool = False, features: bool = False) -> Iterator[Step]:
+        """What becomes of every frame, also while there is no prediction.
+
+        Args:
+            keep: whether steps hold the input of the net and the picture, the latter made smaller
+                to LONGEST.
+            features: whether they hold the vector before the classifier, which "eager" alone has.
+
+        Raises:
+            ValueError, VideoError: as the class; ValueError also for features of another engine.
+        """
+        if features and self.engine != "eager":
+            raise ValueError(
+                f"expected engine eager for the vectors before the classifier, given {self.engine}"
+            )
+        state, number, decoded_s, has_predicted = None, 0, 0.0, False
+        with self._opened, closing(iter(self._frames)) as frames:
+            for number, (time_s, raw) in enumerate(frames, 1):
+                if self.seconds is not None and time_s >= self.seconds:
+                    number -= 1
+                    break
+                begun = perf_counter()
+                picture = self.reader.rgb(raw)
+                frame = self.transform.frame(picture)
+                ready = perf_counter()
+                result, vector, state = self._step(frame[None], state, features)
+                ended = perf_counter()
+                decode_ms = 1000 * (self.reader.decode_s - decoded_s + ready - begun)
+                decoded_s, step_ms = self.reader.decode_s, 1000 * (ended - ready)
+                if result and not has_predicted:
+                    has_predicted = True
+                    self._times.clear()
+                self._times.append((decode_ms, step_ms))
+                step = Step(number, time_s, result, decode_ms, step_ms, features=vector)
+                yield replace(step, frame=frame, picture=_smaller(picture)) if keep else step
+        if not has_predicted:
+            raise self._too_short(number)
+
+    @torch.no_grad()
+    def _step(
+        self, frame: Tensor, state: State | None, features: bool
+    ) -> tuple[Scores | None, np.ndarray | None, State]:
+        """Scores and, if they are wanted, features of a frame, and the next state."""
+        model, vector = self.model, None
+        if features:
+            vector, state = model.step(frame.to(self._device), state, features=True)
+            logits = None if vector is None else model.classifier(vector)
+        else:
+            logits, state = model.step(frame.to(self._device), state)
+        if logits is None:
+            return None, None, state
+        values = model.scores(logits) if isinstance(model, Runner) else scores(model, logits)
+        self._labels = self._labels or class_names(model, logits.shape[1])
+        vector = None if vector is None else vector[0].cpu().numpy()
+        return Scores(values[0].cpu(), self._labels), vector, state
+
+    def _caveats(self, facts: "_Facts") -> Iterator[str]:
+        if facts.fps not in (None, self.fps):
+            yield (f"{self.name} was trained at {facts.fps:g} frames per second; fed at "
+                   f"{self.fps:g} it may be less accurate")  # fmt: skip
+        made_here = paths.cache_path() in Path(self.reader.source).absolute().parents
+        if facts.training_data.startswith("synthetic-") and not made_here:
+            yield (
+                f"{self.name} knows only synthetic motions: here its answers mean nothing; for "
+                "real classes: co3d stream SOURCE --model cox3d_m --weights kinetics400"
+            )
+
+    def _too_short(self, count: int) -> ValueError:
+        first = self.model.warmup + 1
+        return ValueError(
+            f"{self.reader.source}: ends after {count} frames at {self.fps:g} per second, but the "
+            f"first prediction of {self.name} comes with frame {first} ({first / self.fps:.1f} s). "
+            f"{self.reader.note}".rstrip()
+        )
+
+
+def clip_steps(net: ClipNet, steps: Iterable[Step], every: int = 1) -> Iterator[Step]:
+    """The steps of a clip net, which predicts from as many frames on as its clip has.
+
+    Args:
+        steps: of a stream, with the frames that it was fed.
+        every: frames from one prediction to the next; each computes the last whole clip.
+
+    Raises:
+        ValueError: for less than 1 frame from one prediction to the next.
+    """
+    if every < 1:
+        raise ValueError(f"expected a clip at every 1 or more frames, given every {every}")
+    device, length, labels = next(net.parameters()).device, net.spec.frames, class_names(net)
+    recent = deque(maxlen=length)
+    for step in steps:
+        begun, result = perf_counter(), None
+        recent.append(step.frame)
+        if step.number >= length and (step.number - length) % every == 0:
+            clip = torch.stack(tuple(recent), 1)[None].to(device)
+            with torch.no_grad():
+                result = Scores(scores(net, net(clip))[0].cpu(), labels)
+        step_ms = 1000 * (perf_counter() - begun)
+        yield Step(step.number, step.time_s, result, step.decode_ms, step_ms)
+
+
+def class_names(model: ClipNet | Net, classes: int | None = None) -> Sequence[str]:
     """The classes of a model by name, as its weights or their data set tell them, else by code.
 
     Weights that do not say what they were trained on are of Kinetics-400 if they have 400 classes.
     The names of Charades come with the data set alone.
 
+    Args:
+        classes: their number, of a model without a classifier to tell it.
+
     Raises:
         ValueError: if the file with the names of Charades cannot be used.
     """
-    classes = model.classifier.out_features
-    data = model.weights.training_data or ("kinetics400" if classes == 400 else "")
-    names = model.weights.labels or LABELS.get(data, ())
+    classes = classes or model.classifier.out_features
+    facts = _facts(model)
+    data = facts.training_data or ("kinetics400" if classes == 400 else "")
+    names = facts.labels or LABELS.get(data, ())
     if data == "charades" and not names:
+        from ..data import charades, sets  # which take their time to import
+
         with suppress(FileNotFoundError):
             names = charades.class_names(sets.set_root("charades"))
     return names if len(names) == classes else tuple(f"c{n:03d}" for n in range(classes))
 
 
-def caveat(model: StreamNet, video: str | Path) -> str:
-    """What to know of answers on a video unlike those that the model was trained on, else ""."""
-    made_here = paths.cache_path() in Path(video).absolute().parents
-    if made_here or not model.weights.training_data.startswith("synthetic-"):
-        return ""
-    classes = model.classifier.out_features
-    return (
-        f"{model.spec.name} knows only {classes} synthetic motions: here its answers mean nothing"
-    )
+class _Facts(NamedTuple):
+    """What is known of a model, whatever its form."""
+
+    name: str
+    training_data: str
+    labels: Sequence[str]
+    fps: float | None
+    transform: Transform | None
 
 
-def run(
-    model: StreamNet,
-    transform: Transform,
-    labels: Sequence[str],
-    frames: Iterable[tuple[float, np.ndarray]],
-    limit_s: float | None = None,
-    features: bool = False,
-    pictures: bool = False,
-) -> Iterator[Step]:
-    """Feeds pictures (time in seconds, uint8 (H,W,3)) one at a time, up to `limit_s` of video.
+def _facts(model: ClipNet | Net) -> _Facts:
+    if isinstance(model, Runner):
+        record = model.record
+        transform = model.transform if record.transform else None
+        data = record.weights.get("training_data", "")
+        return _Facts(record.model, data, record.labels, record.transform.get("fps"), transform)
+    from .. import transform_for  # which composes zoo and data
 
-    Args:
-        features: whether the steps hold the vectors before the classifier.
-        pictures: whether the steps hold the pictures, made smaller to LONGEST.
-    """
-    state, device = None, next(model.parameters()).device
-    if limit_s is not None:
-        frames = takewhile(lambda frame: frame[0] < limit_s, frames)
-    for number, (time_s, picture) in enumerate(frames, 1):
-        started = time.perf_counter()
-        frame = transform.frame(picture)[None].to(device)
-        vector, state = model.step(frame, state, features=True)
-        top = () if vector is None else _top(_scores(model, vector), labels)
-        latency_ms = 1000 * (time.perf_counter() - started)
-        held = vector[0].cpu().numpy() if features and vector is not None else None
-        shown = _smaller(picture) if pictures else None
-        yield Step(number, time_s, top, latency_ms, held, shown)
+    spec, weights = getattr(model, "spec", None), getattr(model, "weights", None)
+    data, labels = (weights.training_data, weights.labels) if weights else ("", ())
+    if spec is None:
+        return _Facts(type(model).__name__, data, labels, None, None)
+    order = weights.channel_order if weights else spec.channel_order
+    transform = replace(transform_for(spec.name), channel_order=order)
+    return _Facts(spec.name, data, labels, spec.native_fps, transform)
 
 
-def run_clips(
-    net: ClipNet,
-    transform: Transform,
-    labels: Sequence[str],
-    frames: Iterable[tuple[float, np.ndarray]],
-    every: int = 1,
-) -> Iterator[Step]:
-    """What `run` gives, of a clip net: it predicts from as many frames on as its clip has.
-
-    Args:
-        every: frames from one prediction to the next; each computes the last whole clip.
-    """
-    device, length = next(net.parameters()).device, net.spec.frames
-    held = deque(maxlen=length)
-    for number, (time_s, picture) in enumerate(frames, 1):
-        started, top = time.perf_counter(), ()
-        held.append(transform.frame(picture))
-        if number >= length and (number - length) % every == 0:
-            clip = torch.stack(tuple(held), 1)[None].to(device)
-            with torch.no_grad():
-                vector = net.features(clip)
-            top = _top(_scores(net, vector), labels)
-        yield Step(number, time_s, top, 1000 * (time.perf_counter() - started))
-
-
-def side_by_side(
-    reader: Reader,
-    model: StreamNet,
-    clip_net: ClipNet,
-    transform: Transform,
-    labels: Sequence[str],
-    *,
-    every: int = 1,
-    limit_s: float | None = None,
-) -> list[tuple[Step, Step]]:
-    """The steps of a stream, with their pictures, and of its clip net on the same frames.
-
-    An open video is fed at the model's native rate, up to `limit_s` of it; `every` as `run_clips`.
-
-    Raises:
-        ValueError: if the video ends before the first prediction; VideoError if nothing decodes.
-    """
-    if every < 1:
-        raise ValueError(f"expected a clip at every 1 or more frames, given every {every}")
-    fps = model.spec.native_fps
-    own, others = tee(resample(reader, fps))
-    by_frame = run(model, transform, labels, own, limit_s, False, True)
-    pairs = list(zip(by_frame, run_clips(clip_net, transform, labels, others, every), strict=False))
-    if not any(step.top for step, _ in pairs):
-        raise _too_short(reader, model, fps, len(pairs))
-    return pairs
-
-
-@torch.no_grad()
-def _scores(model: ClipNet, vector: Tensor) -> list[float]:
-    return scores(model, model.classifier(vector))[0].tolist()
-
-
-def _top(values: list[float], labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    best = sorted(zip(labels, values, strict=True), key=lambda pair: -pair[1])
-    return tuple(best[:TOP])
+def _prepared(
+    model: Net, size: int, engine: str | None, threads: int | None
+) -> tuple[Net, str, torch.device]:
+    """The form of a model that is stepped, the name of what does it, and the place of frames."""
+    if not isinstance(model, Net):
+        name = _facts(model).name
+        raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")
+    if not isinstance(model, StreamNet):
+        if engine or threads:
+            raise ValueError("expected engine and threads of an eager net alone, given "
+                             f"{engine or threads} of one with an engine of its own")  # fmt: skip
+        if isinstance(model, Runner):
+            return model, type(model._runtime).__name__.lower(), torch.device("cpu")
+        return model, model.engine, model.device
+    device = next(model.parameters()).device
+    if engine in ("torch", "eager") and threads:
+        torch.set_num_threads(threads)
+    if engine == "eager":
+        return model, engine, device
+    example = torch.zeros(1, 3, size, size, device=device)
+    fast = OptimizedStream(model, example, threads=threads, engine=engine)
+    return fast, fast.engine, device
 
 
 def _smaller(picture: np.ndarray) -> np.ndarray:
     image = Image.fromarray(picture)
     image.thumbnail((LONGEST, LONGEST))
     return np.asarray(image)
-
-
-def _too_short(reader: Reader, model: StreamNet, fps: float, fed: int) -> ValueError:
-    name, first = model.spec.name, model.warmup + 1
-    return ValueError(
-        f"{reader.source}: ends after {fed} frames at {fps:g} per second, but the first "
-        f"prediction of {name} comes with frame {first} ({first / fps:.1f} s). "
-        f"{reader.note}".rstrip()
-    )
-
-
-def watch(
-    reader: Reader,
-    model: StreamNet,
-    transform: Transform,
-    labels: Sequence[str],
-    *,
-    fps: float,
-    limit_s: float | None = None,
-    table: Path | None = None,
-    features: Path | None = None,
-    more: Sequence[Output] = (),
-) -> None:
-    """Runs `model` over an open video fed at `fps` and prints the likeliest classes per second.
-
-    Args:
-        table, features: files to write, as `Table` and `Features`; the latter holds all vectors
-            in memory until the end.
-        more: what else takes the steps, then with their pictures.
-
-    Raises:
-        ValueError: if the video ends before the first prediction, or a file cannot be written;
-            VideoError if nothing decodes.
-    """
-    name, span, first = model.spec.name, model.receptive_field, model.warmup + 1
-    print(f"{name}: warm-up {model.warmup} frames ({model.warmup / fps:.1f} s) before the first "
-          f"prediction, {span} ({span / fps:.1f} s) until all that it sees is video")  # fmt: skip
-    # A camera has no end, so what is kept has one.
-    steps, started, interrupted = deque(maxlen=KEPT), time.perf_counter(), False
-    outputs = [Table(table), Features(features, model, fps), *more]
-    with ExitStack() as opened:
-        for output in outputs:
-            opened.enter_context(output)
-        kept = (features is not None, bool(more))
-        frames = run(model, transform, labels, resample(reader, fps), limit_s, *kept)
-        bar = tqdm(frames, unit=" frames", disable=not sys.stderr.isatty(), leave=False)
-        try:
-            for second, group in groupby(bar, key=lambda step: int(step.time_s)):
-                for step in group:
-                    steps.append(replace(step, picture=None))
-                    for output in outputs:
-                        output.add(step)
-                bar.write(_line(second, step, first, span), file=sys.stdout)
-        except KeyboardInterrupt:  # the usual end of a camera: what was seen is kept
-            interrupted = True
-        bar.close()
-        if not any(step.top for step in steps) and not interrupted:
-            raise _too_short(reader, model, fps, len(steps))
-    _summarise(steps, time.perf_counter() - started, reader, fps)
-    if interrupted:
-        raise KeyboardInterrupt
-
-
-def _line(second: int, step: Step, first: int, span: int) -> str:
-    """The last prediction within a second of video."""
-    if not step.top:
-        return f"{second:5d} s  warming up: frame {step.number} of {first}"
-    shown = "  ".join(f"{label} {100 * p:.0f} %" for label, p in step.top)
-    return f"{second:5d} s  {shown}" + ("  (start-up)" if step.number < span else "")
-
-
-def _summarise(steps: Sequence[Step], seconds: float, reader: Reader, fps: float) -> None:
-    if not steps:
-        return
-    times = [step.latency_ms for step in steps if step.top] or [s.latency_ms for s in steps]
-    median, p95 = np.percentile(times, [50, 95])
-    total = steps[-1].number
-    rate = total / seconds
-    print(f"{total} frames in {seconds:.1f} s: {rate:.0f} frames per second "
-          f"({rate / fps:.1f} x real time)")  # fmt: skip
-    print(f"latency from picture to prediction: median {median:.1f} ms, p95 {p95:.1f} ms")
-    if reader.note:
-        print(f"{reader.source}: {reader.note}", file=sys.stderr)

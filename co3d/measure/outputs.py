@@ -1,35 +1,63 @@
-"""What a live run leaves: a table of predictions, the vectors before the classifier."""
+"""What a live run gives with each frame, and the files that it leaves."""
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from torch import Tensor
 
 from ..nn import StreamNet
 
 TOP = 5
 
 
-@dataclass(frozen=True)
-class Step:
-    """What became of one frame: the `number`-th that was fed (from 1), at `time_s` of the video.
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of all classes, each between 0 and 1.
 
-    `top` holds (label, score) of the likeliest classes, likeliest first, and `features` the vector
-    before the classifier (D,); they are empty and None while the stream has no output.
-    `latency_ms` runs from the decoded picture to the prediction. `picture` is what was fed,
-    uint8 (H,W,3), where it is kept.
+    Attributes:
+        values: (classes,), on the CPU.
+        labels: names of the classes.
+    """
+
+    values: Tensor
+    labels: Sequence[str]
+
+    def top(self, count: int = TOP) -> list[tuple[str, float]]:
+        """The likeliest classes with their scores, likeliest first."""
+        values, classes = self.values.sort(descending=True, stable=True)
+        best = zip(classes[:count].tolist(), values[:count].tolist(), strict=True)
+        return [(self.labels[number], value) for number, value in best]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What became of a frame.
+
+    Attributes:
+        number: of the frame as fed, from 1.
+        time_s: of the video.
+        scores: None while the network has no output.
+        decode_ms: from the source to the input of the network.
+        step_ms: from there to the scores.
+        frame: the input of the network, (3, S, S); this and the following where they are kept.
+        picture: uint8 (H, W, 3).
+        features: the vector before the classifier (D,).
     """
 
     number: int
     time_s: float
-    top: tuple[tuple[str, float], ...]
-    latency_ms: float
-    features: np.ndarray | None = None
+    scores: Scores | None
+    decode_ms: float
+    step_ms: float
+    frame: Tensor | None = None
     picture: np.ndarray | None = None
+    features: np.ndarray | None = None
 
 
 class Output:
@@ -82,7 +110,7 @@ class Output:
 
     def add(self, step: Step) -> None:
         """Takes a step, if it has a prediction and there is a file."""
-        if self.path is not None and step.top:
+        if self.path is not None and step.scores:
             self._add(step)
 
     def _begin(self) -> None:
@@ -104,13 +132,15 @@ class Table(Output):
         self._writer = csv.writer(self._file, lineterminator="\n")
         ranks = range(1, TOP + 1)
         header = ["time_s", "frame", *(f"label{n}" for n in ranks)]
-        self._writer.writerow([*header, *(f"probability{n}" for n in ranks), "latency_ms"])
+        header += (f"probability{n}" for n in ranks)
+        self._writer.writerow([*header, "decode_ms", "step_ms"])
 
     def _add(self, step: Step) -> None:
-        pairs = [*step.top, *[("", "")] * (TOP - len(step.top))]
-        labels, probabilities = zip(*pairs, strict=True)
-        time_s, latency = round(step.time_s, 6), round(step.latency_ms, 3)
-        self._writer.writerow([time_s, step.number, *labels, *probabilities, latency])
+        best = step.scores.top(TOP)
+        labels, probabilities = zip(*best, *[("", "")] * (TOP - len(best)), strict=True)
+        times = round(step.decode_ms, 3), round(step.step_ms, 3)
+        row = [round(step.time_s, 6), step.number, *labels, *probabilities, *times]
+        self._writer.writerow(row)
 
 
 class Features(Output):

@@ -147,7 +147,7 @@ class Film(Output):
 
 
 def annotated(sides: Sequence[Side], now: Sequence[Step], said: Sequence[Step]) -> Image.Image:
-    """A frame, and of each network its likeliest classes, latency, start-up and MACs so far.
+    """A frame, and of each network its likeliest classes, time, start-up and MACs so far.
 
     Args:
         now: the steps with this frame, of which the first one has the picture.
@@ -169,7 +169,7 @@ def annotated(sides: Sequence[Side], now: Sequence[Step], said: Sequence[Step]) 
 
 def _latest(before: Sequence[Step], now: Sequence[Step]) -> Sequence[Step]:
     """Of each network the last step with a prediction."""
-    return [new if new.top else old for old, new in zip(before, now, strict=True)]
+    return [new if new.scores else old for old, new in zip(before, now, strict=True)]
 
 
 def _place(canvas: Image.Image, picture: np.ndarray) -> None:
@@ -189,18 +189,18 @@ def _panel(
     """What is told of one network, right of SPLIT from `top` down."""
     right, number = WIDTH - MARGIN, now.number
     pen.text((SPLIT, top + 16), side.title, side.color, _font(18, True), "ls")
-    latency = f"{now.latency_ms:.1f} ms" if now.top else ""
-    pen.text((right, top + 16), latency, MUTED, _font(14), "rs")
+    took = f"{now.step_ms:.2f} ms" if now.scores else ""
+    pen.text((right, top + 16), took, MUTED, _font(14), "rs")
     pen.text((SPLIT, top + 38), side.state(number), MUTED, _font(14), "ls")
-    _bar(pen, top + 47, 7, min(1.0, number / side.real), side.color if said.top else MUTED)
+    _bar(pen, top + 47, 7, min(1.0, number / side.real), side.color if said.scores else MUTED)
     mark = SPLIT + (right - SPLIT) * side.first / side.real
     pen.line((mark, top + 43, mark, top + 57), INK, 2)
-    for row, (name, share) in enumerate(said.top):
+    for row, (name, share) in enumerate(said.scores.top() if said.scores else ()):
         y = top + 66 + ROW * row
         _bar(pen, y, ROW - 4, share, side.color, faint=True)
         pen.text((SPLIT + 6, y + 16), _cut(name, 44), INK, _font(15, row == 0), "ls")
         pen.text((right - 6, y + 16), f"{100 * share:.0f} %", INK, _font(15), "rs")
-    if not said.top:
+    if not said.scores:
         middle = (SPLIT + right) / 2, top + 66 + 2.5 * ROW
         pen.text(middle, "nothing to say yet", MUTED, _font(16), "mm")
     spent = side.spent(number)

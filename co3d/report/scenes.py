@@ -202,11 +202,12 @@ def over_frames(seen: Watched, fps: float) -> Drawing:
     fig.set_layout_engine("constrained")
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     frames = range(1, len(seen) + 1)
-    wanted = seen.said(len(seen))[0].top[0][0]
+    last = seen.said(len(seen))[0].scores
+    wanted = int(last.values.argmax())
     for place, side in enumerate(seen.sides):
-        tops = [dict(steps[place].top) for steps in seen.steps]
-        said = [frame for frame, top in zip(frames, tops, strict=True) if wanted in top]
-        shares = [tops[frame - 1][wanted] for frame in said]
+        predicted = [steps[place] for steps in seen.steps if steps[place].scores]
+        said = [step.number for step in predicted]
+        shares = [float(step.scores.values[wanted]) for step in predicted]
         look = {"color": side.color, "lw": 1.8, "ls": "--" if place else "-"}
         above.plot(said, shares, label=side.title, **look)
         above.axvline(side.first, color=side.color, ls=":", lw=1.1)
@@ -216,7 +217,7 @@ def over_frames(seen: Watched, fps: float) -> Drawing:
         below.text(len(seen), spent[-1], note, color=side.color, va="center", size=8.5)
     stream = seen.sides[0]
     above.axvspan(stream.first, stream.real, color=stream.color, alpha=0.12, lw=0)
-    above.set(ylim=(0, 1.04), ylabel="probability", title=f"Probability of {wanted!r}")
+    above.set(ylim=(0, 1.04), ylabel="probability", title=f"Probability of {last.labels[wanted]!r}")
     above.legend(loc="center right")
     below.set(xlim=(0, 1.28 * len(seen)), xlabel=f"frame ({fps:g} per second)")
     below.set(ylabel="MMACs so far", ylim=(0, None))

@@ -1,0 +1,272 @@
+"""What a net says of files, exported or not, and of cameras that are faster than it."""
+
+import csv
+import itertools
+import queue
+import socket
+import threading
+
+import av
+import numpy as np
+import pytest
+import torch
+
+import co3d
+from co3d import __main__ as command_line
+from co3d.data import video
+from co3d.data.sampling import Newest
+from co3d.data.video import Reader, VideoError
+from co3d.measure import live
+from co3d.measure.outputs import Scores
+
+FRAMES, FPS = 40, 15
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return co3d.create("cox3d_mini")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (FRAMES, 48, 64, 3), np.uint8)
+    video.write(path, frames, FPS)
+    return path
+
+
+class Source:
+    """Frames that come when they are told to: a camera with a clock of its own."""
+
+    def __init__(self, frames):
+        self.frames, self.queue = itertools.chain(frames, [None]), queue.Queue()
+
+    def put(self, count):
+        for frame in itertools.islice(self.frames, count):
+            self.queue.put(frame)
+
+    def go_on(self, count):
+        """As `put`; waits until somebody has taken them all."""
+        self.put(count)
+        self.queue.join()
+
+    def __iter__(self):
+        frame = self.queue.get()
+        while frame is not None:
+            yield frame
+            self.queue.task_done()  # the next one is asked for
+            frame = self.queue.get()
+        self.queue.task_done()
+
+
+def late():
+    """A clock by which no frame comes too early."""
+    return itertools.count(0, 1000).__next__
+
+
+def test_while_the_caller_is_busy_the_newest_frame_takes_the_place_of_others():
+    numbers = [*range(6), 10, 11]
+    source = Source([(number / FPS, number) for number in numbers])
+    newest = Newest(source, FPS, late())
+    frames = iter(newest)
+    source.put(2)
+    assert next(frames) == (0.0, 0) and newest.dropped == 0
+    source.go_on(4)
+    assert next(frames) == (4 / FPS, 4) and newest.dropped == 3
+    source.go_on(1)  # after a pause, in which frame 5 was shown
+    assert [next(frames) for _ in range(5)] == [(n / FPS, 5) for n in range(5, 10)]
+    assert newest.dropped == 3
+    source.put(2)
+    assert list(frames)[-1] == (11 / FPS, 11)
+
+
+class Alarm:
+    """A clock, and waiting that makes its time pass."""
+
+    def __init__(self):
+        self.now, self.rung = 0.0, False
+
+    def __call__(self):
+        return self.now
+
+    def wait(self, seconds):
+        self.now += seconds
+        return self.rung
+
+    def set(self):
+        self.rung = True
+
+
+def test_no_frame_is_taken_before_its_time():
+    """A server may send at once what it has kept."""
+    clock, taken = Alarm(), []
+    frames = [(100 + number / FPS, number) for number in range(6)]
+    newest = Newest(frames, FPS, clock)
+    newest._stopped = clock
+    for seconds, _ in newest._paced():
+        taken.append((seconds, clock.now))
+    assert np.allclose([seconds - now for seconds, now in taken], 100)
+    clock.set()
+    assert not list(newest._paced())
+
+
+def test_what_a_source_fails_of_reaches_the_caller():
+    def frames():
+        yield 0.0, 0
+        raise VideoError("gone")
+
+    with pytest.raises(VideoError, match="gone"):
+        list(Newest(frames(), FPS, late()))
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    """Makes every file a camera that goes on by so many frames with each step of a net."""
+
+    def patch(frames_per_step):
+        sources = []
+
+        def newest(frames, fps):
+            sources.append(Source(frames))
+            sources[-1].put(2)
+            return Newest(sources[-1], fps, late())
+
+        whole = live.Watch._step
+
+        def step(watch, *arguments):
+            sources[-1].go_on(frames_per_step)
+            return whole(watch, *arguments)
+
+        monkeypatch.setattr(Reader, "live", True)
+        monkeypatch.setattr(live, "Newest", newest)
+        monkeypatch.setattr(live.Watch, "_step", step)
+
+    return patch
+
+
+def test_a_net_slower_than_its_camera_sees_the_newest_frames(clip, camera):
+    camera(3)
+    watch = co3d.watch(clip, co3d.create("cox3d_mini", window=1))
+    steps = list(watch.steps())
+    seen = [round(step.time_s * FPS) for step in steps]
+    assert seen == [*range(0, FRAMES - 1, 3), FRAMES - 1]
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert watch.dropped == FRAMES - len(steps)
+
+
+def test_the_command_tells_what_was_dropped(model, clip, camera, capsys):
+    camera(1)
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main(["stream", str(clip)])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "dropped 0 frames" in shown and "(engine native)" in shown or "(engine torch)" in shown
+
+
+def test_a_file_is_never_thinned(model, clip, monkeypatch):
+    monkeypatch.setattr(live, "Newest", None)
+    watch = co3d.watch(clip, model)
+    steps = list(watch.steps())
+    assert [step.number for step in steps] == list(range(1, FRAMES + 1))
+    assert watch.dropped is None
+
+
+def test_an_address_without_a_duration_is_live(model, clip, tmp_path):
+    path = tmp_path / "fast.ts"
+    with Reader(clip) as reader, av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=10 * FPS)
+        stream.width, stream.height = 64, 48
+        for _, rgb in reader:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb)))
+        container.mux(stream.encode())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(path.read_bytes())
+
+        threading.Thread(target=send, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        watch = co3d.watch(address, model, fps=10 * FPS)
+        steps = list(watch.steps())
+    assert watch.dropped is not None and len(steps) + watch.dropped == FRAMES
+
+
+def test_every_engine_says_the_same(model, clip):
+    values = {}
+    for engine in ("eager", "native", "torch"):
+        watch = co3d.watch(clip, model, engine=engine, threads=1)
+        predictions = list(watch)
+        assert watch.engine == engine and watch.decode_ms > 0 and watch.step_ms > 0
+        times = [seconds for seconds, _ in predictions]
+        assert np.allclose(times, np.arange(model.warmup, FRAMES) / FPS)
+        values[engine] = torch.stack([scores.values for _, scores in predictions])
+    for engine in ("native", "torch"):
+        assert torch.allclose(values[engine], values["eager"], rtol=0, atol=3e-4)
+
+
+def test_a_net_that_is_optimised_already_keeps_its_engine(model, clip):
+    fast = co3d.optimize(model, torch.zeros(1, 3, 48, 48), threads=1)
+    watch = co3d.watch(clip, fast)
+    assert len(list(watch)) == FRAMES - model.warmup and watch.engine == fast.engine
+    with pytest.raises(ValueError, match="of an eager net alone"):
+        co3d.watch(clip, fast, engine="eager")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_an_exported_file_is_a_model(clip, suffix, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    pytest.importorskip("openvino" if suffix == ".xml" else "onnxruntime")
+    rows, path = {}, tmp_path / f"net{suffix}"
+    for name, arguments in {
+        "export": ["export", "cox3d_mini", "--out", path, "--no-check"],
+        "net": ["stream", "cox3d_mini", clip, "--csv", tmp_path / "net.csv"],
+        "file": ["stream", path, clip, "--csv", tmp_path / "file.csv", "--threads", 1],
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main([str(argument) for argument in arguments])
+        assert stopped.value.code == 0
+        if name != "export":
+            with (tmp_path / f"{name}.csv").open() as file:
+                rows[name] = list(csv.DictReader(file))
+    shown = capsys.readouterr().out
+    assert f"(engine {'openvino' if suffix == '.xml' else 'onnxruntime'})" in shown
+    assert len(rows["net"]) == len(rows["file"]) == FRAMES - 23
+    for net, file in zip(rows["net"], rows["file"], strict=True):
+        assert net["label1"] == file["label1"]
+        assert float(net["probability1"]) == pytest.approx(float(file["probability1"]), abs=3e-4)
+
+
+def test_top_gives_the_likeliest_first():
+    scores = Scores(torch.tensor([0.1, 0.6, 0.0, 0.3]), ("a", "b", "c", "d"))
+    assert scores.top(2) == [("b", pytest.approx(0.6)), ("d", pytest.approx(0.3))]
+    assert [label for label, _ in scores.top()] == ["b", "d", "a", "c"]
+
+
+def test_what_cannot_be_watched_is_refused(model, clip):
+    with pytest.raises(ValueError, match=r"comes with frame 24 .1.6 s"):
+        list(co3d.watch(clip, model, seconds=1.0))
+    with pytest.raises(ValueError, match="x3d_mini needs whole clips; cox3d_mini runs"):
+        co3d.watch(clip, co3d.create("x3d_mini"))
+    with pytest.raises(ValueError, match="fps must be above 0"):
+        co3d.watch(clip, model, fps=-1.0)
+    with pytest.raises(ValueError, match="expected engine in"):
+        co3d.watch(clip, model, engine="fast")
+    with pytest.raises(VideoError, match="webcam:97"):
+        co3d.watch(97, model)
+
+
+def test_the_limit_is_one_of_video_time(model, clip):
+    assert len(list(co3d.watch(clip, model, seconds=2.0).steps())) == 2 * FPS
+
+
+def test_a_net_of_nobody_needs_a_rate_and_a_transform(model, clip):
+    net = co3d.continual(co3d.create("x3d_mini"), gate="frame", window=16)
+    del net.spec
+    with pytest.raises(ValueError, match="expected fps and a transform with StreamNet"):
+        co3d.watch(clip, net)
+    transform = co3d.transform_for("x3d_mini")
+    _, scores = list(co3d.watch(clip, net, transform, fps=FPS))[-1]
+    assert scores.top(1)[0][0].startswith("c0")
