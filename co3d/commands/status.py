@@ -25,6 +25,7 @@ def status() -> None:
     _lines("device", f"cpu: {device_name()}, {torch.get_num_threads()} threads")
     for number in range(torch.cuda.device_count()):
         _lines("", f"cuda:{number}: {device_name(f'cuda:{number}')}")
+    _lines("engine", _engine())
     _lines("runs", _found(paths.logs_path()))
     _lines("cache", _found(paths.cache_path()))
     data = paths.datasets_path()
@@ -37,6 +38,16 @@ def status() -> None:
     _lines("notebooks", *_notebooks({name for name, found in sets.items() if found}))
     runs = paths.logs_path().is_dir() and any(paths.logs_path().glob("*/html"))
     _lines("next", "co3d lab" if runs else "co3d quick, then co3d reproduce")
+
+
+def _engine() -> str:
+    """What runs the steps of optimised nets."""
+    from ..deploy.native import NoCompiler, library
+
+    try:
+        return f"native, by {library.compiler()}"
+    except NoCompiler as error:
+        return f"torch: {error}"
 
 
 def _lines(name: str, *texts: object) -> None:

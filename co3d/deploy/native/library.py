@@ -47,9 +47,9 @@ def build(target: str = "") -> Path:
     Raises:
         NoCompiler, PermissionError: as `load`.
     """
-    compiler = _compiler()
+    cxx = compiler()
     flags = (*FLAGS, *shlex.split(target or _native_flag()))
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    version = subprocess.run([cxx, "--version"], capture_output=True, check=False).stdout
     facts = (SOURCE.read_bytes(), " ".join(flags).encode(), version, _cpu().encode())
     key = hashlib.sha256(b"\0".join(facts)).hexdigest()[:16]
     folder = _private(cache_path() / "engine")
@@ -57,18 +57,23 @@ def build(target: str = "") -> Path:
     if not path.is_file():
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
             made = Path(place) / path.name
-            command = [compiler, *flags, str(SOURCE), "-o", str(made)]
+            command = [cxx, *flags, str(SOURCE), "-o", str(made)]
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=SECONDS, check=False
             )
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[0]
-                raise NoCompiler(f"the C++ compiler {compiler} cannot build the engine: {last}")
+                raise NoCompiler(f"the C++ compiler {cxx} cannot build the engine: {last}")
             made.replace(path)  # whole or not at all, whoever else builds it
     return path
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """The path of a C++ compiler: CXX, if that is set, else the first that is found.
+
+    Raises:
+        NoCompiler: if there is none.
+    """
     names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
     for name in names:
         if path := shutil.which(name):
