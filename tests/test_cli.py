@@ -71,7 +71,18 @@ def test_alone_it_says_what_is_found(run, places):
     names = [line[:10].strip() for line in shown.splitlines() if line[0] != " "]
     assert code == 0
     assert names == [
-        *("co3d", "device", "engine", "runs", "cache", "datasets", "data", "weights", "notebooks", "next")
+        *(
+            "co3d",
+            "device",
+            "engine",
+            "runs",
+            "cache",
+            "datasets",
+            "data",
+            "weights",
+            "notebooks",
+            "next",
+        )
     ]
     assert f"{places / 'cache'}  (not there yet)" in shown
     assert "synthetic-kinetics: 0 of 2448" in shown and "synthetic-charades: 0 of 720" in shown
