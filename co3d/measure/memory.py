@@ -34,14 +34,14 @@ def memory_of(
         torch.cuda.reset_peak_memory_stats(device)
         predict()
         return columns | {"peak_mem_mb": (torch.cuda.max_memory_allocated(device) - before) / 1e6}
-    with Watch() as watch:
+    with Operators() as seen:
         predict()
-        watch.begin()  # a state that the first prediction made is no result of the second
+        seen.begin()  # a state that the first prediction made is no result of the second
         predict()
-    return columns | {"alloc_mb": watch.allocated / 1e6, "moved_mb": watch.moved / 1e6}
+    return columns | {"alloc_mb": seen.allocated / 1e6, "moved_mb": seen.moved / 1e6}
 
 
-class Watch(TorchDispatchMode):
+class Operators(TorchDispatchMode):
     """Counts what the operators inside it touch, hold and move since `begin`.
 
     Storages that were not made inside, by results of operators, count as touched.

@@ -7,33 +7,23 @@ of version 1.2.4 as they are, put together as the library's documentation does.
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from functools import singledispatchmethod
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import (
-    BatchNorm3d,
-    Conv3d,
-    Dropout,
-    Identity,
-    MaxPool3d,
-    ReLU,
-    Residual,
-    RunningWindow,
-    Sequential,
-    SiLU,
-    SqueezeExcite,
-    StreamNet,
-    fold,
-)
-
-Build = Callable[[ModuleType, nn.Module, bool], nn.Module]  # library, our layer, tuned
+from .. import nn as ours
+from ..nn import StreamNet, fold
 
 
 class NoPeer(ValueError):
     """A network that the library has no layers for."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"expected CoX3D, CoSlow or CoI3D for continual-inference, given a network with {what}"
+        )
 
 
 class Peer(nn.Module):
@@ -54,13 +44,12 @@ class Peer(nn.Module):
 
     def __init__(self, net: StreamNet, tuned: bool = False) -> None:
         super().__init__()
-        library = continual_inference()
+        layers = Layers(continual_inference(), tuned)
         if not isinstance(net, StreamNet):
-            raise NoPeer("expected a stream for continual-inference, whose clip nets are torch's")
-        source = fold(net) if tuned else net
+            raise NoPeer("whole clips")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.body = _build(library, source.body, tuned).eval()
+            self.body = layers.of((fold(net) if tuned else net).body).eval()
         self.classifier, self.tuned = net.classifier, tuned
 
     def step(self, frame: Tensor, state: None = None) -> tuple[Tensor | None, None]:
@@ -93,88 +82,85 @@ def continual_inference() -> ModuleType:
     return continual
 
 
-def _build(library: ModuleType, part: nn.Module, tuned: bool) -> nn.Module:
-    if type(part) not in _BUILDS:
-        raise _no_peer(type(part).__name__)
-    return _BUILDS[type(part)](library, part, tuned)
+class Layers:
+    """Makes the library's layers of ours, with the same weights; `tuned` as of `Peer`."""
 
+    def __init__(self, library: ModuleType, tuned: bool) -> None:
+        self.library, self.tuned = library, tuned
 
-def _no_peer(what: str) -> NoPeer:
-    return NoPeer(
-        f"expected CoX3D, CoSlow or CoI3D for continual-inference, given a network with {what}"
-    )
+    @singledispatchmethod
+    def of(self, part: nn.Module) -> nn.Module:
+        """The library's form of a part of our network; raises NoPeer where it has none."""
+        raise NoPeer(type(part).__name__)
 
+    @of.register
+    def _(self, conv: nn.Conv3d) -> nn.Module:
+        if conv.stride[0] > 1 or conv.dilation[0] > 1:
+            raise NoPeer("convolutions that are strided or dilated in time")
+        plain = nn.Conv3d(
+            *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding),
+            groups=conv.groups,
+            bias=conv.bias is not None,
+        )
+        plain.weight, plain.bias = conv.weight, conv.bias
+        twin = self.library.continual(plain).to(conv.weight)  # copied, in torch's default layout
+        return twin.to(memory_format=torch.channels_last_3d) if self.tuned else twin
 
-def _conv(library: ModuleType, conv: nn.Conv3d, tuned: bool) -> nn.Module:
-    if conv.stride[0] > 1 or conv.dilation[0] > 1:
-        raise _no_peer("convolutions that are strided or dilated in time")
-    plain = nn.Conv3d(
-        *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding),
-        groups=conv.groups,
-        bias=conv.bias is not None,
-    )
-    plain.weight, plain.bias = conv.weight, conv.bias
-    twin = library.continual(plain).to(conv.weight)  # it copies them, in torch's default layout
-    return twin.to(memory_format=torch.channels_last_3d) if tuned else twin
+    @of.register
+    def _(self, chain: ours.Sequential) -> nn.Module:
+        parts = ((name, self.of(part)) for name, part in chain.named_children())
+        return self.library.Sequential(OrderedDict(parts))
 
+    @of.register
+    def _(self, block: ours.Residual) -> nn.Module:
+        main = self.of(block.main)
+        if isinstance(block.shortcut, ours.Identity):
+            joined = self.library.Residual(main)
+        else:
+            joined = self.library.BroadcastReduce(self.of(block.shortcut), main, reduce="sum")
+        if block.activation is None:
+            return joined
+        return self.library.Sequential(joined, self.of(block.activation))
 
-def _sequential(library: ModuleType, chain: Sequential, tuned: bool) -> nn.Module:
-    parts = ((name, _build(library, part, tuned)) for name, part in chain.named_children())
-    return library.Sequential(OrderedDict(parts))
+    @of.register
+    def _(self, gate: ours.SqueezeExcite) -> nn.Module:
+        if gate.gate != "frame":
+            raise NoPeer(f"a gate over a {gate.gate}")
+        parts = {
+            "mean": self.library.Lambda(lambda x: x.mean((-1, -2), keepdim=True)),
+            "fc1": self.of(gate.fc1),
+            "relu": nn.ReLU(inplace=self.tuned),
+            "fc2": self.of(gate.fc2),
+            "sigmoid": nn.Sigmoid(),
+        }
+        product = self.library.Sequential(OrderedDict(parts))
+        return self.library.BroadcastReduce(self.library.Delay(0), product, reduce="mul")
 
+    @of.register
+    def _(self, pool: ours.RunningWindow) -> nn.Module:
+        if pool.dilation > 1:
+            raise NoPeer("a dilated window")
+        return self.library.AdaptiveAvgPool3d((1, 1, 1), kernel_size=pool.window)
 
-def _residual(library: ModuleType, block: Residual, tuned: bool) -> nn.Module:
-    main = _build(library, block.main, tuned)
-    if isinstance(block.shortcut, Identity):
-        joined = library.Residual(main)
-    else:
-        shortcut = _build(library, block.shortcut, tuned)
-        joined = library.BroadcastReduce(shortcut, main, reduce="sum")
-    if block.activation is None:
-        return joined
-    return library.Sequential(joined, _build(library, block.activation, tuned))
+    @of.register
+    def _(self, pool: ours.MaxPool3d) -> nn.Module:
+        plain = nn.MaxPool3d(pool.kernel_size, pool.stride, pool.padding)
+        return self.library.continual(plain)
 
+    @of.register
+    def _(self, norm: ours.BatchNorm3d) -> nn.Module:
+        twin = nn.BatchNorm3d(norm.num_features, eps=norm.eps, device="meta")
+        twin._parameters, twin._buffers = dict(norm._parameters), dict(norm._buffers)
+        return twin
 
-def _gate(library: ModuleType, gate: SqueezeExcite, tuned: bool) -> nn.Module:
-    if gate.gate != "frame":
-        raise _no_peer(f"a gate over a {gate.gate}")
-    mean = library.Lambda(lambda x: x.mean((-1, -2), keepdim=True))
-    parts = {
-        "mean": mean,
-        "fc1": _conv(library, gate.fc1, tuned),
-        "relu": nn.ReLU(inplace=tuned),
-        "fc2": _conv(library, gate.fc2, tuned),
-        "sigmoid": nn.Sigmoid(),
-    }
-    product = library.Sequential(OrderedDict(parts))
-    return library.BroadcastReduce(library.Delay(0), product, reduce="mul")
+    @of.register
+    def _(self, part: ours.ReLU) -> nn.Module:
+        return nn.ReLU(inplace=self.tuned)
 
+    @of.register
+    def _(self, part: ours.SiLU) -> nn.Module:
+        return nn.SiLU(inplace=self.tuned)
 
-def _window(library: ModuleType, pool: RunningWindow, tuned: bool) -> nn.Module:
-    if pool.dilation > 1:
-        raise _no_peer("a dilated window")
-    return library.AdaptiveAvgPool3d((1, 1, 1), kernel_size=pool.window)
-
-
-def _max_pool(library: ModuleType, pool: nn.MaxPool3d, tuned: bool) -> nn.Module:
-    return library.continual(nn.MaxPool3d(pool.kernel_size, pool.stride, pool.padding))
-
-
-def _norm(library: ModuleType, norm: nn.BatchNorm3d, tuned: bool) -> nn.Module:
-    twin = nn.BatchNorm3d(norm.num_features, eps=norm.eps, device="meta")
-    twin._parameters, twin._buffers = dict(norm._parameters), dict(norm._buffers)
-    return twin
-
-
-_BUILDS: Mapping[type, Build] = {
-    Conv3d: _conv,
-    Sequential: _sequential,
-    Residual: _residual,
-    SqueezeExcite: _gate,
-    RunningWindow: _window,
-    MaxPool3d: _max_pool,
-    BatchNorm3d: _norm,
-    ReLU: lambda library, part, tuned: nn.ReLU(inplace=tuned),
-    SiLU: lambda library, part, tuned: nn.SiLU(inplace=tuned),
-    Dropout: lambda library, part, tuned: nn.Dropout(part.p),
-}
+    @of.register
+    def _(self, part: ours.Dropout) -> nn.Module:
+        return nn.Dropout(part.p)
