@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,15 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from ..export import Runner
     from ..measure.live import Watch
-    from ..measure.outputs import Output, Step
+    from ..measure.outputs import Step
     from ..nn import StreamNet
+    from ..report.overlay import Film
 
 EXPORTED = (".onnx", ".xml")
+RANKS = range(1, 6)
+COLUMNS = ["time_s", "frame", *(f"label{n}" for n in RANKS), *(f"probability{n}" for n in RANKS),
+           "decode_ms", "step_ms"]  # fmt: skip
+DECIMALS = {"time_s": 6, "decode_ms": 3, "step_ms": 3}
 
 
 @click.command()
@@ -56,16 +61,21 @@ def stream(
 
     A file is seen whole. Of a source that is faster than the model, the newest frame is taken.
     """
+    import pandas as pd
+
     from ..measure.live import Watch
-    from ..measure.outputs import Features, Table
-    from .options import check_device
+    from .options import check_device, check_file, write_table
 
     *names, source = places
     if len(names) + (name is not None) > 1:
         raise ValueError(f"expected one MODEL and one SOURCE, given {' '.join(places)}")
     name = (*names, name or "cox3d_mini")[0]
-    _check_distinct(Path(source), {"table": table, "features": features, "annotated video": save})
     check_device(device)
+    _check_distinct(Path(source), {"table": table, "features": features, "annotated video": save})
+    for path in (table, features, save):
+        check_file(path)
+    if features and features.suffix != ".npz":
+        raise ValueError(f"expected a file that ends in .npz for the features, given {features}")
     if Path(name).suffix in EXPORTED:
         given = {"weights": weights, "window": window, "engine": engine, "features": features,
                  "save": save, "device": device != "cpu"}  # fmt: skip
@@ -76,41 +86,46 @@ def stream(
     watch = Watch(source, model, engine=engine, threads=threads, fps=fps, seconds=limit_seconds)
     for caveat in watch.caveats:
         click.echo(caveat, err=True)
-    outputs = [Table(table)]
+    rows, vectors = [], []
+    with _film(save, model, watch.fps) as film:
+
+        def take(step: "Step") -> None:
+            if film:
+                film.add_step(step)
+            if step.scores and (table or features):
+                rows.append(_row(step))
+                vectors.append(step.features)
+
+        interrupted = _show(watch, watch.steps(save is not None, features is not None), take)
+    write_table(pd.DataFrame(rows, columns=COLUMNS).round(DECIMALS), table)
     if features:
-        outputs.append(Features(features, model, watch.fps))
-    if save:
-        from ..report.overlay import Film
-
-        outputs.append(Film(save, model, watch.fps))
-    _show(watch, watch.steps(save is not None, features is not None), outputs)
+        _write_features(features, model, watch.fps, rows, vectors)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
-def _show(watch: "Watch", steps: Iterator["Step"], outputs: Sequence["Output"]) -> None:
-    """Prints the likeliest classes per second and what the run took; hands on all steps."""
+def _show(watch: "Watch", steps: Iterator["Step"], take: Callable[["Step"], None]) -> bool:
+    """Prints the likeliest classes per second and what the run took; returns whether it was
+    interrupted, which is the usual end of a camera: what was seen is kept.
+    """
     warmup, span, fps = watch.model.warmup, watch.model.receptive_field, watch.fps
     click.echo(
         f"{watch.name}: warm-up {warmup} frames ({warmup / fps:.1f} s) before the first "
         f"prediction, {span} ({span / fps:.1f} s) until all that it sees is video"
     )
     begun, step, interrupted = time.perf_counter(), None, False
-    with ExitStack() as opened:
-        for output in outputs:
-            opened.enter_context(output)
-        bar = tqdm(steps, unit=" frames", disable=None, leave=False)
-        try:
-            for second, group in groupby(bar, key=lambda step: int(step.time_s)):
-                for step in group:
-                    for output in outputs:
-                        output.add(step)
-                bar.write(_line(second, step, warmup + 1, span), file=sys.stdout)
-        except KeyboardInterrupt:  # the usual end of a camera: what was seen is kept
-            interrupted = True
-        bar.close()
+    bar = tqdm(steps, unit=" frames", disable=None, leave=False)
+    try:
+        for second, group in groupby(bar, key=lambda step: int(step.time_s)):
+            for step in group:
+                take(step)
+            bar.write(_line(second, step, warmup + 1, span), file=sys.stdout)
+    except KeyboardInterrupt:
+        interrupted = True
+    bar.close()
     if step:
         _summarise(watch, step.number, time.perf_counter() - begun)
-    if interrupted:
-        raise KeyboardInterrupt
+    return interrupted
 
 
 def _line(second: int, step: "Step", first: int, span: int) -> str:
@@ -131,6 +146,48 @@ def _summarise(watch: "Watch", count: int, seconds: float) -> None:
         click.echo(f"dropped {watch.dropped} frames, for which the network had no time")
     if watch.reader.note:
         click.echo(f"{watch.reader.source}: {watch.reader.note}", err=True)
+
+
+def _row(step: "Step") -> dict[str, object]:
+    """Of the table; blank where there are fewer classes than RANKS."""
+    row = {"time_s": step.time_s, "frame": step.number}
+    for rank, (label, probability) in enumerate(step.scores.top(len(RANKS)), 1):
+        row |= {f"label{rank}": label, f"probability{rank}": probability}
+    return {**row, "decode_ms": step.decode_ms, "step_ms": step.step_ms}
+
+
+def _write_features(
+    path: Path, model: "StreamNet", fps: float, rows: Sequence[dict], vectors: Sequence
+) -> None:
+    """A NumPy archive: `features` (N, D) float32, `time_s` (N,) of the video, `frame` (N,) as fed,
+    from 1; and as text the model, its window, the frames per second and the origin of the weights.
+    """
+    import numpy as np
+
+    weights, part = model.weights, path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.savez(
+            file,
+            features=np.array(vectors, np.float32).reshape(-1, model.classifier.in_features),
+            time_s=np.array([row["time_s"] for row in rows], np.float64),
+            frame=np.array([row["frame"] for row in rows], np.int64),
+            model=model.spec.name,
+            window=str(model.window),
+            fps=f"{fps:g}",
+            weights=weights.source,
+            weights_sha256=weights.sha256,
+            weights_data=weights.training_data,
+        )
+    part.replace(path)
+
+
+def _film(path: Path | None, model: "StreamNet", fps: float) -> "Film | nullcontext":
+    """The annotated video, if there is to be one."""
+    if path is None:
+        return nullcontext()
+    from ..report.overlay import Film
+
+    return Film(path, model, fps)
 
 
 def _exported(path: str, threads: int | None, options: dict[str, object]) -> "Runner":

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import writing
 from ..measure import complexity
-from ..measure.outputs import Output, Step
+from ..measure.outputs import Step
 from ..nn import ClipNet, StreamNet
 from .drawings import EMPTY, macs_text
 from .style import CLIP, INK, MUTED, color, label
@@ -120,30 +120,17 @@ class Watched:
                 film.add(np.asarray(self.picture(frame)))
 
 
-class Film(Output):
-    """An annotated video of a single network, written while it runs.
-
-    Raises:
-        ValueError: on entering, if the path is in a folder that is not there, is one, or has the
-            suffix of no format.
-    """
+class Film(writing.Writer):
+    """An annotated video (H.264) of a single network, written while it runs."""
 
     def __init__(self, path: Path, model: StreamNet, fps: float) -> None:
-        super().__init__(path)
-        self._writer, self._sides, self._said = writing.Writer(path, fps), [Side.stream(model)], ()
+        super().__init__(path, fps)
+        self._sides, self._said = [Side.stream(model)], ()
 
-    def __enter__(self) -> Self:
-        self.check()
-        self._writer.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._writer.__exit__(*exception)
-
-    def add(self, step: Step) -> None:
-        """Takes every step, also one without a prediction."""
+    def add_step(self, step: Step) -> None:
+        """Takes every step, with its picture, also one without a prediction."""
         self._said = _latest(self._said or (step,), (step,))
-        self._writer.add(np.asarray(annotated(self._sides, (step,), self._said)))
+        self.add(np.asarray(annotated(self._sides, (step,), self._said)))
 
 
 def annotated(sides: Sequence[Side], now: Sequence[Step], said: Sequence[Step]) -> Image.Image:
