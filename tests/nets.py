@@ -9,10 +9,12 @@ from co3d.nn import ClipNet
 from co3d.zoo.checkpoints import Weights
 
 
-def clip_net(seed: int = 0, classes: int | None = None, **weights) -> ClipNet:
-    """An x3d_mini with random, calibrated weights."""
+def clip_net(
+    seed: int = 0, classes: int | None = None, name: str = "x3d_mini", **weights
+) -> ClipNet:
+    """A clip net with random, calibrated weights."""
     torch.manual_seed(seed)
-    net = co3d.create("x3d_mini", num_classes=classes)
+    net = co3d.create(name, num_classes=classes)
     calibrate(net, torch.randn(4, 3, 16, 48, 48))
     net.weights = Weights("a test", f"{seed}" * 64, "nothing", "none", **weights)
     return net

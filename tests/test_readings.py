@@ -60,14 +60,38 @@ def test_streams_of_all_protocols_and_windows_share_one_pass(nets, monkeypatch):
     apart = [readings.predict([reading], video)[0]["scores"] for reading in some]
     whole = readings.steps_of_windows
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         passes.append(arguments[1])
-        return whole(*arguments)
+        return whole(*arguments, **options)
 
     monkeypatch.setattr(readings, "steps_of_windows", counted)
     together = [record["scores"] for record in readings.predict(some, video)]
     assert passes == [{16, 32}]
     assert np.allclose(together, apart, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["x3d_mini", "slowfast_mini", "r2plus1d_mini"])
+def test_the_optimised_step_predicts_as_the_net_itself(name, monkeypatch):
+    if not readings.native_runs():
+        pytest.skip("there is no C++ compiler here")
+    some = of([(f"co{name}", clip_net(0, name=name))], ["steady"], windows=(16, 32))
+    videos = [decoded(some, length=128), decoded(some, length=128)]
+    videos[1].frames = {t: -frames for t, frames in videos[1].frames.items()}
+    scores = {}
+    for engine in ("native", "eager"):
+        monkeypatch.setattr(readings, "native_runs", lambda engine=engine: engine == "native")
+        assert {reading.header()["compute"]["engine"] for reading in some} == {engine}
+        records = [readings.predict(some, video) for video in (*videos, videos[0])]
+        assert records[0] == records[2] != records[1]  # each video begins anew
+        scores[engine] = np.array([[one["scores"] for one in video] for video in records])
+    away = abs(scores["native"] - scores["eager"]).max()
+    assert 0 < away <= 3e-4 * abs(scores["eager"]).max()
+
+
+def test_what_the_optimised_step_lacks_the_net_itself_computes(nets):
+    some = of([("cox3d_mini", nets[0])], ["steady"], fill="replicate")
+    some += transient.start_ups([("cox3d_mini", nets[0])], "made", 40)
+    assert {reading.engine for reading in some} == {"eager"}
 
 
 def slow(classes):
@@ -107,6 +131,7 @@ def test_all_that_decides_a_prediction_is_in_the_header(nets):
     header = reading.header()
     assert header["compute"] == {
         "device": "cpu",
+        "engine": "eager",
         "dtype": "float32",
         "threads": 1,
         "chunk": readings.CHUNK,

@@ -18,7 +18,7 @@ from typing import Any, Self
 import av
 import torch
 
-from .readings import code_hash
+from .readings import code_hash, native_runs
 from .runs import Engine, Job, Local, Outcome, Planned, Predict, outcomes
 from .workers import Processes
 
@@ -48,7 +48,7 @@ class Worker:
         return list(outcomes(jobs, self.readings, self.predict, decoded))
 
     def _load(self, shared: Sequence, wanted: Mapping[str, str]) -> None:
-        for name, version in versions().items():
+        for name, version in versions(self.device).items():
             if version != wanted[name]:
                 raise ValueError(
                     f"a node of the cluster has another {name}, {version} in the place of "
@@ -62,9 +62,11 @@ class Worker:
         self.readings = readings
 
 
-def versions() -> dict[str, str]:
-    """Of all that decides numbers."""
-    return {"torch": torch.__version__, "av": av.__version__, "co3d": code_hash()}
+def versions(device: str) -> dict[str, str]:
+    """Of all that decides numbers on a device."""
+    engine = "native" if device == "cpu" and native_runs() else "eager"
+    libraries = {"torch": torch.__version__, "av": av.__version__}
+    return {**libraries, "co3d": code_hash(), "engine": engine}
 
 
 @dataclass(eq=False)
@@ -125,9 +127,11 @@ class Cluster:
         try:
             self.actors = self._room()
             ask = self.ray.remote(versions).options(num_gpus=int(self.device == "cuda"))
-            self.versions = self.ray.get(ask.remote())
-            if self.versions["co3d"] != code_hash():
-                raise ValueError(f"the cluster at {self.address} has another version of co3d")
+            self.versions = self.ray.get(ask.remote(self.device))
+            here = versions(self.device)
+            for name in ("co3d", "engine"):
+                if self.versions[name] != here[name]:
+                    raise ValueError(f"the cluster at {self.address} has another version of {name}")
         except BaseException:
             self.ray.shutdown()
             raise
@@ -155,7 +159,8 @@ class Cluster:
     @property
     def compute(self) -> Mapping[str, Any]:
         """What actors compute with; all else of theirs is as it is here."""
-        return {"device": self.device, "torch": self.versions["torch"], "av": self.versions["av"]}
+        facts = {"device": self.device, "torch": self.versions["torch"], "av": self.versions["av"]}
+        return facts if self.device == "cpu" else {**facts, "engine": "eager"}
 
     def outcomes(
         self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict

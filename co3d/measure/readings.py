@@ -5,18 +5,22 @@ that begin with the same frames share one pass over them, whatever their windows
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import av
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..deploy import OptimizedStream
+from ..deploy.native import NoCompiler, library
 from ..nn import ClipNet, StreamNet, continual, fold
-from ..nn.windows import CHUNK, steps_of_windows
+from ..nn.windows import CHUNK, steps_of_windows, trunk_of
 from ..zoo import create, spec
 from ..zoo.checkpoints import scores, shipped
 from ..zoo.specs import SPECS
@@ -28,8 +32,11 @@ from .protocols import PROTOCOLS
 from .store import numbers
 
 FORMAT = 1  # of a record
+OPTIMISED: WeakKeyDictionary[StreamNet, dict] = WeakKeyDictionary()  # forms by threads and size
 CODE = (
-    *("nn/*.py", "zoo/build.py", "zoo/checkpoints.py", "zoo/conversion.py", "zoo/dialects.py"),
+    *("nn/*.py", "deploy/optimize.py", "deploy/step.py", "deploy/native/*.py"),
+    "deploy/native/engine.cpp",
+    *("zoo/build.py", "zoo/checkpoints.py", "zoo/conversion.py", "zoo/dialects.py"),
     *("zoo/specs.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
     *("measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py"),
     "measure/transient.py",
@@ -79,6 +86,14 @@ class Reading:
         return self.model.classifier.out_features
 
     @property
+    def engine(self) -> str:
+        """What computes: "native" steps of a stream where that engine runs, else "eager" ones."""
+        weight = next(self.model.parameters())
+        steps = self.trunk is not None and self.plan.fill == "zeros"
+        fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+        return "native" if steps and fits and native_runs() else "eager"
+
+    @property
     def macs(self) -> float:
         """Multiply-accumulates for one prediction."""
         plan = self.plan
@@ -103,6 +118,7 @@ class Reading:
             "plan": asdict(self.plan),
             "compute": {
                 "device": weight.device.type,
+                "engine": self.engine,
                 "dtype": str(weight.dtype).removeprefix("torch."),
                 "threads": torch.get_num_threads(),
                 "chunk": CHUNK,
@@ -189,6 +205,18 @@ def _macs(name: str, classes: int, size: int, frames: int | None) -> float:
 
 
 @cache
+def native_runs() -> bool:
+    """Whether the native engine runs here: it can be compiled, and CO3D_ENGINE allows it."""
+    if os.environ.get("CO3D_ENGINE") not in (None, "", "native"):
+        return False
+    try:
+        library.load()
+    except (NoCompiler, PermissionError):
+        return False
+    return True
+
+
+@cache
 def code_hash() -> str:
     """The start of the sha256 of the sources that predictions depend on."""
     root, digest = Path(__file__).parent.parent, hashlib.sha256()
@@ -250,13 +278,24 @@ def _streams(readings: Sequence[Reading], video: Decoded) -> dict[int, Tensor]:
         waiting = [reading for reading in waiting if reading not in group]
         windows = {reading.model.window for reading in group}
         clip = first.batch(video.clip(whole))
-        outputs = steps_of_windows(first.trunk, windows, clip, first.plan.fill)
+        trunk = _optimised(first.trunk, clip) if first.engine == "native" else None
+        outputs = steps_of_windows(first.trunk, windows, clip, first.plan.fill, trunk=trunk)
         for reading in group:
             net, (part,) = reading.model, video.parts(reading.plan)
             count = (len(part.indices) - net.warmup - 1) // net.stride + 1
             columns = outputs[net.window][0, :, :count].T
             logits[id(reading)] = columns[-reading.plan.predictions :]
     return logits
+
+
+def _optimised(net: StreamNet, clip: Tensor) -> OptimizedStream:
+    """The layers before the running average, optimised once per process for such frames."""
+    forms = OPTIMISED.setdefault(net, {})
+    threads, frame = torch.get_num_threads(), clip[:, :, 0]
+    if (threads, frame.shape) not in forms:
+        fast = OptimizedStream(trunk_of(net), frame, threads=threads, engine="native")
+        forms[threads, frame.shape] = fast
+    return forms[threads, frame.shape]
 
 
 def _record(reading: Reading, logits: Tensor) -> dict:

@@ -27,6 +27,8 @@ PROTOCOL = "start-up"
 class StartUp(Reading):
     """A stream that is read at every frame from the first on, its steps without outputs aside."""
 
+    engine = "eager"  # which alone emits before its padding has passed
+
     def header(self) -> dict:
         return {**super().header(), "emit": "always"}
 

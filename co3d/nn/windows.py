@@ -1,12 +1,15 @@
 """One pass over a stream for many windows: they differ only in the average at the end."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .blocks import Sequential
+from .conv import Conv3d
 from .net import StreamNet, window_of
+from .pointwise import Linear
 from .pool import RunningWindow
 
 CHUNK = 32  # frames computed at once
@@ -20,6 +23,7 @@ def steps_of_windows(
     fill: str = "zeros",
     emit: str = "valid",
     chunk: int = CHUNK,
+    trunk: Any = None,
 ) -> dict[int, Tensor | None]:
     """What `steps(clip)` gives from a new state, for twins of `net` with other windows.
 
@@ -31,6 +35,8 @@ def steps_of_windows(
         clip: (B, C, T, H, W).
         fill, emit: as in `begin`.
         chunk: frames that are computed at once; fewer need less memory.
+        trunk: what steps the layers before the average (default: themselves), such as the
+            optimised form of `trunk_of(net)`.
 
     Returns:
         Logits (B, classes, T') by window, None where T frames are too few.
@@ -42,16 +48,36 @@ def steps_of_windows(
     for window in windows:
         if window < 1 or window % net.window:
             raise ValueError(f"expected windows in multiples of {net.window}, given {window}")
-    parts = list(net.body)
-    last = next(n for n, part in enumerate(parts) if window_of(part) is not None)
-    trunk, rest = Sequential(*parts[: last + 1]), parts[last + 1 :]
-    state, pooled = trunk.begin(fill, emit), []
+    layers, rest = _split(net)
+    trunk = trunk or layers
+    state, vectors = trunk.begin(fill, emit), []
     for frames in clip.split(chunk, 2):
         y, state = trunk.steps(frames, state)
-        pooled += [] if y is None else [y]
+        vectors += [] if y is None else [y.flatten(2)]
     logits = dict.fromkeys(windows)
-    for window in windows if pooled else ():
+    for window in windows if vectors else ():
         head = Sequential(RunningWindow(window // net.window), *rest)
-        y, _ = head.steps(torch.cat(pooled, 2), head.begin(fill, emit))
+        y, _ = head.steps(torch.cat(vectors, 2)[..., None, None], head.begin(fill, emit))
         logits[window] = None if y is None else net.classifier(y.flatten(2))
     return logits
+
+
+def trunk_of(net: StreamNet) -> StreamNet:
+    """The layers before the running average as a net, whose outputs are what is averaged.
+
+    It ends in a classifier, as nets do, which changes nothing.
+    """
+    layers, rest = _split(net)
+    convolutions = (part for part in rest if isinstance(part, Conv3d))
+    width = getattr(next(convolutions, None), "in_channels", net.classifier.in_features)
+    weight = next(net.parameters())
+    identity = Linear(width, width, bias=False, device=weight.device, dtype=weight.dtype)
+    identity.weight.data.copy_(torch.eye(width))
+    return StreamNet(layers, identity).eval()
+
+
+def _split(net: StreamNet) -> tuple[Sequential, list[Any]]:
+    """The layers with the smallest window in them, and those behind it."""
+    parts = list(net.body)
+    last = next(n for n, part in enumerate(parts) if window_of(part) is not None)
+    return Sequential(*parts[: last + 1]), parts[last + 1 :]
