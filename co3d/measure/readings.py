@@ -34,8 +34,7 @@ from .store import numbers
 FORMAT = 1  # of a record
 OPTIMISED: WeakKeyDictionary[StreamNet, dict] = WeakKeyDictionary()  # forms by threads and size
 CODE = (
-    *("nn/*.py", "deploy/optimize.py", "deploy/step.py", "deploy/native/*.py"),
-    "deploy/native/engine.cpp",
+    *("nn/*.py", "deploy/*.py", "deploy/native/*.py", "deploy/native/*.cpp"),
     *("zoo/build.py", "zoo/checkpoints.py", "zoo/conversion.py", "zoo/dialects.py"),
     *("zoo/specs.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
     *("measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py"),
