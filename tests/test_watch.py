@@ -16,6 +16,8 @@ from co3d import __main__ as command_line
 from co3d.data import video
 from co3d.data.sampling import Newest
 from co3d.data.video import Reader, VideoError
+from co3d.deploy import native
+from co3d.deploy.native import NoCompiler
 from co3d.measure import live
 from co3d.measure.outputs import Scores
 
@@ -256,6 +258,17 @@ def test_what_cannot_be_watched_is_refused(model, clip):
         co3d.watch(clip, model, engine="fast")
     with pytest.raises(VideoError, match="webcam:97"):
         co3d.watch(97, model)
+
+
+def test_the_native_engine_needs_a_compiler(model, clip, monkeypatch):
+    def missing(*_):
+        raise NoCompiler("there is no C++ compiler")
+
+    monkeypatch.setattr(native, "load", missing)
+    with pytest.raises(ValueError, match="there is no C"):
+        co3d.watch(clip, model, engine="native")
+    with pytest.warns(UserWarning, match="the step runs in torch"):
+        assert co3d.watch(clip, model).engine == "torch"
 
 
 def test_the_limit_is_one_of_video_time(model, clip):

@@ -21,6 +21,7 @@ from ..data.synthetic_charades import LABELS as SYNTHETIC_CHARADES_LABELS
 from ..data.transforms import Transform
 from ..data.video import Reader
 from ..deploy import OptimizedStream
+from ..deploy.native import NoCompiler
 from ..export import Runner
 from ..nn import ClipNet, StreamNet
 from ..nn.core import State
@@ -287,7 +288,10 @@ def _prepared(
     if engine == "eager":
         return model, engine, device
     example = torch.zeros(1, 3, size, size, device=device)
-    fast = OptimizedStream(model, example, threads=threads, engine=engine)
+    try:
+        fast = OptimizedStream(model, example, threads=threads, engine=engine)
+    except (NoCompiler, PermissionError) as error:  # of "native", where it is asked for
+        raise ValueError(str(error)) from None
     return fast, fast.engine, device
 
 
