@@ -8,7 +8,8 @@ import torch
 from nets import run
 
 import co3d
-from co3d.deploy.optimize import OptimizedStream, compiled
+from co3d.deploy.engines import compiled
+from co3d.deploy.optimize import OptimizedStream
 from co3d.measure.equivalence import calibrate
 from co3d.nn import Conv3d, Linear, Residual, RunningWindow, Sequential, StreamNet
 

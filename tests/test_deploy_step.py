@@ -7,7 +7,8 @@ import torch
 
 import co3d
 import co3d.nn as nn
-from co3d.deploy.step import Explicit, Operations, lower
+from co3d.deploy.lowering import Operations, lower
+from co3d.deploy.step import Explicit
 from co3d.measure.equivalence import calibrate
 
 MINIS = [name for name in co3d.list_models() if name.startswith("co") and name.endswith("_mini")]

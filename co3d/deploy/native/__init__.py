@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ..step import Explicit
+from .kinds import Unsupported
 from .layout import Instruction, Lanes, ProgramWords, Ring, RingWords, Tap
 from .library import NoCompiler, load
-from .program import Compiler, Unsupported
+from .program import Compiler
 
 __all__ = ["Engine", "NoCompiler", "Unsupported"]
 
