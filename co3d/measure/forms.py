@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..deploy import optimize
-from ..export import FORMATS, Runner, export
+from ..deploy import FORMATS, Runner, export, optimize
 from ..nn import ClipNet
 from .peers import NoPeer, Peer
 
