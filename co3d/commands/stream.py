@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from ..export import Runner
+    from ..deploy import Runner
     from ..measure.live import Watch
     from ..measure.outputs import Step
     from ..nn import StreamNet
@@ -192,7 +192,7 @@ def _film(path: Path | None, model: "StreamNet", fps: float) -> "Film | nullcont
 
 def _exported(path: str, threads: int | None, options: dict[str, object]) -> "Runner":
     """An exported file, which has its weights, window and runtime in it."""
-    from ..export import Runner
+    from ..deploy import Runner
 
     for option, value in options.items():
         if value:

@@ -20,9 +20,8 @@ from ..data.synthetic import SYNTHETIC_KINETICS_LABELS
 from ..data.synthetic_charades import LABELS as SYNTHETIC_CHARADES_LABELS
 from ..data.transforms import Transform
 from ..data.video import Reader
-from ..deploy import OptimizedStream
+from ..deploy import OptimizedStream, Runner
 from ..deploy.native import NoCompiler
-from ..export import Runner
 from ..nn import ClipNet, StreamNet
 from ..nn.core import State
 from ..zoo.checkpoints import scores
@@ -35,7 +34,7 @@ LABELS = {
     "synthetic-kinetics": SYNTHETIC_KINETICS_LABELS,
     "synthetic-charades": SYNTHETIC_CHARADES_LABELS,
 }
-Net = StreamNet | OptimizedStream | Runner
+Net = StreamNet | OptimizedStream  # of which a Runner is one
 
 
 class Watch:
@@ -279,8 +278,6 @@ def _prepared(
         if engine or threads:
             raise ValueError("expected engine and threads of an eager net alone, given "
                              f"{engine or threads} of one with an engine of its own")  # fmt: skip
-        if isinstance(model, Runner):
-            return model, type(model._runtime).__name__.lower(), torch.device("cpu")
         return model, model.engine, model.device
     device = next(model.parameters()).device
     if engine in ("torch", "eager") and threads:
