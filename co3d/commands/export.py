@@ -15,8 +15,6 @@ import click
               "ones, to time (default: what comes with co3d).")  # fmt: skip
 @click.option("--window", type=int, help="Span of the running average in frames.")
 @click.option("--dense", is_flag=True, help="Predict on every frame in spite of temporal strides.")
-@click.option("--state", type=click.Choice(["explicit", "internal"]), default="explicit",
-              show_default=True, help="Tensors in and out, or kept by OpenVINO.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
               show_default=True)  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
@@ -31,7 +29,6 @@ def export(
     weights: str | None,
     window: int | None,
     dense: bool,
-    state: str,
     precision: str,
     batch: int,
     size: int | None,
@@ -40,24 +37,24 @@ def export(
     """Write MODEL for inference on a CPU without torch's operators: weights folded, shape fixed.
 
     A continual model becomes its step, one graph per phase of its temporal strides; another one a
-    function of clips. The files tell how they are to be run; co3d.export.Runner runs them.
+    function of clips. The files tell how they are to be run; co3d.deploy.Runner runs them.
     """
     import torch
 
-    from .. import export as exporting
+    from .. import deploy
 
-    path = out or Path(f"{name}{exporting.FORMATS[format or 'onnx']}")
+    path = out or Path(f"{name}{deploy.FORMATS[format or 'onnx']}")
     model, transform, labels = _loaded(name, weights, window, dense)
     size = size or model.spec.image_size
     clip = () if model.spec.continual else (model.spec.frames,)
     example = torch.zeros(batch, 3, *clip, size, size)
-    options = {"format": format, "state": state, "precision": precision}
-    files = exporting.export(model, path, example, **options, transform=transform, labels=labels)
+    options = {"format": format, "precision": precision, "transform": transform, "labels": labels}
+    files = deploy.export(model, path, example, **options)
     for file in files:
         click.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
     if check:
-        away = exporting.difference(model, exporting.Runner(path))
-        if not away <= exporting.TOLERANCES[precision]:
+        away = deploy.difference(model, deploy.Runner(path))
+        if not away <= deploy.TOLERANCES[precision]:
             raise ValueError(f"{path} differs from {name} by {away:.1e} of its largest logit")
         click.echo(f"equals {name} to {away:.1e} of its largest logit")
 

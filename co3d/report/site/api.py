@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import co3d
 
-from ...deploy import OptimizedClip, OptimizedStream
-from ...export import Runner, export
+from ...deploy import OptimizedClip, OptimizedStream, Runner, export
 from ...measure import conversion
 from ...nn import ClipNet, Continual, StreamNet
 from .. import pages
@@ -18,8 +17,7 @@ SECTION = re.compile(r"^(Args|Attributes|Returns|Raises):$")
 ENTRIES = ("Args", "Attributes", "Raises")  # sections that are lists
 TYPES = {  # what public functions return or take, by the place of its class
     "co3d.nn": (ClipNet, Continual, StreamNet),
-    "co3d.deploy": (OptimizedClip, OptimizedStream),
-    "co3d.export": (Runner, export),
+    "co3d.deploy": (OptimizedClip, OptimizedStream, Runner, export),
     "co3d.measure.conversion": (conversion.Report,),
 }
 
