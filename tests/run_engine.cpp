@@ -14,7 +14,7 @@ template <class T> std::vector<T> part(std::ifstream& file, int64_t bytes) {
 
 int main(int, char** arguments) {
     std::ifstream file(arguments[1], std::ios::binary);
-    int64_t sizes[10];
+    int64_t sizes[11];
     file.read(reinterpret_cast<char*>(sizes), sizeof sizes);
     auto program = part<Program>(file, sizes[0])[0];
     auto instructions = part<Instruction>(file, sizes[1]);
@@ -25,17 +25,17 @@ int main(int, char** arguments) {
     auto rows = part<int32_t>(file, sizes[6]);
     auto packed = part<char>(file, sizes[7]);
     auto floats = part<float>(file, sizes[8]);
-    auto frames = part<float>(file, sizes[9]);
+    auto slots = part<int32_t>(file, sizes[9]);
+    auto frames = part<float>(file, sizes[10]);
     program.instructions = instructions.data(), program.puts = puts.data();
     program.counts = counts.data(), program.taps = taps.data(), program.rings = rings.data();
     program.rows = rows.data(), program.packed = packed.data(), program.floats = floats.data();
     void* net = co3d_create(&program);
     std::vector<char> state(program.batch * program.state_bytes);
-    std::vector<int32_t> heads(program.batch * program.ring_count);
     std::vector<float> logits(program.batch * std::atoi(arguments[2]));
     const int64_t count = std::atoi(arguments[3]), size = frames.size() / count;
     for (int64_t n = 0; n < count; n++)
-        co3d_step(net, frames.data() + n * size, state.data(), heads.data(), logits.data(),
+        co3d_step(net, frames.data() + n * size, state.data(), slots.data(), logits.data(),
                   n % program.phases, n, program.threads);
     for (float logit : logits) std::printf("%.9g\n", logit);
     co3d_destroy(net);

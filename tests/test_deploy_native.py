@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import co3d
 import co3d.nn as nn
 from co3d.deploy import Explicit
-from co3d.deploy.native import Engine, NoCompiler, Unsupported, library, words_of
+from co3d.deploy.native import Engine, NoCompiler, Unsupported, first_slots, library, words_of
 from co3d.deploy.native.layout import Lanes
 from co3d.deploy.native.program import Compiler
 from co3d.deploy.optimize import OptimizedStream
@@ -76,11 +76,12 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     words = words_of(program, 2)
     arrays = (words.instructions, words.puts, words.counts, words.taps, words.rings)
     lengths = [sum(map(len, program.phases)), sum(map(len, program.puts)), 2 * words.phases]
-    lengths += [len(program.taps), words.ring_count]
+    lengths += [len(program.taps), len(program.rings)]
     parts = [bytes(words)]
     for array, length in zip(arrays, lengths, strict=True):
         parts.append(ctypes.string_at(array, length * ctypes.sizeof(array._type_)))
-    parts += [x.numpy().tobytes() for x in (*words.tensors, frames)]
+    slots = first_slots(program.groups, program.table_length)
+    parts += [x.numpy().tobytes() for x in (*words.tensors, slots, frames)]
     sizes = struct.pack(f"{len(parts)}q", *map(len, parts))
     (tmp_path / "program").write_bytes(sizes + b"".join(parts))
     source, flags = Path(__file__).with_name("run_engine.cpp"), library.FLAGS

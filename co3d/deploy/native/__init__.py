@@ -45,24 +45,26 @@ class Engine:
         self.batch, self.threads = net.batch, threads
         self.classes = explicit.shapes[-1][1]
         self.columns = lanes.whole(self.classes)
-        self.rings, self.state_bytes = list(net.rings.values()), net.state_bytes
+        self.groups, self.state_bytes, self.table = net.groups, net.state_bytes, net.table_length
         self.emits = [phase.emits for phase in explicit.phases]
         self._program = words_of(net, threads)
         self._handle = self._library.co3d_create(ctypes.byref(self._program))
         weakref.finalize(self, self._library.co3d_destroy, self._handle)
 
     def begin(self) -> Memory:
-        """The memory of new streams: `rings` (B, bytes), and `heads` (B, rings), the slot of each
-        ring that was written last."""
+        """The memory of new streams: `rings` (B, bytes), and `slots` (B, entries), a table that
+        says what lies in which slot."""
         memory = torch.empty(self.batch, self.state_bytes, dtype=torch.uint8)
         self._library.co3d_advise(memory.data_ptr(), memory.numel())
         memory.zero_()
-        for ring in self.rings:
-            if ring.initial:
-                kind = torch.bfloat16 if ring.layout.half else torch.float32
-                self._slots(memory, ring).view(kind).fill_(ring.initial)
-        heads = torch.zeros(self.batch, len(self.rings), dtype=torch.int32)
-        return {"rings": memory, "heads": heads}
+        for rings in self.groups:
+            if rings[0].initial:
+                kind = torch.bfloat16 if rings[0].layout.half else torch.float32
+                self._memory_of(memory, rings).view(kind).fill_(rings[0].initial)
+        return {
+            "rings": memory,
+            "slots": first_slots(self.groups, self.table).repeat(self.batch, 1),
+        }
 
     def step(self, frame: Tensor, phase: int, age: int, memory: Memory) -> Tensor | None:
         """Feeds a frame (B, C, H, W) in float32, and changes the memory.
@@ -75,30 +77,46 @@ class Engine:
             Logits (B, classes), or None at a phase that gives none.
         """
         logits = torch.empty(self.batch, self.columns)
-        frame, rings, heads = frame.contiguous(), memory["rings"], memory["heads"]
-        pointers = frame.data_ptr(), rings.data_ptr(), heads.data_ptr(), logits.data_ptr()
+        frame, rings, slots = frame.contiguous(), memory["rings"], memory["slots"]
+        pointers = frame.data_ptr(), rings.data_ptr(), slots.data_ptr(), logits.data_ptr()
         numbers = phase, age, self.threads
         status = self._library.co3d_step(self._handle, *pointers, *numbers)
         if status == 1:  # streams that were stacked
-            self._align(rings, heads)
+            self._align(rings, slots)
             status = self._library.co3d_step(self._handle, *pointers, *numbers)
         if status:
             raise MemoryError("there is no memory for a step of the native engine")
         return logits[:, : self.classes] if self.emits[phase] else None
 
-    def _slots(self, memory: Tensor, ring: Ring) -> Tensor:
-        """(B, slots, bytes) of a ring."""
-        part = memory[:, ring.offset : ring.offset + ring.slots * ring.layout.bytes]
-        return part.unflatten(1, (ring.slots, ring.layout.bytes))
+    def _memory_of(self, memory: Tensor, rings: list[Ring]) -> Tensor:
+        """(B, slots, bytes) of a group of rings."""
+        count = sum(ring.length for ring in rings) + (rings[0].spare >= 0)
+        offset, size = rings[0].offset, rings[0].layout.bytes
+        return memory[:, offset : offset + count * size].unflatten(1, (count, size))
 
-    def _align(self, memory: Tensor, heads: Tensor) -> None:
-        """Turns the rings of all streams until their heads are those of the first."""
-        for ring in self.rings:
-            slots = self._slots(memory, ring)
+    def _align(self, memory: Tensor, slots: Tensor) -> None:
+        """Moves what all streams hold into the slots of the first one."""
+        for rings in self.groups:
+            group = self._memory_of(memory, rings)
+            entries = [n for r in rings for n in range(r.table, r.table + r.length)]
             for stream in range(1, self.batch):
-                turn = int(heads[0, ring.number] - heads[stream, ring.number])
-                slots[stream] = slots[stream].roll(turn, 0)
-        heads[1:] = heads[0].clone()
+                moved = group[stream][slots[stream, entries]]
+                group[stream][slots[0, entries]] = moved
+        slots[1:] = slots[0].clone()
+
+
+def first_slots(groups: list[list[Ring]], length: int) -> Tensor:
+    """The table of slots of a new stream."""
+    slots = torch.zeros(length, dtype=torch.int32)
+    for rings in groups:
+        number = 0
+        for ring in rings:
+            entries = torch.arange(number, number + ring.length)
+            slots[ring.table : ring.table + ring.length] = entries
+            number += ring.length
+        if rings[0].spare >= 0:
+            slots[rings[0].spare] = number
+    return slots
 
 
 def words_of(net: Compiler, threads: int) -> ProgramWords:
@@ -106,7 +124,9 @@ def words_of(net: Compiler, threads: int) -> ProgramWords:
     phases = [instruction for phase in net.phases for instruction in phase]
     puts = [ring for phase in net.puts for ring in phase]
     counts = [len(part) for pair in zip(net.phases, net.puts, strict=True) for part in pair]
-    rings = [RingWords(r.offset, r.slots, r.layout.bytes) for r in net.rings.values()]
+    rings = [
+        RingWords(r.offset, r.layout.bytes, r.table, r.length, r.spare) for r in net.rings.values()
+    ]
     rows, packed, floats = net.rows(), _joined(net.packed), _joined(net.floats)
     words = ProgramWords(
         instructions=(Instruction * len(phases))(*phases),
@@ -115,7 +135,7 @@ def words_of(net: Compiler, threads: int) -> ProgramWords:
         phases=len(net.phases),
         taps=(Tap * len(net.taps))(*net.taps),
         rings=(RingWords * len(rings))(*rings),
-        ring_count=len(rings),
+        table=net.table_length,
         rows=rows.data_ptr(),
         packed=packed.data_ptr(),
         floats=floats.data_ptr(),

@@ -114,7 +114,7 @@ enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, COPY, TILES_IN, TIL
 
 struct Map {  // where numbers lie
     int64_t place;
-    int64_t ring, back;  // of STATE: the slot that was written `back` times before the newest
+    int64_t ring, back;  // of STATE: what was put in `back` times before the newest
     int64_t offset;      // bytes to the first pixel
     int64_t rows;        // where its table begins, which gives the element of every pixel
 };
@@ -146,7 +146,14 @@ struct Instruction {
     int64_t grid_rows, grid_vectors;  // into how many chunks the work is cut
 };
 
-struct Ring { int64_t offset, slots, slot; };  // bytes into the state; number; bytes of each
+// A ring keeps the last `length` maps. Its entries in the table of a stream tell the slots, the newest
+// first, and one more that which was replaced. A new map goes into the spare slot of all rings that
+// share memory, and the oldest one becomes the spare; without a spare it replaces the oldest.
+struct Ring {
+    int64_t offset, slot;  // bytes into the state, bytes of a slot
+    int64_t table, length;
+    int64_t spare;         // in the table; -1: none
+};
 
 struct Program {                      // the caller keeps all that this points to
     const Instruction* instructions;  // of all phases
@@ -155,7 +162,7 @@ struct Program {                      // the caller keeps all that this points t
     int64_t phases;
     const Tap* taps;
     const Ring* rings;
-    int64_t ring_count;
+    int64_t table;                    // entries of a stream's table of slots
     const int32_t* rows;
     const char* packed;               // weights
     const float* floats;              // biases and gates
@@ -180,7 +187,7 @@ struct Net : Program {
 
 struct Stream {  // what one call works on
     char* state;
-    const int32_t* heads;  // the newest slot of each ring
+    const int32_t* slots;  // of all rings, the same in all streams of a batch
     float* logits;
     char* scratch;
     const float* frame;
@@ -202,8 +209,7 @@ struct Work {
         char* base = map.place == LOGITS ? reinterpret_cast<char*>(s.logits) : s.scratch;
         if (map.place == STATE) {
             const Ring& ring = net.rings[map.ring];
-            const int64_t slot = (s.heads[map.ring] - map.back + ring.slots) % ring.slots;
-            base = s.state + ring.offset + slot * ring.slot;
+            base = s.state + ring.offset + s.slots[ring.table + map.back] * ring.slot;
         }
         return reinterpret_cast<T*>(base + map.offset);
     }
@@ -815,12 +821,12 @@ void co3d_destroy(void* handle) {
     delete net;
 }
 
-// One step: 0, or 1 where the streams of the batch have other heads, or 2 without memory.
-int co3d_step(void* handle, const float* frame, char* state, int32_t* heads, float* logits,
+// One step: 0, or 1 where the streams of the batch have other slots, or 2 without memory.
+int co3d_step(void* handle, const float* frame, char* state, int32_t* slots, float* logits,
               int64_t phase, int64_t age, int64_t threads) {
     auto& net = *static_cast<Net*>(handle);
     for (int64_t b = 1; b < net.batch; b++)
-        if (std::memcmp(heads, heads + b * net.ring_count, net.ring_count * sizeof *heads)) return 1;
+        if (std::memcmp(slots, slots + b * net.table, net.table * sizeof *slots)) return 1;
     Memory scratch(nullptr, &std::free);
     {
         std::lock_guard<std::mutex> guard(net.lock);
@@ -836,11 +842,13 @@ int co3d_step(void* handle, const float* frame, char* state, int32_t* heads, flo
     }
     const Phase& now = net.all[phase];
     for (int64_t n = 0; n < now.put_count * net.batch; n++) {
-        const int32_t ring = now.puts[n % now.put_count];
-        int32_t& head = heads[n / now.put_count * net.ring_count + ring];
-        head = (head + 1) % net.rings[ring].slots;
+        const Ring& ring = net.rings[now.puts[n % now.put_count]];
+        int32_t *table = slots + n / now.put_count * net.table, *first = table + ring.table;
+        std::copy_backward(first, first + ring.length, first + ring.length + 1);
+        first[0] = ring.spare < 0 ? first[ring.length] : table[ring.spare];
+        if (ring.spare >= 0) table[ring.spare] = first[ring.length];
     }
-    const Stream stream = {state, heads, logits, scratch.get(), frame, age};
+    const Stream stream = {state, slots, logits, scratch.get(), frame, age};
     // A second caller at the same time, or a child of a fork, works alone.
     if (threads > 1 && net.pool->process == getpid() && net.pool->lock.try_lock()) {
         net.pool->run(stream, now);

@@ -83,19 +83,29 @@ class Place(NamedTuple):
 
 @dataclass
 class Ring:
-    """The slots of a queue in the memory of a stream."""
+    """A queue in the memory of a stream.
+
+    Attributes:
+        keeps_oldest: whether that is read after something new was put in, which then needs a spare
+            slot; rings of one group share it.
+        table: where its slots begin in the table of a stream, the newest first.
+        spare: where in that table the spare slot of its group is; -1: none.
+        offset: bytes to the slots of its group in the memory of a stream.
+    """
 
     number: int
     layout: Layout
-    length: int  # of the queue
+    length: int
     initial: float
-    keeps_oldest: bool = False  # whether it is read after something new was put in
-    offset: int = 0  # bytes into the memory
+    keeps_oldest: bool = False
+    table: int = 0
+    spare: int = -1
+    offset: int = 0
 
     @property
-    def slots(self) -> int:
-        """The length, and a slot for what is put in while the oldest is still needed."""
-        return self.length + self.keeps_oldest
+    def group(self) -> tuple:
+        """Equal for rings whose slots may be exchanged."""
+        return self.layout, self.initial
 
 
 def aligned(n: int, to: int = ALIGNMENT) -> int:
@@ -122,7 +132,7 @@ class Tap(ctypes.Structure):
 class RingWords(ctypes.Structure):
     """A ring."""
 
-    _fields_ = _words("offset slots slot")
+    _fields_ = _words("offset slot table length spare")
 
 
 class Instruction(ctypes.Structure):
@@ -159,7 +169,7 @@ class ProgramWords(ctypes.Structure):
         *_words("phases"),
         ("taps", ctypes.POINTER(Tap)),
         ("rings", ctypes.POINTER(RingWords)),
-        *_words("ring_count"),
+        *_words("table"),
         ("rows", ctypes.c_void_p),
         ("packed", ctypes.c_void_p),
         ("floats", ctypes.c_void_p),

@@ -118,6 +118,25 @@ class Places:
         offset = place.offset + layout.first + origin * layout.size
         return Map(place.place, place.ring, place.back, offset, rows)
 
+    def orders(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By ring, the instruction that first writes to it, and the last that reads what that
+        replaces."""
+        lengths = [ring.length for ring in self.net.rings.values()]
+        writes, reads = {}, {}
+        for number, instruction in enumerate(self.instructions):
+            taps = self.net.taps[instruction.tap : instruction.tap + instruction.taps]
+            for at in (instruction.out, instruction.add, *(tap.map for tap in taps)):
+                if at.place == STATE and at.back == 0:
+                    writes.setdefault(at.ring, number)
+                if at.place == STATE and at.back == lengths[at.ring]:
+                    reads[at.ring] = number
+        return writes, reads
+
+    def ordered_puts(self) -> list[int]:
+        """The rings that get something, in the order in which they do."""
+        writes, _ = self.orders()
+        return sorted((ring.number for ring in self.put.values()), key=lambda n: writes.get(n, -1))
+
     def fetch_ahead(self) -> None:
         """Lets each product fetch the older state that the instructions behind it read.
 

@@ -66,16 +66,15 @@ class Compiler:
         self.floats: dict[object, tuple[int, Tensor]] = {}
         self.row_count = self.packed_bytes = self.float_count = 0
         self.buffers: list[tuple[int, object]] = []  # (offset, kind) of scratch memory
-        self.scratch_bytes = self.gate_floats = self.state_bytes = 0
-        self.phases, self.puts = [], []
+        self.scratch_bytes = self.gate_floats = self.state_bytes = self.table_length = 0
+        self.phases, self.puts, self.orders = [], [], []
         for phase in range(len(explicit.phases)):
             writer = Writer(self, phase)
             writer.write()
             self.phases.append(writer.instructions)
-            self.puts.append([ring.number for ring in writer.put.values()])
-        for ring in self.rings.values():
-            ring.offset = self.state_bytes
-            self.state_bytes += ring.slots * ring.layout.bytes
+            self.puts.append(writer.ordered_puts())
+            self.orders.append(writer.orders())
+        self._share_slots()
 
     # Layouts
 
@@ -168,6 +167,31 @@ class Compiler:
             (source,) = operation.sources
             return not source or not isinstance(self.operations[source - 1], Gate)
         return isinstance(operation, Convolution | Pool | Join)
+
+    def _share_slots(self) -> None:
+        """Lays out the slots of all rings. Those of one layout share the spare slot where each is
+        written behind the last read of what the one before it has replaced."""
+        groups: dict[object, list[Ring]] = {}
+        for ring in self.rings.values():
+            key = ring.group if ring.keeps_oldest else ring.number
+            before = groups.get(key, [])[-1:]
+            clashes = before and any(
+                before[0].number in reads and ring.number in writes
+                and writes[ring.number] <= reads[before[0].number]
+                for writes, reads in self.orders
+            )  # fmt: skip
+            groups.setdefault(ring.number if clashes else key, []).append(ring)
+        for rings in groups.values():
+            for ring in rings:
+                ring.offset, ring.table = self.state_bytes, self.table_length
+                self.table_length += ring.length + 1
+            spares = int(rings[0].keeps_oldest)
+            slots = sum(ring.length for ring in rings) + spares
+            self.state_bytes += slots * rings[0].layout.bytes
+            for ring in rings if spares else ():
+                ring.spare = self.table_length
+            self.table_length += spares
+        self.groups = list(groups.values())
 
     # Constants
 
