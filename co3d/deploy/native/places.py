@@ -118,18 +118,20 @@ class Places:
         offset = place.offset + layout.first + origin * layout.size
         return Map(place.place, place.ring, place.back, offset, rows)
 
-    def orders(self) -> tuple[dict[int, int], dict[int, int]]:
+    def orders(self) -> tuple[dict[int, float], dict[int, float]]:
         """By ring, the instruction that first writes to it, and the last that reads what that
-        replaces."""
+        replaces. What is added to a result may lie where that is written, pixel by pixel."""
         lengths = [ring.length for ring in self.net.rings.values()]
-        writes, reads = {}, {}
+        writes: dict[int, float] = {}
+        reads: dict[int, float] = {}
         for number, instruction in enumerate(self.instructions):
             taps = self.net.taps[instruction.tap : instruction.tap + instruction.taps]
-            for at in (instruction.out, instruction.add, *(tap.map for tap in taps)):
+            places = [(instruction.add, number - 0.5), (instruction.out, number)]
+            for at, order in (*places, *((tap.map, number) for tap in taps)):
                 if at.place == STATE and at.back == 0:
                     writes.setdefault(at.ring, number)
                 if at.place == STATE and at.back == lengths[at.ring]:
-                    reads[at.ring] = number
+                    reads[at.ring] = max(order, reads.get(at.ring, -1))
         return writes, reads
 
     def ordered_puts(self) -> list[int]:
