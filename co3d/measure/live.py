@@ -107,12 +107,15 @@ class Watch:
 
     @property
     def decode_ms(self) -> float:
-        """From the source to the input of the net: median per frame since the first prediction."""
+        """Milliseconds from the source to the input of the net.
+
+        It is the median per frame since the first prediction.
+        """
         return float(np.median([decode for decode, _ in self._times]))
 
     @property
     def step_ms(self) -> float:
-        """From the input of the net to the scores, likewise."""
+        """Milliseconds from the input of the net to the scores, likewise."""
         return float(np.median([step for _, step in self._times]))
 
     def steps(self, keep: bool = False, features: bool = False) -> Iterator[Step]:

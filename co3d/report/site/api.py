@@ -8,6 +8,7 @@ import co3d
 
 from ...deploy import OptimizedClip, OptimizedStream, Runner, export
 from ...measure import conversion
+from ...measure.outputs import Scores, Step
 from ...nn import ClipNet, Continual, StreamNet
 from .. import pages
 from .markup import Html, code, page, text
@@ -19,6 +20,7 @@ TYPES = {  # what public functions return or take, by the place of its class
     "co3d.nn": (ClipNet, Continual, StreamNet),
     "co3d.deploy": (OptimizedClip, OptimizedStream, Runner, export),
     "co3d.measure.conversion": (conversion.Report,),
+    "co3d.measure.outputs": (Scores, Step),
 }
 
 
