@@ -110,6 +110,18 @@ def test_a_tree_of_a_user_is_exported(tmp_path, suffix):
     agree(net, Runner(tmp_path / f"net{suffix}", threads=1), net.receptive_field + 20)
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_phase_may_have_nothing_to_do_and_a_net_no_padding(tmp_path, suffix):
+    nn, channels = co3d.nn, 3
+    for layers in ([nn.Subsample(2)], [nn.Delay(2), nn.Conv3d(3, 4, 3), nn.Delay(1), nn.Delay(3)]):
+        net = nn.StreamNet(
+            nn.Sequential(*layers, nn.RunningWindow(3)), nn.Linear(channels, 5)
+        ).eval()
+        export(net, tmp_path / f"net{suffix}", torch.randn(1, 3, 8, 8))
+        agree(net, Runner(tmp_path / f"net{suffix}", threads=1), net.receptive_field + 6)
+        channels = 4
+
+
 def test_a_layer_without_an_exported_form_is_named(tmp_path):
     net = co3d.create("cox3d_mini", gate="window")
     with pytest.raises(TypeError, match=r"gates over single frames, given gate='window' res2__"):
@@ -218,18 +230,21 @@ def test_the_onnx_file_runs_by_its_record_alone(tmp_path):
     export(net, tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
     session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     record = json.loads(session.get_modelmeta().custom_metadata_map["co3d"])
-    (phase,) = record["phases"]
-    queues = {
-        q["name"]: [np.full(q["shape"], q["initial"], np.float32)] * q["length"]
+    (ports,) = record["phases"]
+    state = {
+        f"state.{q['name']}": [np.full(q["shape"], q["initial"], np.float32)] * q["length"]
         for q in record["queues"]
     }
-    state = None
+    stream = co3d.Stream(net)
     for number in range(record["warmup"] + 5):
         frame = torch.randn(record["shape"])
-        expected, state = net.step(frame, state)
-        read = {f"state.{name}@{depth}": queues[name][depth - 1] for name, depth in phase["reads"]}
-        given = {"frame": frame.numpy(), "counter": np.array(number), **read}
-        logits, *written = session.run(None, given)
-        for name, x in zip(phase["writes"], written, strict=True):
-            queues[name] = [x, *queues[name][:-1]]
+        expected = stream(frame)
+        given = {"frame": frame.numpy(), "counter": np.array(number)}
+        for port in ports["inputs"][2:]:
+            name, depth = port.split("@")
+            given[port] = state[name][int(depth) - 1]
+        outputs = dict(zip(ports["outputs"], session.run(None, given), strict=True))
+        logits = outputs.pop("logits")
+        for name, x in outputs.items():
+            state[name] = [x, *state[name][:-1]]
     close(torch.from_numpy(logits), expected)

@@ -4,8 +4,8 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from ..data.transforms import Transform
 from ..nn.fold import fold
 from ..nn.net import ClipNet, StreamNet
 from .record import KEY, PRECISIONS, Ports, Record, companions, digest_of
-from .step import Explicit
+from .step import Explicit, Phase
 
+TIMING = ("receptive_field", "padding", "warmup", "stride", "window")
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 ALIGNMENT = 4096  # bytes, so that weights can be mapped to memory
 SMALL = 256  # bytes of a tensor that stays in its graph: shapes and axes
@@ -66,56 +67,41 @@ def export(
             f"expected a file .onnx of format onnx or .xml of format openvino, given {path.name} "
             f"and {format}"
         )
-    if precision not in PRECISIONS[: 2 if format == "openvino" else 1]:
+    if precision not in PRECISIONS or (format == "onnx" and precision == "bfloat16"):
         raise ValueError(
             f"expected precision 'float32', or 'bfloat16' of openvino (the CPU provider of ONNX "
             f"Runtime has no convolution in bfloat16), given {precision!r}"
         )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
     weight = next(model.parameters())
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
             f"expected a net in float32 on the CPU, given {weight.dtype} on {weight.device}"
         )
+    facts = _facts(model, transform, labels)
     if isinstance(model, StreamNet):
         explicit = Explicit(model, example, channels_last=format == "openvino")
-        modules, facts = explicit.phases, _facts_of_step(model, explicit)
+        graphs = [_graph_of_step(phase, explicit, example) for phase in explicit.phases]
+        facts |= {"kind": "step", "queues": tuple(explicit.queues.values())}
+        facts |= {name: getattr(model, name) for name in TIMING}
     else:
-        modules, facts = [fold(model)], _facts_of_clip(example)
-        modules[0](example)  # refuses what does not fit, in its own words
-    facts |= _facts_of_net(model, transform, labels)
-    record = Record(**facts, shape=tuple(example.shape), precision=precision)
+        folded = fold(model)
+        folded(example)  # refuses what does not fit, in its own words
+        graphs = [_graph(folded, {"clip": example}, ["logits"])]
+        facts |= {"window": example.shape[2], "receptive_field": example.shape[2]}
+    phases = tuple(Ports(_names(graph.graph.input), _names(graph.graph.output)) for graph in graphs)
+    record = Record(**facts, precision=precision, shape=tuple(example.shape), phases=phases)
     write = _write_onnx if format == "onnx" else _write_openvino
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        graphs = []
-        for phase, module in enumerate(modules):
-            state = [torch.zeros(explicit.queues[q].shape) for q, _ in record.phases[phase].reads]
-            inputs = [example, torch.tensor(0), *state][: len(record.inputs(phase))]
-            graphs.append(_graph(module, inputs, record, phase))
         files = write(graphs, record, Path(folder) / path.name)
         for file in reversed(files):  # the named one last
             file.replace(path.with_name(file.name))
     return [path.with_name(file.name) for file in files]
 
 
-def _facts_of_step(model: StreamNet, explicit: Explicit) -> dict[str, Any]:
-    timing = ("window", "receptive_field", "padding", "warmup", "stride")
-    return {
-        "kind": "step",
-        **{name: getattr(model, name) for name in timing},
-        "queues": tuple(explicit.queues.values()),
-        "phases": tuple(Ports(p.reads, p.writes, p.emits) for p in explicit.phases),
-    }
-
-
-def _facts_of_clip(clip: Tensor) -> dict[str, Any]:
-    frames = {"window": clip.shape[2], "receptive_field": clip.shape[2]}
-    timing = {**frames, "padding": 0, "warmup": 0, "stride": 1}
-    return {"kind": "clip", **timing, "queues": (), "phases": (Ports(),)}
-
-
-def _facts_of_net(
-    model: ClipNet, transform: Transform | None, labels: Sequence[str]
-) -> dict[str, Any]:
+def _facts(model: ClipNet, transform: Transform | None, labels: Sequence[str]) -> dict[str, Any]:
+    """What a record says of a net itself."""
     from .. import __version__
 
     spec, weights = getattr(model, "spec", None), getattr(model, "weights", None)
@@ -126,39 +112,52 @@ def _facts_of_net(
     if transform is None and spec is not None:
         order = weights.channel_order if weights else spec.channel_order
         transform = Transform(spec.image_size, spec.mean, spec.std, order)
-    of_transform = ("image_size", "mean", "std", "channel_order")
-    of_weights = ("source", "sha256", "training_data", "licence")
-    pipeline = {name: getattr(transform, name) for name in of_transform} if transform else {}
+    pipeline = {**asdict(transform), "fps": spec.native_fps if spec else None} if transform else {}
+    origin = ("source", "sha256", "training_data", "licence")
     return {
         "version": __version__,
         "model": spec.name if spec else type(model).__name__,
         "classes": classes,
         "labels": labels,
         "scores": weights.scores if weights else "softmax",
-        "transform": pipeline | ({"fps": spec.native_fps} if spec else {}),
-        "weights": {name: getattr(weights, name) for name in of_weights} if weights else {},
+        "transform": pipeline,
+        "weights": {name: getattr(weights, name) for name in origin} if weights else {},
     }
 
 
-def _graph(module: nn.Module, inputs: list[Tensor], record: Record, phase: int) -> Any:
-    """A module as a model of ONNX, without what the exporter notes of its origin."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would miss torchvision
+def _graph_of_step(phase: Phase, explicit: Explicit, frame: Tensor) -> Any:
+    inputs = {"frame": frame, "counter": torch.tensor(0)}
+    for name, depth in phase.reads:
+        inputs[f"state.{name}@{depth}"] = torch.zeros(explicit.queues[name].shape)
+    logits = ["logits"] if phase.emits else []
+    return _graph(phase, inputs, logits + [f"state.{name}" for name in phase.writes])
+
+
+def _graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> Any:
+    """A module as a model of ONNX, with no word of where it was made."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it misses torchvision
     with warnings.catch_warnings():  # torch 2.13 warns of its own code
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
+        model = torch.onnx.export(
             module.eval(),
-            tuple(inputs),
-            input_names=record.inputs(phase),
-            output_names=record.outputs(phase),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
             dynamo=True,
             verbose=False,
-        )
-    model = program.model_proto
+        ).model_proto
     graph = model.graph
+    used = {name for node in graph.node for name in node.input}
+    for port in [port for port in graph.input if port.name not in used]:
+        graph.input.remove(port)
     graph.ClearField("value_info")
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
     return model
+
+
+def _names(ports: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(port.name for port in ports)
 
 
 def _write_onnx(models: list[Any], record: Record, path: Path) -> list[Path]:
@@ -201,12 +200,11 @@ def _write_openvino(models: list[Any], record: Record, path: Path) -> list[Path]
     for phase, model in enumerate(models):
         graph = openvino.Core().read_model(io.BytesIO(model.SerializeToString()))
         _keep_apart(graph)
-        names = record.inputs(phase), record.outputs(phase)
         if record.precision == "bfloat16":
-            _use_bfloat16(graph, *names)
-        for some, ports in zip(names, (graph.inputs, graph.outputs), strict=True):
-            for name, port in zip(some, ports, strict=True):
-                port.get_tensor().set_names({f"phase{phase}.{name}" if len(models) > 1 else name})
+            _use_bfloat16(graph, record.phases[phase])
+        if len(models) > 1:
+            for port in (*graph.inputs, *graph.outputs):
+                port.get_tensor().set_names({f"phase{phase}.{port.any_name}"})
         parameters += graph.get_parameters()
         results += graph.get_results()
     whole = openvino.Model(results, parameters, record.model)
@@ -243,12 +241,12 @@ def _keep_apart(graph: Any) -> None:
             target.replace_source_output(same.output(0))
 
 
-def _use_bfloat16(graph: Any, inputs: list[str], outputs: list[str]) -> None:
+def _use_bfloat16(graph: Any, ports: Ports) -> None:
     """State goes in and out as the runtime computes it, and has half the size."""
     import openvino
 
     processor = openvino.preprocess.PrePostProcessor(graph)
-    for names, port in ((inputs, processor.input), (outputs, processor.output)):
+    for names, port in ((ports.inputs, processor.input), (ports.outputs, processor.output)):
         for n, name in enumerate(names):
             if name.startswith("state."):
                 port(n).tensor().set_element_type(openvino.Type.bf16)

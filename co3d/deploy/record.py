@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .step import Queue
+from .operations import Queue
 
 KEY = "co3d"  # of the record in the metadata of a file
 PRECISIONS = ("float32", "bfloat16")
@@ -17,16 +17,15 @@ LIMITS = 10_000, 2**31  # phases or tensors in a queue, and numbers in a state, 
 
 @dataclass(frozen=True)
 class Ports:
-    """The graph of a phase.
+    """The graph of a phase: the names of its inputs and outputs, in order.
 
-    It takes `frame`, `counter` (the number of the frame) and `state.QUEUE@DEPTH` for each of
-    `reads`, depth 1 being what was put in last. It gives `logits`, where it `emits`, and
-    `state.QUEUE` for each of `writes`. That of a clip net takes `clip` and gives `logits`.
+    Inputs are `clip`, or `frame`, `counter` (the number of the frame, from 0) and `state.QUEUE@N`,
+    which is what was put into a queue N times ago. Outputs are `logits`, and `state.QUEUE` for what
+    is put into a queue. What a phase has no use for is left out.
     """
 
-    reads: tuple[tuple[str, int], ...] = ()
-    writes: tuple[str, ...] = ()
-    emits: bool = True
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,21 @@ class Record:
 
     version: str  # of co3d
     model: str  # name, or the class of a net without one
-    kind: str  # "step" or "clip"
     precision: str  # of the arithmetic and the state; frames, clips and logits are float32
     shape: tuple[int, ...]  # of the frame or clip, batch first
     classes: int
     labels: tuple[str, ...]  # of the classes, if they are known
     scores: str  # what makes scores of the logits, "softmax" or "sigmoid"
+    transform: dict[str, Any]  # of the input: what makes a `Transform`, and fps
+    weights: dict[str, str]  # where they come from: source, sha256, training_data, licence
     window: int  # frames, as the next four
     receptive_field: int
-    padding: int
-    warmup: int
-    stride: int
-    transform: dict[str, Any]  # of the input: image_size, mean, std, channel_order, fps
-    weights: dict[str, str]  # where they come from: source, sha256, training_data, licence
-    queues: tuple[Queue, ...]
     phases: tuple[Ports, ...]
+    padding: int = 0
+    warmup: int = 0
+    stride: int = 1
+    kind: str = "clip"  # or "step"
+    queues: tuple[Queue, ...] = ()
     digest: str = ""  # sha256 of the other files of the export, one after the other
 
     def to_json(self) -> str:
@@ -69,14 +68,12 @@ class Record:
             phases = tuple(Ports(**ports) for ports in facts["phases"])
             record = cls(**{**facts, "queues": queues, "phases": phases})
             record._check()
-        except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
             raise ValueError(f"its record cannot be read ({error})") from None
         return record
 
     def _check(self) -> None:
-        """Raises ValueError for what could not be used to address memory."""
-        lengths = {queue.name: queue.length for queue in self.queues}
-        counts = [self.stride, *lengths.values()]
+        counts = [self.stride, *(queue.length for queue in self.queues)]
         sizes = [self.classes, *self.shape, *(n for queue in self.queues for n in queue.shape)]
         if not all(type(n) is int and n > 0 for n in (*counts, *sizes)):
             raise ValueError("sizes")
@@ -85,21 +82,6 @@ class Record:
             raise ValueError("lengths")
         if self.kind not in ("step", "clip") or self.precision not in PRECISIONS:
             raise ValueError("kinds")
-        for ports in self.phases:
-            if any(depth not in range(1, lengths[name] + 1) for name, depth in ports.reads):
-                raise ValueError("depths")
-            if set(ports.writes) - set(lengths) or len(set(ports.writes)) < len(ports.writes):
-                raise ValueError("queues")
-
-    def inputs(self, phase: int) -> list[str]:
-        """The names of the inputs of a graph, in order."""
-        reads = [f"state.{name}@{depth}" for name, depth in self.phases[phase].reads]
-        return ["clip"] if self.kind == "clip" else ["frame", "counter", *reads]
-
-    def outputs(self, phase: int) -> list[str]:
-        """The names of the outputs of a graph, in order."""
-        ports = self.phases[phase]
-        return ["logits"] * ports.emits + [f"state.{name}" for name in ports.writes]
 
 
 def _tuples(value: Any) -> Any:

@@ -4,8 +4,8 @@ Files may come from anywhere. Nothing in them is executed but their graphs, by a
 say is checked before it is used, and they lead to no files but their own.
 """
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ..data.transforms import Transform
+from ..nn.core import map_tensors
 from ..nn.net import ClipNet, StreamNet
 from .optimize import OptimizedStream
 from .record import KEY, Record, companions, digest_of
+from .runtimes import RUNTIMES, OnnxRuntime, OpenVino, installed
 
 TOLERANCES = {"float32": 3e-4, "bfloat16": 0.1}  # of the largest logit
 
@@ -50,36 +52,26 @@ class Runner(OptimizedStream):
             raise ValueError(f"expected a runtime that runs {path.name}, given {runtime!r}")
         if threads is not None and threads < 1:
             raise ValueError(f"expected 1 or more threads, given {threads}")
-        expect_files([path, *companions(path, 1)])
-        try:
-            self._open(path, RUNTIMES[runtime], threads or torch.get_num_threads())
-        except (ValueError, FileNotFoundError):
-            raise
-        except Exception as error:  # each runtime has its own kinds
-            reason = [type(error).__name__, *str(error).strip().splitlines()][-1]
-            raise ValueError(f"{path} cannot be opened: {reason}") from None
+        self.record, graphs = read(path)
+        self.original = f"{self.record.model} {digest_of([path])[:12]} in {runtime}"
+        self.engine, self.threads = runtime, threads or torch.get_num_threads()
+        with opening(path):
+            self._start(RUNTIMES[runtime](graphs, self.record, self.threads))
 
-    def _open(self, path: Path, kind: type, threads: int) -> None:
-        record = record_of(path)
-        others = companions(path, record.stride)
-        expect_files(others)
-        if digest_of(others) != record.digest:
-            raise ValueError(f"a file beside {path} is damaged or belongs to another export")
-        graphs = [path, *others[:-1]]
-        for graph in graphs if path.suffix == ".onnx" else []:
-            refuse_foreign(graph, others[-1].name if others else "")
-        self.record, self.engine, self.threads = record, kind.name, threads
+    def _start(self, runtime: OnnxRuntime | OpenVino) -> None:
+        record = self.record
         self.shape, self.dtype = record.shape, getattr(torch, record.precision)
         self.given, self.device = torch.float32, torch.device("cpu")
         self.receptive_field, self.padding = record.receptive_field, record.padding
         self.warmup, self.stride, self.window = record.warmup, record.stride, record.window
-        self.original = f"{record.model} {digest_of([path, *others])[:12]}"
         oldest = max((queue.first for queue in record.queues), default=0)
         self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
-        self._backend = Rings(record, kind(graphs, record, threads), threads)
-        state, example = self._backend.begin(), torch.zeros(record.shape)
-        for phase in range(self.stride):  # a runtime refuses what does not fit
-            self._backend.step(example, phase, phase, state)
+        self._backend = Rings(record, runtime)
+        example = torch.zeros(record.shape)
+        if record.kind == "clip":  # a runtime refuses what does not fit
+            self(example)
+        else:
+            self.steps(example[:, :, None].expand(-1, -1, self.stride, -1, -1))
 
     @property
     def transform(self) -> Transform:
@@ -111,13 +103,15 @@ class Runner(OptimizedStream):
         if self.record.kind != "clip":
             raise ValueError(f"{self.record.model} is continual: call step")
         self._check_frame(clip)
-        return self._backend.step(clip, 0, 0, self._backend.begin())[0]
+        logits = torch.empty(self.record.shape[0], self.record.classes)
+        self._backend.runtime.bind(0, [clip.detach().contiguous()], [logits])()
+        return logits
 
 
 class Memory(dict):
-    """The state of a stream: the tensors of each queue, and the step of the round that is next.
+    """The state of a stream: tensors by the names of the queues, and `next`, a place in the round.
 
-    Beside it lie what a step takes and gives, and the calls that are bound to all of this.
+    Beside it lie the tensors that a step takes and gives, and the calls that are bound to all.
     """
 
     def __init__(self, state: dict[str, tuple[Tensor, ...]], record: Record) -> None:
@@ -131,141 +125,102 @@ class Rings:
     """Steps of exported graphs, as `OptimizedStream` uses them, on state that stays in its place.
 
     The tensors of a queue take turns in being written. There are more than the queue is long, a
-    power of two, so that all queues come round together. Each step of this round has a call that
+    power of two, so that all queues come round together. Each place in this round has a call that
     is bound to its tensors once: to bind them at every step would make those of a small net in
     OpenVINO a fifth slower.
     """
 
-    def __init__(self, record: Record, runtime: Any, threads: int) -> None:
-        self.record, self.runtime, self.threads = record, runtime, threads
-        self.name, self.phases = runtime.name, record.phases
-        self.slots = {queue.name: 1 << queue.length.bit_length() for queue in record.queues}
-        self.round = max(self.slots.values(), default=1) * len(self.phases)
-        self.kinds = kinds(self.begin())
+    def __init__(self, record: Record, runtime: OnnxRuntime | OpenVino) -> None:
+        self.record, self.runtime, self.phases = record, runtime, record.phases
+        state = self.begin()
+        self.round = max(len(slots) for slots in state.values()) * len(self.phases)
+        self.kinds = map_tensors(kind, state)
 
     def begin(self) -> Memory:
         """The state before the first frame."""
+        state = {"next": (torch.zeros(1, dtype=torch.int64),)}
         dtype = getattr(torch, self.record.precision)
-        state = {
-            f"state.{q.name}": tuple(
-                torch.full(q.shape, q.initial, dtype=dtype) for _ in range(self.slots[q.name])
-            )
-            for q in self.record.queues
-        }
-        return Memory({"next": (torch.zeros(1, dtype=torch.int64),), **state}, self.record)
+        for queue in self.record.queues:
+            slots = range(1 << queue.length.bit_length())
+            tensors = [torch.full(queue.shape, queue.initial, dtype=dtype) for _ in slots]
+            state[f"state.{queue.name}"] = tuple(tensors)
+        return Memory(state, self.record)
 
     def fits(self, layers: Any) -> bool:
         """Whether tensors are those of a stream."""
-        return isinstance(layers, Memory) or (
-            isinstance(layers, dict) and kinds(layers) == self.kinds
-        )
+        return isinstance(layers, Memory) or map_tensors(kind, layers) == self.kinds
 
     def step(self, frame: Tensor, phase: int, age: int, layers: dict) -> tuple[Tensor | None, dict]:
         """Changes the state in place; one that was cloned is bound anew."""
         memory = layers if isinstance(layers, Memory) else Memory(layers, self.record)
-        (place,) = memory["next"]
-        number = int(place)
-        if number not in memory.calls:
-            memory.calls[number] = self._bind(memory, number)
+        place = int(memory["next"][0])
+        if place not in memory.calls:
+            memory.calls[place] = self._bind(memory, place)
         memory.frame.numpy()[...] = frame.detach().numpy()  # torch would leave threads spinning
         memory.counter.fill_(age)
-        memory.calls[number]()
-        place.fill_((number + 1) % self.round)
-        return (memory.logits.clone() if self.phases[phase].emits else None), memory
+        memory.calls[place]()
+        memory["next"][0].fill_((place + 1) % self.round)
+        emits = "logits" in self.phases[phase].outputs
+        return (memory.logits.clone() if emits else None), memory
 
-    def _bind(self, memory: Memory, number: int) -> Callable[[], Any]:
-        """What runs a step of the round on the memory of a stream."""
-        phase = number % len(self.phases)
-        ports = self.phases[phase]
+    def _bind(self, memory: Memory, place: int) -> Callable[[], Any]:
+        """What runs the step at a place in the round on the memory of a stream."""
+        ports = self.phases[place % len(self.phases)]
 
-        def tensor(name: str, depth: int) -> Tensor:
-            puts = sum(name in self.phases[n % len(self.phases)].writes for n in range(number))
-            return memory[f"state.{name}"][(puts - depth) % self.slots[name]]
+        def tensor(port: str) -> Tensor:
+            if port in ("frame", "counter", "logits"):
+                return getattr(memory, port)
+            name, _, depth = port.rpartition("@") if port in ports.inputs else (port, "", "0")
+            puts = sum(name in self.phases[n % len(self.phases)].outputs for n in range(place))
+            return memory[name][(puts - int(depth)) % len(memory[name])]
 
-        given = [memory.frame, memory.counter][: 1 if self.record.kind == "clip" else 2]
-        logits = [memory.logits] if ports.emits else []
-        read = [tensor(name, depth) for name, depth in ports.reads]
-        return self.runtime.bind(phase, given + read, logits + [tensor(n, 0) for n in ports.writes])
-
-
-def kinds(state: dict[str, Any]) -> dict[str, list]:
-    """What the tensors of a state are like."""
-    return {
-        name: [(tuple(x.shape), x.dtype, x.device.type, x.is_contiguous()) for x in tensors]
-        for name, tensors in state.items()
-    }
+        if not ports.outputs:
+            return lambda: None
+        inputs, outputs = map(tensor, ports.inputs), map(tensor, ports.outputs)
+        return self.runtime.bind(place % len(self.phases), list(inputs), list(outputs))
 
 
-class OnnxRuntime:
-    """The graphs of an export in sessions of ONNX Runtime."""
-
-    name = "onnxruntime"
-
-    def __init__(self, graphs: list[Path], record: Record, threads: int) -> None:
-        self.ort, self.record = installed(self.name), record
-        options = self.ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        providers = ["CPUExecutionProvider"]
-        self.sessions = [self.ort.InferenceSession(g, options, providers) for g in graphs]
-
-    def bind(self, phase: int, inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
-        """What computes the outputs from the inputs, all in their own memory."""
-        session, value = self.sessions[phase], self.ort.OrtValue.ortvalue_from_numpy
-        binding = session.io_binding()
-        for name, x in zip(self.record.inputs(phase), inputs, strict=True):
-            binding.bind_ortvalue_input(name, value(x.numpy()))
-        for name, x in zip(self.record.outputs(phase), outputs, strict=True):
-            binding.bind_ortvalue_output(name, value(x.numpy()))
-        return lambda: session.run_with_iobinding(binding)
+def kind(x: Tensor) -> tuple:
+    """What a tensor of a state is like."""
+    return tuple(x.shape), x.dtype, x.device.type, x.is_contiguous()
 
 
-class OpenVino:
-    """The graphs of an export as models of OpenVINO."""
+def read(path: Path) -> tuple[Record, list[Path]]:
+    """The record of an export, and the files of its graphs.
 
-    name = "openvino"
-
-    def __init__(self, graphs: list[Path], record: Record, threads: int) -> None:
-        self.ov = installed(self.name)
-        core = self.ov.Core()
-        models = [core.read_model(graph) for graph in graphs]
-        if len(models) < len(record.phases):
-            models = self._split(models[0], record)
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "bf16" if record.precision == "bfloat16" else "f32",
-        }
-        self.models = [core.compile_model(model, "CPU", options) for model in models]
-
-    def _split(self, whole: Any, record: Record) -> list[Any]:
-        """The graphs of the phases, which are parts of one model."""
-        parameters, results = whole.get_parameters(), whole.get_results()
-        models = []
-        for phase in range(len(record.phases)):
-            inputs, outputs = len(record.inputs(phase)), len(record.outputs(phase))
-            models.append(self.ov.Model(results[:outputs], parameters[:inputs], f"phase{phase}"))
-            parameters, results = parameters[inputs:], results[outputs:]
-        return models
-
-    def bind(self, phase: int, inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
-        """What computes the outputs from the inputs, all in their own memory."""
-        request = self.models[phase].create_infer_request()
-        for n, x in enumerate(inputs):
-            request.set_input_tensor(n, self._shared(x))
-        for n, x in enumerate(outputs):
-            request.set_output_tensor(n, self._shared(x))
-        return lambda: (request.start_async(), request.wait())
-
-    def _shared(self, x: Tensor) -> Any:
-        """Over the same memory; numpy has no bfloat16."""
-        if x.dtype != torch.bfloat16:
-            return self.ov.Tensor(x.numpy(), shared_memory=True)
-        data = x.view(torch.uint8).numpy()
-        return self.ov.Tensor(data, self.ov.Shape(x.shape), self.ov.Type.bf16)
+    Raises:
+        FileNotFoundError, ValueError: as `Runner`.
+    """
+    expect_files([path, *companions(path, 1)])
+    with opening(path):
+        if path.suffix == ".xml":
+            model = installed("openvino").Core().read_model(path)
+            text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else "none"
+        else:
+            model = installed("onnx").load_model(path, load_external_data=False)
+            text = {entry.key: entry.value for entry in model.metadata_props}.get(KEY, "none")
+    try:
+        record = Record.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"expected a file that co3d export wrote, given {path}: {error}") from None
+    others = companions(path, record.stride)
+    expect_files(others)
+    if digest_of(others) != record.digest:
+        raise ValueError(f"a file beside {path} is damaged or belongs to another export")
+    graphs = [path, *others[:-1]]
+    for graph in graphs if path.suffix == ".onnx" else []:
+        refuse_foreign(graph, {others[-1].name} if others else set())
+    return record, graphs
 
 
-RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+@contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """Makes ValueErrors of what libraries raise for a file; each has kinds of its own."""
+    try:
+        yield
+    except Exception as error:
+        reason = [type(error).__name__, *str(error).strip().splitlines()][-1]
+        raise ValueError(f"{path} cannot be opened: {reason}") from None
 
 
 def expect_files(paths: list[Path]) -> None:
@@ -276,37 +231,15 @@ def expect_files(paths: list[Path]) -> None:
                                     "the files of an export keep their names")  # fmt: skip
 
 
-def record_of(path: Path) -> Record:
-    """The record in an exported file."""
-    if path.suffix == ".xml":
-        model = installed("openvino").Core().read_model(path)
-        text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else "none"
-    else:
-        model = installed("onnx").load_model(path, load_external_data=False)
-        text = {entry.key: entry.value for entry in model.metadata_props}.get(KEY, "none")
-    try:
-        return Record.from_json(text)
-    except ValueError as error:
-        raise ValueError(f"expected a file that co3d export wrote, given {path}: {error}") from None
-
-
-def refuse_foreign(path: Path, weights: str) -> None:
-    """Raises ValueError for a graph of ONNX with tensors in another file than that of the weights.
-
-    The runtimes themselves refuse files in other folders.
-    """
+def refuse_foreign(path: Path, known: set[str]) -> None:
+    """Raises ValueError for a graph of ONNX with tensors in other files than those known."""
     graph = installed("onnx").load_model(path, load_external_data=False).graph
-    entries = [entry for tensor in graph.initializer for entry in tensor.external_data]
-    if any(entry.key == "location" and entry.value != weights for entry in entries):
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    tensors = [*graph.initializer, *(attribute.t for attribute in attributes)]
+    entries = [entry for tensor in tensors for entry in tensor.external_data]
+    nested = any(attribute.g.node or attribute.graphs for attribute in attributes)
+    if nested or {entry.value for entry in entries if entry.key == "location"} - known:
         raise ValueError(f"{path} refers to a file that is not its own")
-
-
-def installed(name: str) -> Any:
-    """A package, which is an optional one."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ValueError(f"expected {name} to be installed: pip install 'co3d[deploy]'") from None
 
 
 @torch.no_grad()
@@ -321,7 +254,7 @@ def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
     generator = torch.Generator().manual_seed(seed)
     frames = model.warmup + 2 * model.stride if isinstance(model, StreamNet) else 1
     state, exported_state, worst = None, None, 0.0
-    for number in range(1, frames + 1):
+    for _ in range(frames):
         x = torch.randn(runner.shape, generator=generator)
         if isinstance(model, StreamNet):
             expected, state = model.step(x, state)
@@ -329,9 +262,7 @@ def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
         else:
             expected, given = model(x), runner(x)
         if (given is None) != (expected is None):
-            raise ValueError(f"expected the predictions of {runner.record.model}, but at frame "
-                             f"{number} one net gives one and the other none")  # fmt: skip
+            raise ValueError(f"expected predictions at the frames of {runner.record.model}")
         if expected is not None:
-            away = (given - expected).abs().max() / expected.abs().max()
-            worst = max(worst, away.item())
+            worst = max(worst, ((given - expected).abs().max() / expected.abs().max()).item())
     return worst
