@@ -54,9 +54,6 @@ class OpenVino:
                 inputs = [next(parameters) for _ in ports.inputs]
                 outputs = [next(results) for _ in ports.outputs]
                 models.append(self.ov.Model(outputs, inputs, record.model))
-        for model, ports in zip(models, record.phases, strict=True):
-            if (len(model.inputs), len(model.outputs)) != (len(ports.inputs), len(ports.outputs)):
-                raise ValueError("its graphs are not those that its record tells of")
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -68,11 +65,11 @@ class OpenVino:
 
     def bind(self, phase: int, inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
         """What computes the outputs of a phase from its inputs, all in their own memory."""
-        request = self.models[phase].create_infer_request()
-        for n, x in enumerate(inputs):
-            request.set_input_tensor(n, self._shared(x))
-        for n, x in enumerate(outputs):
-            request.set_output_tensor(n, self._shared(x))
+        model = self.models[phase]
+        request = model.create_infer_request()
+        for ports, tensors in ((model.inputs, inputs), (model.outputs, outputs)):
+            for port, x in zip(ports, tensors, strict=True):
+                request.set_tensor(port, self._shared(x))
         return lambda kept=(inputs, outputs): (request.start_async(), request.wait())
 
     def _shared(self, x: Tensor) -> Any:
