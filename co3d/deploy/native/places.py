@@ -66,6 +66,7 @@ class Places:
         return Place(layout, SCRATCH, offset), {}
 
     def scratch(self, size: int, kind: object) -> int:
+        """Scratch memory of a kind that is free, or new; where it begins."""
         free = self.free.setdefault(kind, [])
         return free.pop() if free else self.net.scratch(size, kind)
 
