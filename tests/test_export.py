@@ -1,5 +1,6 @@
 """Exported nets give what torch gives; files say what they hold."""
 
+import copy
 import json
 
 import numpy as np
@@ -158,11 +159,12 @@ def test_streams_of_one_runner_are_apart_and_can_be_forked(tmp_path, suffix):
     first = agree(net, runner, 23)
     second = agree(net, runner, 8)
     first = agree(net, runner, 5, first)
-    agree(net, runner, 20, second)
-    fork = co3d.clone(first[1])
-    assert co3d.nn.state_bytes(fork) == co3d.nn.state_bytes(first[1])
+    second = agree(net, runner, 20, second)
+    forks = [co3d.clone(first[1]), copy.deepcopy(first[1])]
     agree(net, runner, 7, first)
-    agree(net, runner, 7, (first[0], fork))
+    for fork in forks:
+        assert co3d.nn.state_bytes(fork) == co3d.nn.state_bytes(second[1])
+        agree(net, runner, 7, (first[0], fork))
 
 
 def test_a_stream_runs_an_exported_net_and_a_nan_is_forgotten(tmp_path):

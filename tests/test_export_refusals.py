@@ -169,6 +169,8 @@ def test_what_a_runner_cannot_do_is_refused(copies, suffix):
     runner.step(FRAME, state)
     with pytest.raises(ValueError, match="given one consumed"):
         runner.step(FRAME, state)
+    with pytest.raises(ValueError, match="expected a state of"):
+        runner.step(FRAME, co3d.stack([runner.begin(), runner.begin()]))
     state = co3d.clone(runner.begin())
     state["layers"]["next"] = ()
     with pytest.raises(ValueError, match="given one of another engine"):

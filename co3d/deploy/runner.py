@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data.transforms import Transform
 from ..nn.core import map_tensors
 from ..nn.net import ClipNet, StreamNet
+from ..nn.stream import Stream
 from .optimize import OptimizedStream
 from .record import KEY, Record, companions, digest_of
 from .runtimes import RUNTIMES, OnnxRuntime, OpenVino, installed
@@ -120,6 +121,9 @@ class Memory(dict):
         self.logits = torch.zeros(record.shape[0], record.classes)
         self.calls: dict[int, Callable[[], Any]] = {}
 
+    def __reduce__(self) -> tuple:
+        return dict, (dict(self),)  # what is copied or saved is bound anew
+
 
 class Rings:
     """Steps of exported graphs, as `OptimizedStream` uses them, on state that stays in its place.
@@ -153,7 +157,7 @@ class Rings:
     def step(self, frame: Tensor, phase: int, age: int, layers: dict) -> tuple[Tensor | None, dict]:
         """Changes the state in place; one that was cloned is bound anew."""
         memory = layers if isinstance(layers, Memory) else Memory(layers, self.record)
-        place = int(memory["next"][0])
+        place = int(memory["next"][0]) % self.round
         if place not in memory.calls:
             memory.calls[place] = self._bind(memory, place)
         memory.frame.numpy()[...] = frame.detach().numpy()  # torch would leave threads spinning
@@ -246,21 +250,19 @@ def refuse_foreign(path: Path, known: set[str]) -> None:
 def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
     """The largest difference of their logits on noise, divided by the largest logit.
 
-    Of a continual net from the first frame over the warm-up to a few predictions, at all phases.
+    Of a continual net over the warm-up and a few predictions, at all phases.
 
     Raises:
         ValueError: if they predict at other frames.
     """
-    generator = torch.Generator().manual_seed(seed)
-    frames = model.warmup + 2 * model.stride if isinstance(model, StreamNet) else 1
-    state, exported_state, worst = None, None, 0.0
+    generator, worst, frames = torch.Generator().manual_seed(seed), 0.0, 1
+    networks = [model, runner]
+    if isinstance(model, StreamNet):
+        frames = model.warmup + 2 * model.stride
+        networks = [Stream(model), Stream(runner)]
     for _ in range(frames):
         x = torch.randn(runner.shape, generator=generator)
-        if isinstance(model, StreamNet):
-            expected, state = model.step(x, state)
-            given, exported_state = runner.step(x, exported_state)
-        else:
-            expected, given = model(x), runner(x)
+        expected, given = (network(x) for network in networks)
         if (given is None) != (expected is None):
             raise ValueError(f"expected predictions at the frames of {runner.record.model}")
         if expected is not None:

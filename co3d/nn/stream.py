@@ -54,7 +54,7 @@ def _stack(values: Sequence[Any]) -> Any:
     kinds = {type(value) for value in values}
     if kinds <= {tuple, list} and len({len(value) for value in values}) == 1:
         return tuple(_stack(parts) for parts in zip(*values, strict=True))
-    if kinds == {dict} and all(value.keys() == first.keys() for value in values):
+    if all(isinstance(value, dict) and value.keys() == first.keys() for value in values):
         return {key: _stack([value[key] for value in values]) for key in first}
     if kinds == {Tensor} and len({(v.shape[1:], v.dtype, v.device) for v in values}) == 1:
         return torch.cat(list(values))
