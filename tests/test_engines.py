@@ -72,7 +72,8 @@ class Ray:
 def outcomes(does, count=10, actors=2, videos=4):
     engine = object.__new__(cluster.Cluster)
     engine.ray, engine.device, engine.threads, engine.decoders = Ray(does), "cpu", 1, 1
-    engine.actors, engine.videos, engine.versions = actors, videos, cluster.versions()
+    engine.actors, engine.videos = actors, videos
+    engine.versions = cluster.versions("cpu")
     jobs = [runs.Job(f"v{n}", (0,)) for n in range(count)]
     found = {o.job.video: o.records[0] for o in engine.outcomes(jobs, [], None, {})}
     assert len(found) == count and engine.ray.killed == min(actors, count)
