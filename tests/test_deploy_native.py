@@ -73,7 +73,7 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     count = net.warmup + net.stride + 1
     frames = torch.randn(count, *example.shape)
     program = Compiler(Explicit(net, example), Lanes(4, 4), False)
-    words = words_of(program, 2)
+    words = words_of(program, 2, lambda count: torch.empty(count, dtype=torch.uint8))
     arrays = (words.instructions, words.puts, words.counts, words.taps, words.rings)
     lengths = [sum(map(len, program.phases)), sum(map(len, program.puts)), 2 * words.phases]
     lengths += [len(program.taps), len(program.rings)]

@@ -87,13 +87,14 @@ class Torch:
             for name, tensors in layers.items()
         )  # fmt: skip
 
+    @torch.no_grad()
     def step(self, frame: Tensor, phase: int, age: int, layers: Any) -> tuple[Tensor | None, Any]:
         """What is put into a queue takes the memory of the oldest, so that none is allocated."""
         step = self.net.phases[phase]
         read = [layers[name][depth - 1] for name, depth in step.reads]
         counter = torch.tensor(age, device=self.device)
         outputs = list(self.phases[phase](frame.to(self.dtype), counter, *read))
-        logits = outputs.pop(0).clone() if step.emits else None
+        logits = outputs.pop(0).to(frame.dtype, copy=True) if step.emits else None
         oldest = [layers[name][-1] for name in step.writes]
         if oldest:
             replaced = {x.data_ptr() for x in oldest}  # what is handed on may lie there

@@ -87,6 +87,7 @@ class OptimizedStream:
         self.warmup, self.stride, self.window = net.warmup, net.stride, net.window
         explicit = Explicit(net, frame)
         self.original = f"{net._signature()} optimised"
+        self._facts = {"model": self.original, "frame": self.shape, "dtype": str(dtype)}
         keep_facts(net, self)
         # Past this age a stream is as old as ever, but for its phase.
         oldest = max((queue.first for queue in explicit.queues.values()), default=0)
@@ -138,7 +139,6 @@ class OptimizedStream:
             )
         return self._state(0, self._backend.begin())
 
-    @torch.no_grad()
     def step(self, frame: Tensor, state: State | None = None) -> tuple[Tensor | None, State]:
         """Feeds a frame (B, C, H, W); gives logits (B, classes) or None, and the next state.
 
@@ -153,9 +153,9 @@ class OptimizedStream:
         age, layers = state["age"], state["layers"]
         state.clear()
         logits, layers = self._backend.step(frame, age % self.stride, age, layers)
-        emits = logits is not None and age >= self.warmup
+        logits = None if age < self.warmup else logits
         age = age + 1 if age < self._settled else self._settled + (age + 1) % self.stride
-        return (logits.to(self.given) if emits else None), self._state(age, layers)
+        return logits, self._state(age, layers)
 
     def steps(
         self, x: Tensor | None, state: State | None = None, end: bool = False
@@ -181,8 +181,7 @@ class OptimizedStream:
         return (torch.stack(outputs, 2) if outputs else None), state
 
     def _state(self, age: int, layers: Any) -> State:
-        facts = {"model": self.original, "closed": False, "frame": self.shape}
-        return {**facts, "dtype": str(self.dtype), "age": age, "layers": layers}
+        return {**self._facts, "closed": False, "age": age, "layers": layers}
 
     def _check_frame(self, frame: Tensor) -> None:
         if not isinstance(frame, Tensor):
@@ -201,10 +200,9 @@ class OptimizedStream:
             raise TypeError(
                 f"expected a state from begin() or step(), given {type(state).__name__}"
             )
-        expected = self.original, self.shape, str(self.dtype)
-        given = state["model"], tuple(state["frame"]), state["dtype"]
-        if given != expected:
-            raise ValueError(f"expected a state of {expected}, given one of {given}")
+        given = {name: state[name] for name in self._facts}
+        if given != self._facts:
+            raise ValueError(f"expected a state of {self._facts}, given one of {given}")
         if not self._backend.fits(state["layers"]):
             raise ValueError(
                 f"expected a state of the {self.engine} engine on {self.device}, given one of "

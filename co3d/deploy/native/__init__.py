@@ -2,6 +2,7 @@
 
 import ctypes
 import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,16 +48,14 @@ class Engine:
         self.columns = lanes.whole(self.classes)
         self.groups, self.state_bytes, self.table = net.groups, net.state_bytes, net.table_length
         self.emits = [phase.emits for phase in explicit.phases]
-        self._program = words_of(net, threads)
+        self._program = words_of(net, threads, self._empty)
         self._handle = self._library.co3d_create(ctypes.byref(self._program))
         weakref.finalize(self, self._library.co3d_destroy, self._handle)
 
     def begin(self) -> Memory:
         """The memory of new streams: `rings` (B, bytes), and `slots` (B, entries), a table that
         says what lies in which slot."""
-        memory = torch.empty(self.batch, self.state_bytes, dtype=torch.uint8)
-        self._library.co3d_advise(memory.data_ptr(), memory.numel())
-        memory.zero_()
+        memory = self._empty(self.batch * self.state_bytes).view(self.batch, -1).zero_()
         for rings in self.groups:
             if rings[0].initial:
                 kind = torch.bfloat16 if rings[0].layout.half else torch.float32
@@ -86,7 +85,15 @@ class Engine:
             status = self._library.co3d_step(self._handle, *pointers, *numbers)
         if status:
             raise MemoryError("there is no memory for a step of the native engine")
-        return logits[:, : self.classes] if self.emits[phase] else None
+        if not self.emits[phase]:
+            return None
+        return logits if self.columns == self.classes else logits[:, : self.classes]
+
+    def _empty(self, count: int) -> Tensor:
+        """Bytes in large pages, as far as the system has them."""
+        memory = torch.empty(count, dtype=torch.uint8)
+        self._library.co3d_advise(memory.data_ptr(), count)
+        return memory
 
     def _memory_of(self, memory: Tensor, rings: list[Ring]) -> Tensor:
         """(B, slots, bytes) of a group of rings."""
@@ -119,15 +126,22 @@ def first_slots(groups: list[list[Ring]], length: int) -> Tensor:
     return slots
 
 
-def words_of(net: Compiler, threads: int) -> ProgramWords:
-    """A program as the engine reads it; it keeps the tensors to which it points."""
+def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> ProgramWords:
+    """A program as the engine reads it; it keeps the tensors to which it points.
+
+    Args:
+        empty: gives so many bytes.
+    """
     phases = [instruction for phase in net.phases for instruction in phase]
     puts = [ring for phase in net.puts for ring in phase]
     counts = [len(part) for pair in zip(net.phases, net.puts, strict=True) for part in pair]
     rings = [
         RingWords(r.offset, r.layout.bytes, r.table, r.length, r.spare) for r in net.rings.values()
     ]
-    rows, packed, floats = net.rows(), _joined(net.packed), _joined(net.floats)
+    parts = [data for _, data in net.packed.values()]
+    packed = torch.cat(parts, out=empty(sum(map(len, parts)))) if parts else empty(0)
+    rows = net.rows()
+    floats = torch.cat([x for _, x in net.floats.values()]) if net.floats else torch.zeros(0)
     words = ProgramWords(
         instructions=(Instruction * len(phases))(*phases),
         puts=(ctypes.c_int32 * len(puts))(*puts),
@@ -147,7 +161,3 @@ def words_of(net: Compiler, threads: int) -> ProgramWords:
     )
     words.tensors = rows, packed, floats
     return words
-
-
-def _joined(parts: dict[object, tuple[int, Tensor]]) -> Tensor:
-    return torch.cat([x for _, x in parts.values()]) if parts else torch.zeros(0)
