@@ -251,6 +251,8 @@ template <class In, class Out, int R, int V> void product_tile(const Tile<In, Ou
         const Vec start = t.bias ? load(t.bias + v * LANES) : Vec{};
         UNROLL for (int r = 0; r < R; r++) sum[r][v] = start;
     }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) __builtin_prefetch(t.out + t.out_rows[r] + v * LANES, 1, 3);
     const In* w = t.weights;
     const char* ahead = t.ahead;
     for (int64_t tap = 0; tap < t.count; tap++) {
