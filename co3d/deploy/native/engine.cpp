@@ -413,20 +413,19 @@ template <class T, int OUT, int K, int S> void plane_lines(const Work& w, Plane<
     float* sums = w.sums();
     if (sums) std::fill(sums + w.begin(), sums + w.end(), 0.0f);
     for (int64_t line = w.row; line < w.row_end; line += i.width)
-        for (int64_t c = w.begin(); c < w.end(); c += LANES) {
-            Vec total = {};
-            g.bias = w.bias(c);
-            for (int64_t row = line, end = line + i.width, n; row < end; row += n) {
-                n = std::min<int64_t>(P, end - row);
-                if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike
-                total += tiles[n - 1](g, row, c);
+        for (int64_t row = line, end = line + i.width, n; row < end; row += n) {
+            n = std::min<int64_t>(P, end - row);
+            if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike
+            for (int64_t c = w.begin(); c < w.end(); c += LANES) {
+                g.bias = w.bias(c);
+                const Vec total = tiles[n - 1](g, row, c);
                 if (i.activation)
                     for (int64_t p = row; p < row + n; p++) {
                         T* y = g.out[0] + g.out_rows[0][p] + c;
                         store(y, activate(load(y), i.activation));
                     }
+                if (sums) store(sums + c, load(sums + c) + total);
             }
-            if (sums) store(sums + c, load(sums + c) + total);
         }
 }
 
