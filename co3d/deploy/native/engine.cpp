@@ -680,7 +680,7 @@ void run_alone(const Net& net, const Stream& s, const Phase& phase) {
 }
 
 typedef std::atomic<uint32_t> Word;
-constexpr int SPIN_WITHIN = 50, SPIN_BETWEEN = 100;  // microseconds
+constexpr int SPIN_WITHIN = 50, SPIN_BETWEEN = 200;  // microseconds
 
 // Waits until a word has another value: looks for some microseconds, then sleeps.
 inline void await_change(Word& word, uint32_t old, int microseconds) {
