@@ -147,7 +147,8 @@ class Convolutions(Places):
         else:  # few rows: by columns, whose weights are read once
             across = min(len(lanes.blocks(lanes.vectors(columns))), parts)
             words["grid_vectors"] = across
-            words["grid_rows"] = max(1, min(parts // across, rows // 12))
+            uneven = across % 2 and rows > 12  # for two threads
+            words["grid_rows"] = max(2 if uneven else 1, min(parts // across, rows // 12))
         return self.add(PRODUCT, out, layout, *maps, **words)
 
     def _depthwise(
