@@ -3,6 +3,7 @@
 import copy
 import os
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..nn.fold import fold
 from ..nn.net import ClipNet, StreamNet
 from .engines import Native, Torch
 from .native import NoCompiler, Unsupported
+from .operations import Queue
 from .step import Explicit
 
 ENGINES = ("native", "torch")
@@ -83,17 +85,21 @@ class OptimizedStream:
             raise ValueError(f"expected 1 or more threads, given {threads}")
         self.shape, self.dtype = tuple(frame.shape), dtype
         self.given, self.device = frame.dtype, frame.device
-        self.receptive_field, self.padding = net.receptive_field, net.padding
-        self.warmup, self.stride, self.window = net.warmup, net.stride, net.window
         explicit = Explicit(net, frame)
-        self.original = f"{net._signature()} optimised"
-        self._facts = {"model": self.original, "frame": self.shape, "dtype": str(dtype)}
+        self._describe(f"{net._signature()} optimised", net, explicit.queues.values())
         keep_facts(net, self)
-        # Past this age a stream is as old as ever, but for its phase.
-        oldest = max((queue.first for queue in explicit.queues.values()), default=0)
-        self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
         self._backend = self._backend_of(explicit, threads, engine)
         self.engine, self.threads = self._backend.name, self._backend.threads
+
+    def _describe(self, original: str, source: Any, queues: Iterable[Queue]) -> None:
+        """Sets what a state has to say of itself, and takes the numbers of a net or its record."""
+        self.original = original
+        self._facts = {"model": original, "frame": self.shape, "dtype": str(self.dtype)}
+        self.receptive_field, self.padding = source.receptive_field, source.padding
+        self.warmup, self.stride, self.window = source.warmup, source.stride, source.window
+        # Past this age a stream is as old as ever, but for its phase.
+        oldest = max((queue.first for queue in queues), default=0)
+        self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
 
     def _backend_of(self, explicit: Explicit, threads: int | None, engine: str | None) -> Any:
         chosen = engine or os.environ.get("CO3D_ENGINE") or None

@@ -54,19 +54,16 @@ class Runner(OptimizedStream):
         if threads is not None and threads < 1:
             raise ValueError(f"expected 1 or more threads, given {threads}")
         self.record, graphs = read(path)
-        self.original = f"{self.record.model} {digest_of([path])[:12]} in {runtime}"
+        original = f"{self.record.model} {digest_of([path])[:12]} in {runtime}"
         self.engine, self.threads = runtime, threads or torch.get_num_threads()
         with opening(path):
-            self._start(RUNTIMES[runtime](graphs, self.record, self.threads))
+            self._start(original, RUNTIMES[runtime](graphs, self.record, self.threads))
 
-    def _start(self, runtime: OnnxRuntime | OpenVino) -> None:
+    def _start(self, original: str, runtime: OnnxRuntime | OpenVino) -> None:
         record = self.record
         self.shape, self.dtype = record.shape, getattr(torch, record.precision)
         self.given, self.device = torch.float32, torch.device("cpu")
-        self.receptive_field, self.padding = record.receptive_field, record.padding
-        self.warmup, self.stride, self.window = record.warmup, record.stride, record.window
-        oldest = max((queue.first for queue in record.queues), default=0)
-        self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
+        self._describe(original, record, record.queues)
         self._backend = Rings(record, runtime)
         example = torch.zeros(record.shape)
         if record.kind == "clip":  # a runtime refuses what does not fit
