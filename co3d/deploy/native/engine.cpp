@@ -103,7 +103,7 @@ inline Vec sigmoid(Vec x) {
 enum Activation { LINEAR, RELU, SILU, SIGMOID };
 inline Vec activate(Vec x, int64_t kind) {
     if (kind == RELU) return relu(x);
-    if (kind == SILU) return x * sigmoid(x);
+    if (kind == SILU) return x / (1.0f + exponential(-x));
     return kind == SIGMOID ? sigmoid(x) : x;
 }
 
