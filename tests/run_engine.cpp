@@ -17,9 +17,9 @@ int main(int, char** arguments) {
     int64_t sizes[11];
     file.read(reinterpret_cast<char*>(sizes), sizeof sizes);
     auto program = part<Program>(file, sizes[0])[0];
-    auto instructions = part<Instruction>(file, sizes[1]);
+    auto instructions = part<Instruction>(file, sizes[1]);  // of all phases
     auto puts = part<int32_t>(file, sizes[2]);
-    auto counts = part<int64_t>(file, sizes[3]);
+    auto phases = part<Phase>(file, sizes[3]);  // whose pointers have to be found
     auto taps = part<Tap>(file, sizes[4]);
     auto rings = part<Ring>(file, sizes[5]);
     auto rows = part<int32_t>(file, sizes[6]);
@@ -27,8 +27,13 @@ int main(int, char** arguments) {
     auto floats = part<float>(file, sizes[8]);
     auto slots = part<int32_t>(file, sizes[9]);
     auto frames = part<float>(file, sizes[10]);
-    program.instructions = instructions.data(), program.puts = puts.data();
-    program.counts = counts.data(), program.taps = taps.data(), program.rings = rings.data();
+    const Instruction* instruction = instructions.data();
+    const int32_t* put = puts.data();
+    for (auto& phase : phases) {
+        phase.instructions = instruction, phase.puts = put;
+        instruction += phase.count, put += phase.put_count;
+    }
+    program.phases = phases.data(), program.taps = taps.data(), program.rings = rings.data();
     program.rows = rows.data(), program.packed = packed.data(), program.floats = floats.data();
     void* net = co3d_create(&program);
     std::vector<char> state(program.batch * program.state_bytes);
@@ -36,7 +41,7 @@ int main(int, char** arguments) {
     const int64_t count = std::atoi(arguments[3]), size = frames.size() / count;
     for (int64_t n = 0; n < count; n++)
         co3d_step(net, frames.data() + n * size, state.data(), slots.data(), logits.data(),
-                  n % program.phases, n, program.threads);
+                  n % program.phase_count, n, program.threads);
     for (float logit : logits) std::printf("%.9g\n", logit);
     co3d_destroy(net);
 }

@@ -74,14 +74,14 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     frames = torch.randn(count, *example.shape)
     program = Compiler(Explicit(net, example), Lanes(4, 4), False)
     words = words_of(program, 2, lambda count: torch.empty(count, dtype=torch.uint8))
-    arrays = (words.instructions, words.puts, words.counts, words.taps, words.rings)
-    lengths = [sum(map(len, program.phases)), sum(map(len, program.puts)), 2 * words.phases]
-    lengths += [len(program.taps), len(program.rings)]
-    parts = [bytes(words)]
-    for array, length in zip(arrays, lengths, strict=True):
-        parts.append(ctypes.string_at(array, length * ctypes.sizeof(array._type_)))
+    phases = words.phases[: words.phase_count]
+    instructions = [one for phase in phases for one in phase.instructions[: phase.count]]
+    puts = [ctypes.c_int32(n) for phase in phases for n in phase.puts[: phase.put_count]]
+    rings = words.rings[: len(program.rings)]
+    lists = [words], instructions, puts, phases, program.taps, rings
+    parts = [b"".join(map(bytes, items)) for items in lists]
     slots = first_slots(program.groups, program.table_length)
-    parts += [x.numpy().tobytes() for x in (*words.tensors, slots, frames)]
+    parts += [x.numpy().tobytes() for x in (*words.kept[1:], slots, frames)]
     sizes = struct.pack(f"{len(parts)}q", *map(len, parts))
     (tmp_path / "program").write_bytes(sizes + b"".join(parts))
     source, flags = Path(__file__).with_name("run_engine.cpp"), library.FLAGS

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..step import Explicit
 from .kinds import Unsupported
-from .layout import Instruction, Lanes, ProgramWords, Ring, RingWords, Tap
+from .layout import Instruction, Lanes, PhaseWords, ProgramWords, Ring, RingWords, Tap, array
 from .library import NoCompiler, load
 from .program import Compiler
 
@@ -132,9 +132,10 @@ def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> Pro
     Args:
         empty: gives so many bytes.
     """
-    phases = [instruction for phase in net.phases for instruction in phase]
-    puts = [ring for phase in net.puts for ring in phase]
-    counts = [len(part) for pair in zip(net.phases, net.puts, strict=True) for part in pair]
+    phases = [
+        PhaseWords(array(Instruction, part), len(part), array(ctypes.c_int32, puts), len(puts))
+        for part, puts in zip(net.phases, net.puts, strict=True)
+    ]
     rings = [
         RingWords(r.offset, r.layout.bytes, r.table, r.length, r.spare) for r in net.rings.values()
     ]
@@ -143,12 +144,10 @@ def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> Pro
     rows = net.rows()
     floats = torch.cat([x for _, x in net.floats.values()]) if net.floats else torch.zeros(0)
     words = ProgramWords(
-        instructions=(Instruction * len(phases))(*phases),
-        puts=(ctypes.c_int32 * len(puts))(*puts),
-        counts=(ctypes.c_int64 * len(counts))(*counts),
-        phases=len(net.phases),
-        taps=(Tap * len(net.taps))(*net.taps),
-        rings=(RingWords * len(rings))(*rings),
+        phases=array(PhaseWords, phases),
+        phase_count=len(phases),
+        taps=array(Tap, net.taps),
+        rings=array(RingWords, rings),
         table=net.table_length,
         rows=rows.data_ptr(),
         packed=packed.data_ptr(),
@@ -159,5 +158,5 @@ def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> Pro
         gate_floats=net.gate_floats,
         threads=threads,
     )
-    words.tensors = rows, packed, floats
+    words.kept = phases, rows, packed, floats
     return words

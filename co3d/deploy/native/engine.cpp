@@ -110,7 +110,7 @@ inline Vec activate(Vec x, int64_t kind) {
 // ---- The program, as layout.py lays it out ----------------------------------------------------
 
 enum Place { NOWHERE, LOGITS, SCRATCH, STATE };
-enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, COPY, TILES_IN, TILES_OUT, SUMS };
+enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, TILES_IN, TILES_OUT, SUMS };
 
 struct Map {  // where numbers lie
     int64_t place;
@@ -155,31 +155,28 @@ struct Ring {
     int64_t spare;         // in the table; -1: none
 };
 
-struct Program {                      // the caller keeps all that this points to
-    const Instruction* instructions;  // of all phases
-    const int32_t* puts;              // the rings into which each phase puts something
-    const int64_t* counts;            // of both, for each phase
-    int64_t phases;
-    const Tap* taps;
-    const Ring* rings;
-    int64_t table;                    // entries of a stream's table of slots
-    const int32_t* rows;
-    const char* packed;               // weights
-    const float* floats;              // biases and gates
-    int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
-};
-
 struct Phase {
     const Instruction* instructions;
     int64_t count;
-    const int32_t* puts;
+    const int32_t* puts;  // the rings into which it puts something
     int64_t put_count;
+};
+
+struct Program {  // the caller keeps all that this points to
+    const Phase* phases;
+    int64_t phase_count;
+    const Tap* taps;
+    const Ring* rings;
+    int64_t table;  // entries of a stream's table of slots
+    const int32_t* rows;
+    const char* packed;   // weights
+    const float* floats;  // biases and gates
+    int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
 };
 
 typedef std::unique_ptr<char, decltype(&std::free)> Memory;
 
 struct Net : Program {
-    std::vector<Phase> all;
     std::mutex lock;
     std::vector<Memory> spare;  // scratch memory that no call uses
     struct Pool* pool = nullptr;
@@ -508,8 +505,9 @@ void input(const Work& w) {  // rows are lines of the frame
     }
 }
 
-template <class T> void pool(const Work& w) {
+template <class T> void pool(const Work& w) {  // of one pixel: a copy
     const Instruction& i = w.i;
+    const T* add = w.at<T>(i.add);
     const Vec lowest = splat(-std::numeric_limits<float>::infinity());
     for (int64_t row = w.row; row < w.row_end; row++) {
         const int64_t top = row / i.width % i.height * i.stride_h - i.pad_h;
@@ -528,6 +526,7 @@ template <class T> void pool(const Work& w) {
                         best = x > best || x != x ? x : best;
                     }
             }
+            if (add) best += load(add + w.rows(i.add)[row] + c);
             store(out + c, activate(best, i.activation));
         }
     }
@@ -544,16 +543,6 @@ template <class T> void average(const Work& w) {  // over all taps, and the pixe
                 for (int64_t p = 0; p < pixels; p++) total += load(in + rows[p]);
             }
             store(w.at<float>(w.i.out) + w.rows(w.i.out)[row] + c, total / float(w.i.taps * pixels));
-        }
-}
-
-template <class T> void copy(const Work& w) {
-    const T *in = w.at<T>(w.tap(0).map), *add = w.at<T>(w.i.add);
-    for (int64_t row = w.row; row < w.row_end; row++)
-        for (int64_t c = 0; c < w.i.vectors * LANES; c += LANES) {
-            Vec y = load(in + w.rows(w.tap(0).map)[row] + c);
-            if (add) y += load(add + w.rows(w.i.add)[row] + c);
-            store(w.at<T>(w.i.out) + w.rows(w.i.out)[row] + c, activate(y, w.i.activation));
         }
 }
 
@@ -636,8 +625,7 @@ template <class T> void run(const Work& w) {
         case SUMS: return depthwise<T, 3>(w);
         case SCALE: return scale<T>(w);
         case POOL: return pool<T>(w);
-        case AVERAGE: return average<T>(w);
-        default: return copy<T>(w);
+        default: return average<T>(w);
     }
 }
 
@@ -803,14 +791,9 @@ void co3d_advise(void* memory, int64_t bytes) {
 
 void* co3d_create(const Program* program) {
     auto net = new Net{*program};
-    const Instruction* instructions = net->instructions;
-    const int32_t* puts = net->puts;
     int64_t longest = 0;
-    for (int64_t n = 0; n < net->phases; n++) {
-        const int64_t count = net->counts[2 * n], put_count = net->counts[2 * n + 1];
-        net->all.push_back({instructions, count, puts, put_count});
-        instructions += count, puts += put_count, longest = std::max(longest, count);
-    }
+    for (int64_t n = 0; n < net->phase_count; n++)
+        longest = std::max(longest, net->phases[n].count);
     if (net->threads > 1) net->pool = new Pool(*net, longest);
     return net;
 }
@@ -841,7 +824,7 @@ int co3d_step(void* handle, const float* frame, char* state, int32_t* slots, flo
         co3d_advise(scratch.get(), bytes);
         std::memset(scratch.get(), 0, bytes);  // borders stay zero for ever
     }
-    const Phase& now = net.all[phase];
+    const Phase& now = net.phases[phase];
     for (int64_t n = 0; n < now.put_count * net.batch; n++) {
         const Ring& ring = net.rings[now.puts[n % now.put_count]];
         int32_t *table = slots + n / now.put_count * net.table, *first = table + ring.table;

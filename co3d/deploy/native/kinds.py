@@ -6,7 +6,7 @@ from torch import Tensor
 from ...nn.pointwise import ACTIVATIONS
 from .layout import Layout
 
-INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, COPY, TILES_IN, TILES_OUT, SUMS = range(10)
+INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, TILES_IN, TILES_OUT, SUMS = range(9)
 ACTIVATION = {ACTIVATIONS["ReLU"]: 1, ACTIVATIONS["SiLU"]: 2, ACTIVATIONS["Sigmoid"]: 3}
 MAX_TAPS, MAX_FRAMES = 128, 32  # of a product, of a depthwise convolution
 CHUNKS = 8  # into which the work of an instruction is cut at most

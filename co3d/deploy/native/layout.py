@@ -1,6 +1,7 @@
 """How values of a step lie in memory, and the words that the engine knows: see `engine.cpp`."""
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -113,6 +114,11 @@ def aligned(n: int, to: int = ALIGNMENT) -> int:
     return -(-n // to) * to
 
 
+def array(kind: type, items: Sequence) -> ctypes.Array:
+    """Items side by side in memory."""
+    return (kind * len(items))(*items)
+
+
 def _words(names: str) -> list[tuple[str, type]]:
     return [(name, ctypes.c_int64) for name in names.split()]
 
@@ -159,14 +165,23 @@ class Instruction(ctypes.Structure):
         super().__init__(kind=kind, out=out, **defaults | words)
 
 
+class PhaseWords(ctypes.Structure):
+    """The instructions of a phase, and the rings that it puts something into."""
+
+    _fields_ = [
+        ("instructions", ctypes.POINTER(Instruction)),
+        *_words("count"),
+        ("puts", ctypes.POINTER(ctypes.c_int32)),
+        *_words("put_count"),
+    ]
+
+
 class ProgramWords(ctypes.Structure):
     """All of it."""
 
     _fields_ = [
-        ("instructions", ctypes.POINTER(Instruction)),
-        ("puts", ctypes.POINTER(ctypes.c_int32)),
-        ("counts", ctypes.POINTER(ctypes.c_int64)),
-        *_words("phases"),
+        ("phases", ctypes.POINTER(PhaseWords)),
+        *_words("phase_count"),
         ("taps", ctypes.POINTER(Tap)),
         ("rings", ctypes.POINTER(RingWords)),
         *_words("table"),

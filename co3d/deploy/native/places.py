@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..operations import Join, Operation, Window, due
 from ..operations import Map as Pointwise
-from .kinds import ACTIVATION, AHEAD, COPY, DEPTHWISE, PRODUCT, SUMS, Unsupported, chunks
+from .kinds import ACTIVATION, AHEAD, DEPTHWISE, POOL, PRODUCT, SUMS, Unsupported, chunks
 from .layout import LOGITS, SCRATCH, STATE, Instruction, Layout, Map, Place, Tap
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Places:
             words["add"] = self.map(added)
         words["vectors"] = layout.step // self.net.lanes.lanes
         words["grid_rows"] = chunks(layout.height * layout.width * words["vectors"], 500)
-        self.add(COPY, out, layout, self.map(place), **words)
+        self.add(POOL, out, layout, self.map(place), **words)
 
     # The end of an instruction
 
