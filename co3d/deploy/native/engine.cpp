@@ -133,7 +133,6 @@ struct Instruction {
     int64_t rows, vectors;     // of the result
     int64_t in_half, out_half;  // bfloat16 rather than float32
     int64_t tap, taps;         // what it reads, in the list of taps
-    int64_t ahead, aheads;     // in that list: state that the next instructions read
     int64_t weights, bias;     // where they begin: bytes, floats; bias -1: none
     int64_t height, width;     // of the result, for each stream
     int64_t in_height, in_width;
@@ -238,8 +237,6 @@ template <class In, class Out> struct Tile {  // what a tile of rows and columns
     Out* out;
     const Out* add;
     bool relu;
-    const char* ahead;  // memory that comes next: `pace` bytes are fetched at each step in depth
-    int64_t pace;
 };
 
 template <class In, class Out, int R, int V> void product_tile(const Tile<In, Out>& t) {
@@ -251,17 +248,13 @@ template <class In, class Out, int R, int V> void product_tile(const Tile<In, Ou
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int v = 0; v < V; v++) __builtin_prefetch(t.out + t.out_rows[r] + v * LANES, 1, 3);
     const In* w = t.weights;
-    const char* ahead = t.ahead;
     for (int64_t tap = 0; tap < t.count; tap++) {
         const In* x[R];
         for (int r = 0; r < R; r++) x[r] = t.taps[tap] + t.in_rows[t.tables[tap] + r];
-        for (int64_t k = 0; k < t.lengths[tap]; k += DEPTH<In>, w += V * LANES * DEPTH<In>) {
+        for (int64_t k = 0; k < t.lengths[tap]; k += DEPTH<In>, w += V * LANES * DEPTH<In>)
             UNROLL for (int r = 0; r < R; r++)
                 UNROLL for (int v = 0; v < V; v++)
                     multiply(sum[r][v], x[r] + k, w + v * LANES * DEPTH<In>);
-            __builtin_prefetch(ahead, 0, 2);
-            ahead += t.pace;
-        }
     }
     if (t.add)
         UNROLL for (int r = 0; r < R; r++)
@@ -284,31 +277,6 @@ template <class In, class Out> struct Tiles {  // of every number of rows and ve
     }
 };
 
-// Memory that the instructions up to the next product read, of which each chunk fetches its part.
-struct Ahead {
-    const Work& w;
-    int64_t at = 0, share = 0;
-
-    Ahead(const Work& w, int64_t blocks) : w(w) {
-        int64_t bytes = 0;
-        for (int64_t n = 0; n < w.i.aheads; n++) bytes += w.net.taps[w.i.ahead + n].length;
-        const bool across = w.i.grid_vectors > 1;
-        const int64_t whole = across ? blocks : w.i.rows, from = across ? w.vector : w.row;
-        const int64_t to = across ? w.vector_end : w.row_end;
-        const int64_t rows = (w.row_end - w.row) / rows_of(MAX_VECTORS) + 1;
-        at = bytes * from / whole;
-        share = (bytes * to / whole - at) / ((w.vector_end - w.vector) * rows);
-    }
-    const char* next() {
-        int64_t skip = at, n = w.i.ahead;
-        while (n + 1 < w.i.ahead + w.i.aheads && skip >= w.net.taps[n].length)
-            skip -= w.net.taps[n++].length;
-        at += share;
-        const Map& map = w.net.taps[n].map;  // `rows` is the number of the stream
-        return w.at<char>(map) + map.rows * w.net.state_bytes + skip;
-    }
-};
-
 template <class In, class Out> void product(const Work& w) {
     static const Tiles<In, Out> tiles;
     const Instruction& i = w.i;
@@ -324,8 +292,6 @@ template <class In, class Out> void product(const Work& w) {
     const Out* add = w.at<Out>(i.add);
     const In* weights = reinterpret_cast<const In*>(w.net.packed + i.weights);
     const int64_t blocks = (i.vectors + MAX_VECTORS - 1) / MAX_VECTORS;
-    Ahead ahead(w, blocks);
-    t.ahead = reinterpret_cast<const char*>(out), t.pace = ahead.share * DEPTH<In> / depth;
     for (int64_t block = w.vector; block < w.vector_end; block++) {
         const int64_t from = cut(i.vectors, blocks, block);
         const int64_t width = cut(i.vectors, blocks, block + 1) - from;
@@ -337,7 +303,6 @@ template <class In, class Out> void product(const Work& w) {
             const int64_t row = w.row + cut(count, parts, n), end = w.row + cut(count, parts, n + 1);
             t.in_rows = w.net.rows + row;
             t.out_rows = w.rows(i.out) + row, t.add_rows = w.rows(i.add) + row;
-            if (i.aheads) t.ahead = ahead.next();
             tiles.of[width][end - row](t);
             if (i.activation > RELU)
                 for (int64_t r = 0; r < end - row; r++)

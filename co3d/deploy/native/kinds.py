@@ -11,7 +11,6 @@ ACTIVATION = {ACTIVATIONS["ReLU"]: 1, ACTIVATIONS["SiLU"]: 2, ACTIVATIONS["Sigmo
 MAX_TAPS, MAX_FRAMES = 128, 32  # of a product, of a depthwise convolution
 CHUNKS = 8  # into which the work of an instruction is cut at most
 CHUNK = 150_000  # multiply-accumulates that are worth a chunk of their own
-AHEAD = 1 << 20  # bytes of older state that a product fetches for what comes next, at most
 FILTERS = (
     *((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6)),
     *((1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),

@@ -149,7 +149,7 @@ class Instruction(ctypes.Structure):
         ("out", Map),
         ("add", Map),
         *_words("first infinite first_sums activation rows vectors in_half out_half"),
-        *_words("tap taps ahead aheads weights bias height width in_height in_width"),
+        *_words("tap taps weights bias height width in_height in_width"),
         *_words("kernel_h kernel_w stride_h stride_w pad_h pad_w dilation_h dilation_w"),
         *_words("pitch step channels inner sums parts"),
         *_words("repeats in_repeat out_repeat weights_repeat grid_rows grid_vectors"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..operations import Join, Operation, Window, due
 from ..operations import Map as Pointwise
-from .kinds import ACTIVATION, AHEAD, DEPTHWISE, POOL, PRODUCT, SUMS, Unsupported, chunks
+from .kinds import ACTIVATION, POOL, Unsupported, chunks
 from .layout import LOGITS, SCRATCH, STATE, Instruction, Layout, Map, Place, Tap
 
 if TYPE_CHECKING:
@@ -139,34 +139,6 @@ class Places:
         """The rings that get something, in the order in which they do."""
         writes, _ = self.orders()
         return sorted((ring.number for ring in self.put.values()), key=lambda n: writes.get(n, -1))
-
-    def fetch_ahead(self) -> None:
-        """Lets each product fetch the older state that the instructions behind it read.
-
-        That was last touched a step ago: without asking early, the arithmetic waits for it.
-        """
-        far: list[Map] = []
-        for instruction in reversed(self.instructions):
-            if instruction.kind == PRODUCT and instruction.repeats == 1:
-                self._fetch(instruction, far)
-                far = []
-            if instruction.kind in (DEPTHWISE, SUMS):
-                taps = self.net.taps[instruction.tap : instruction.tap + instruction.taps]
-                far = [t.map for t in taps if t.map.place == STATE and t.map.back] + far
-            if instruction.add.place == STATE:
-                far = [instruction.add, *far]
-
-    def _fetch(self, product: Instruction, far: list[Map]) -> None:
-        product.ahead, total = len(self.net.taps), 0
-        layouts = [ring.layout for ring in self.net.rings.values()]
-        for ring, back in dict.fromkeys((at.ring, at.back) for at in far):
-            size = layouts[ring].bytes
-            total += size * self.net.batch
-            if total > AHEAD:
-                break
-            for stream in range(self.net.batch):  # in the place of a table
-                self.net.taps.append(Tap(Map(STATE, ring, back, 0, stream), size))
-        product.aheads = len(self.net.taps) - product.ahead
 
     def inputs(self, operation: Window) -> list[Place]:
         """The newest input and the earlier ones."""

@@ -53,7 +53,6 @@ class Writer(Convolutions):
                 methods[type(operation)](number, operation)
             for source in operation.sources:
                 self.release(source)
-        self.fetch_ahead()
 
     def _input(self) -> None:
         batch, channels, height, width = self.net.explicit.frame_shape
