@@ -41,7 +41,7 @@ int main(int, char** arguments) {
     const int64_t count = std::atoi(arguments[3]), size = frames.size() / count;
     for (int64_t n = 0; n < count; n++)
         co3d_step(net, frames.data() + n * size, state.data(), slots.data(), logits.data(),
-                  n % program.phase_count, n, program.threads);
+                  n % phases.size(), n, program.threads);
     for (float logit : logits) std::printf("%.9g\n", logit);
     co3d_destroy(net);
 }

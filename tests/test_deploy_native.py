@@ -74,7 +74,7 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     frames = torch.randn(count, *example.shape)
     program = Compiler(Explicit(net, example), Lanes(4, 4), False)
     words = words_of(program, 2, lambda count: torch.empty(count, dtype=torch.uint8))
-    phases = words.phases[: words.phase_count]
+    phases = words.phases[: len(program.phases)]
     instructions = [one for phase in phases for one in phase.instructions[: phase.count]]
     puts = [ctypes.c_int32(n) for phase in phases for n in phase.puts[: phase.put_count]]
     rings = words.rings[: len(program.rings)]

@@ -9,7 +9,18 @@ from torch import Tensor
 
 from ..step import Explicit
 from .kinds import Unsupported
-from .layout import Instruction, Lanes, PhaseWords, ProgramWords, Ring, RingWords, Tap, array
+from .layout import (
+    HUGE_PAGE,
+    Instruction,
+    Lanes,
+    PhaseWords,
+    ProgramWords,
+    Ring,
+    RingWords,
+    Tap,
+    aligned,
+    array,
+)
 from .library import NoCompiler, load
 from .program import Compiler
 
@@ -145,7 +156,7 @@ def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> Pro
     floats = torch.cat([x for _, x in net.floats.values()]) if net.floats else torch.zeros(0)
     words = ProgramWords(
         phases=array(PhaseWords, phases),
-        phase_count=len(phases),
+        longest=max(map(len, net.phases)),
         taps=array(Tap, net.taps),
         rings=array(RingWords, rings),
         table=net.table_length,
@@ -154,9 +165,10 @@ def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> Pro
         floats=floats.data_ptr(),
         batch=net.batch,
         state_bytes=net.state_bytes,
-        scratch_bytes=net.scratch_bytes,
-        gate_floats=net.gate_floats,
         threads=threads,
+        scratch_bytes=aligned(net.scratch_bytes + 4 * net.gate_floats * threads, HUGE_PAGE),
+        gates_begin=net.scratch_bytes,
+        gate_bytes=4 * net.gate_floats,
     )
     words.kept = phases, rows, packed, floats
     return words

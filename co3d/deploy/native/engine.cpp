@@ -26,12 +26,10 @@
 #endif
 
 #define UNROLL _Pragma("GCC unroll 16")
-#define NOINLINE __attribute__((noinline))
 
 namespace {
 
 // ---- Vectors ----------------------------------------------------------------------------------
-
 #if defined(__AVX512F__)
 constexpr int LANES = 16, REGISTERS = 32;
 #elif defined(__AVX2__)
@@ -85,12 +83,10 @@ inline Vec exponential(Vec x) {  // a polynomial of degree 6 after reduction to 
     const IntVec power = reinterpret_cast<IntVec>(n) << 23;
     n -= shift;
     const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Vec y = splat(1.9875691500e-4f);
-    y = y * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
+    constexpr float factors[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    Vec y = {};
+    for (float factor : factors) y = y * r + factor;
     y = y * r * r + r + 1.0f;
     return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(y) + power);
 }
@@ -108,7 +104,6 @@ inline Vec activate(Vec x, int64_t kind) {
 }
 
 // ---- The program, as layout.py lays it out ----------------------------------------------------
-
 enum Place { NOWHERE, LOGITS, SCRATCH, STATE };
 enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, TILES_IN, TILES_OUT, SUMS };
 
@@ -121,7 +116,7 @@ struct Map {  // where numbers lie
 
 struct Tap {
     Map map;
-    int64_t length;  // of PRODUCT: neighbours that it multiplies; else bytes, or 0
+    int64_t length;  // of PRODUCT: neighbours that it multiplies
 };
 
 struct Instruction {
@@ -163,14 +158,16 @@ struct Phase {
 
 struct Program {  // the caller keeps all that this points to
     const Phase* phases;
-    int64_t phase_count;
+    int64_t longest;  // instructions of a phase
     const Tap* taps;
     const Ring* rings;
     int64_t table;  // entries of a stream's table of slots
     const int32_t* rows;
     const char* packed;   // weights
     const float* floats;  // biases and gates
-    int64_t batch, state_bytes, scratch_bytes, gate_floats, threads;
+    int64_t batch, state_bytes, threads;
+    int64_t scratch_bytes;            // whole pages of HUGE_PAGE
+    int64_t gates_begin, gate_bytes;  // scratch of each thread
 };
 
 typedef std::unique_ptr<char, decltype(&std::free)> Memory;
@@ -221,7 +218,6 @@ struct Work {
 };
 
 // ---- Products ---------------------------------------------------------------------------------
-
 constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2, MAX_ROWS = 8, MAX_TAPS = 128;
 constexpr int rows_of(int vectors) {  // accumulators, a row of weights and two numbers in registers
     return std::min(MAX_ROWS, (REGISTERS - 2 - vectors) / vectors);
@@ -313,7 +309,6 @@ template <class In, class Out> void product(const Work& w) {
 }
 
 // ---- Convolutions of each channel alone -------------------------------------------------------
-
 // A line of results at one vector of channels, P neighbours at a time, which share what they load.
 // K and S are width and stride of the kernel. OUT is 1, or 3 where a single frame is added to all
 // sums of a 3x3x3 kernel: the first completes a result, the others go on as the new sums.
@@ -331,7 +326,7 @@ template <class T, int OUT> struct Plane {
 };
 
 template <class T, int OUT, int P, int K, int S>
-NOINLINE Vec plane_tile(const Plane<T, OUT>& g, int64_t row, int64_t c) {
+__attribute__((noinline)) Vec plane_tile(const Plane<T, OUT>& g, int64_t row, int64_t c) {
     constexpr int N = (P - 1) * S + K;
     Vec sum[OUT][P] = {};
     UNROLL for (int p = 0; p < P; p++) sum[0][p] = g.bias;
@@ -413,7 +408,6 @@ template <class T, int OUT> void depthwise(const Work& w) {
 }
 
 // ---- The gate of squeeze and excitation -------------------------------------------------------
-
 // Each thread computes the gates of all streams for itself, which is cheaper than waiting.
 void compute_gates(const Work& w, float* gates) {
     const Instruction& i = w.i;
@@ -457,7 +451,6 @@ template <class T> void scale(const Work& w) {
 }
 
 // ---- The rest ---------------------------------------------------------------------------------
-
 void input(const Work& w) {  // rows are lines of the frame
     const Instruction& i = w.i;
     const int64_t pixels = i.height * i.width;
@@ -574,13 +567,10 @@ void tiles_out(const Work& w) {
 }
 
 // ---- Running ----------------------------------------------------------------------------------
-
 template <class T> void fill(const Work& w) {  // before `first`
     const Vec value = splat(w.i.infinite ? -std::numeric_limits<float>::infinity() : 0.0f);
-    const int64_t unit = w.i.kind == PRODUCT ? MAX_VECTORS : 1;  // chunks of it count blocks
-    const int64_t to = std::min(w.i.vectors, w.vector_end * unit) * LANES;
     for (int64_t row = w.row; row < w.row_end; row++)
-        for (int64_t c = w.begin() * unit; c < to; c += LANES)
+        for (int64_t c = 0; c < w.i.vectors * LANES; c += LANES)
             store(w.at<T>(w.i.out) + w.rows(w.i.out)[row] + c, value);
 }
 
@@ -620,7 +610,7 @@ void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t nu
 inline int64_t chunks(const Instruction& i) { return i.repeats * i.grid_rows * i.grid_vectors; }
 
 inline float* gates_of(const Net& net, const Stream& s, int thread) {
-    return reinterpret_cast<float*>(s.scratch + net.scratch_bytes) + thread * net.gate_floats;
+    return reinterpret_cast<float*>(s.scratch + net.gates_begin + thread * net.gate_bytes);
 }
 
 void run_alone(const Net& net, const Stream& s, const Phase& phase) {
@@ -668,8 +658,8 @@ struct Pool {
     Phase phase = {};
     std::vector<std::thread> workers;
 
-    Pool(const Net& net, size_t longest)
-        : net(net), threads(net.threads), next(longest * threads), left(longest) {
+    Pool(const Net& net)
+        : net(net), threads(net.threads), next(net.longest * threads), left(net.longest) {
         for (int t = 1; t < threads; t++) workers.emplace_back([this, t] { serve(t); });
     }
     ~Pool() {
@@ -737,7 +727,6 @@ constexpr size_t PAGE = 4096, HUGE_PAGE = 1 << 21;
 }  // namespace
 
 // ---- What Python calls ------------------------------------------------------------------------
-
 extern "C" {
 
 int co3d_lanes() { return LANES; }
@@ -748,18 +737,15 @@ int64_t co3d_instruction_bytes() { return sizeof(Instruction); }
 // Asks for large pages: with small ones the lookup of addresses costs time.
 void co3d_advise(void* memory, int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
-    const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + PAGE - 1) / PAGE * PAGE;
-    const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) / PAGE * PAGE;
-    if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
+    const uintptr_t first = (begin + PAGE - 1) / PAGE * PAGE, end = (begin + bytes) / PAGE * PAGE;
+    if (end > first) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
 }
 
 void* co3d_create(const Program* program) {
     auto net = new Net{*program};
-    int64_t longest = 0;
-    for (int64_t n = 0; n < net->phase_count; n++)
-        longest = std::max(longest, net->phases[n].count);
-    if (net->threads > 1) net->pool = new Pool(*net, longest);
+    if (net->threads > 1) net->pool = new Pool(*net);
     return net;
 }
 
@@ -782,12 +768,10 @@ int co3d_step(void* handle, const float* frame, char* state, int32_t* slots, flo
         if (!net.spare.empty()) scratch = std::move(net.spare.back()), net.spare.pop_back();
     }
     if (!scratch) {
-        size_t bytes = net.scratch_bytes + net.gate_floats * sizeof(float) * net.threads;
-        bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        scratch.reset(static_cast<char*>(std::aligned_alloc(HUGE_PAGE, bytes)));
+        scratch.reset(static_cast<char*>(std::aligned_alloc(HUGE_PAGE, net.scratch_bytes)));
         if (!scratch) return 2;
-        co3d_advise(scratch.get(), bytes);
-        std::memset(scratch.get(), 0, bytes);  // borders stay zero for ever
+        co3d_advise(scratch.get(), net.scratch_bytes);
+        std::memset(scratch.get(), 0, net.scratch_bytes);  // borders stay zero for ever
     }
     const Phase& now = net.phases[phase];
     for (int64_t n = 0; n < now.put_count * net.batch; n++) {

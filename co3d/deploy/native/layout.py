@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 LOGITS, SCRATCH, STATE = range(1, 4)  # places
-ALIGNMENT = 64  # bytes
+ALIGNMENT, HUGE_PAGE = 64, 1 << 21  # bytes
 
 
 class Lanes(NamedTuple):
@@ -181,12 +181,12 @@ class ProgramWords(ctypes.Structure):
 
     _fields_ = [
         ("phases", ctypes.POINTER(PhaseWords)),
-        *_words("phase_count"),
+        *_words("longest"),
         ("taps", ctypes.POINTER(Tap)),
         ("rings", ctypes.POINTER(RingWords)),
         *_words("table"),
         ("rows", ctypes.c_void_p),
         ("packed", ctypes.c_void_p),
         ("floats", ctypes.c_void_p),
-        *_words("batch state_bytes scratch_bytes gate_floats threads"),
+        *_words("batch state_bytes threads scratch_bytes gates_begin gate_bytes"),
     ]
