@@ -20,7 +20,6 @@ from torch import Tensor
 from ..deploy import OptimizedStream
 from ..deploy.native import NoCompiler, library
 from ..nn import ClipNet, StreamNet, continual, fold
-from ..nn.windows import CHUNK, steps_of_windows, trunk_of
 from ..zoo import create, spec
 from ..zoo.checkpoints import scores, shipped
 from ..zoo.specs import SPECS
@@ -30,6 +29,7 @@ from .decoding import Decoded, Part
 from .plans import Plan
 from .protocols import PROTOCOLS
 from .store import numbers
+from .windows import CHUNK, steps_of_windows, trunk_of
 
 FORMAT = 1  # of a record
 OPTIMISED: WeakKeyDictionary[StreamNet, dict] = WeakKeyDictionary()  # forms by threads and size

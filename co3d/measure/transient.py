@@ -13,12 +13,12 @@ import torch
 from ..data.dataset import Dataset
 from ..nn import ClipNet
 from ..nn.blocks import Residual
-from ..nn.windows import steps_of_windows
 from ..zoo import spec
 from . import accuracy, protocols, runs
 from .decoding import Decoded
 from .readings import Reading, twin
 from .runs import Times
+from .windows import steps_of_windows
 
 PROTOCOL = "start-up"
 

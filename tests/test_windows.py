@@ -5,7 +5,7 @@ import torch
 
 import co3d
 from co3d.measure.equivalence import calibrate
-from co3d.nn.windows import steps_of_windows
+from co3d.measure.windows import steps_of_windows
 
 MINIS = ("x3d_mini", "slow_mini", "i3d_mini", "slowfast_mini", "r2plus1d_mini")
 

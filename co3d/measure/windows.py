@@ -6,11 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import Sequential
-from .conv import Conv3d
-from .net import StreamNet, window_of
-from .pointwise import Linear
-from .pool import RunningWindow
+from ..nn import Conv3d, Linear, RunningWindow, Sequential, StreamNet
+from ..nn.net import window_of
 
 CHUNK = 32  # frames computed at once
 
