@@ -171,14 +171,14 @@ class Steps:
     Args:
         model: has `step`.
         frame: (B, C, H, W) that is fed every time.
-        warmup: steps without a prediction.
+        warmup: frames before the first prediction.
         streams: that take a step one after the other in each call.
     """
 
     def __init__(self, model: Any, frame: Tensor, warmup: int, streams: int = 1) -> None:
         self.model, self.frame, self.states = model, frame, [None] * streams
-        for _ in range(warmup):
-            self()
+        if isinstance(model, Peer) and streams == 1:
+            model.start(frame, warmup)
         while self() is None:
             pass
 
