@@ -46,7 +46,6 @@ def load(
     window: int | None = None,
     num_classes: int | None = None,
     *,
-    gate: str | None = None,
     dense: bool = False,
     new_head: bool = False,
 ) -> tuple[ClipNet | StreamNet, Transform]:
@@ -61,7 +60,7 @@ def load(
         num_classes: default: those of the weights if they are named, else of the model. A file
             with the classes of other published weights of the model is taken for those, which
             `model.weights.notes` says.
-        window, gate, dense: as in `create`.
+        window, dense: as in `create`.
         new_head: whether to keep all but the classifier, for any number of classes or none.
 
     Returns:
@@ -81,7 +80,7 @@ def load(
             f"{num_classes}: leave it out, or ask for a new head"
         )
     classes = known.num_classes if known and num_classes is None else num_classes
-    model = create(name, window, classes, gate=gate, dense=dense)
+    model = create(name, window, classes, dense=dense)
     origin = {}
     if known:
         path = downloads.fetch(model.spec, known)

@@ -124,8 +124,6 @@ def test_small_and_empty_nets():
     assert report.figures["module_error"] < 1e-5, "there is no pool that the window would change"
     nn.init.zeros_(net.weight)
     assert co3d.report(net, CLIP).figures["stream_error"] == 0
-    gated = co3d.report(co3d.create("x3d_mini"), torch.zeros(1, 3, 16, 32, 32), gate="window")
-    assert gated.figures["stream_error"] < 1e-4 and gated.figures["padding"] == 68
 
 
 def test_zoo_nets():

@@ -29,7 +29,7 @@ def test_every_claim_that_applies_has_a_row(rows):
     always = {"stream = clip", "steady = unpadded clip", "clip = clip network"}
     always |= {"first output", "padding", "time reversed"}
     own = {
-        "cox3d_mini": {"gate", "window gate"},
+        "cox3d_mini": {"gate"},
         "coslowfast_mini": {
             "slow-path sampling",
             "dense[::stride] = stream",

@@ -112,8 +112,9 @@ def test_a_phase_may_have_nothing_to_do_and_a_net_no_padding(tmp_path, suffix):
 
 
 def test_a_layer_without_an_exported_form_is_named(tmp_path):
-    net = co3d.create("cox3d_mini", gate="window")
-    with pytest.raises(TypeError, match=r"gates over single frames, given gate='window' res2__"):
+    net = co3d.create("cox3d_mini")
+    next(part for part in net.modules() if isinstance(part, co3d.nn.SqueezeExcite)).gate = "clip"
+    with pytest.raises(TypeError, match=r"gates over single frames, given gate='clip' res2__"):
         export(net, tmp_path / "net.onnx", torch.zeros(1, 3, SIZE, SIZE))
     assert not list(tmp_path.iterdir())
 

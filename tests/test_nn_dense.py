@@ -20,7 +20,7 @@ def dense_twin(tree):
     try:
         return co3d.continual(tree, dense=True)
     except ValueError as error:
-        assume(not any(words in str(error) for words in ("no average pool", "no gate='window'")))
+        assume("no average pool" not in str(error))
         raise
 
 
@@ -132,7 +132,6 @@ def test_plain_torch_layers_become_dense(layer, frames):
     ("layer", "words"),
     [
         (lambda: co.AvgPool3d(2), r"AvgPool3d at b\.1: expected no average pool behind a stride"),
-        (lambda: co.SqueezeExcite(2, 3, "window", 4), r"SqueezeExcite at b\.1: .* gate='window'"),
     ],
 )
 def test_refused_behind_a_stride(layer, words):

@@ -64,7 +64,6 @@ def test_state_bytes_of_a_convolution_by_hand():
         ("cor2plus1d_mini", {}, "convolutions that are strided or dilated in time"),
         ("coslowfast_mini", {}, "TwoPath"),
         ("coi3d_mini", {"dense": True}, "convolutions that are strided or dilated in time"),
-        ("cox3d_mini", {"gate": "window"}, "a gate over a window"),
     ],
 )
 def test_networks_that_it_has_no_layers_for_are_refused(name, options, what):

@@ -162,13 +162,12 @@ def near(actual, expected, scale, tolerance=1e-10):
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * scale)
 
 
-@pytest.fixture(scope="module", params=[*CO, "cox3d_mini with window gates"])
+@pytest.fixture(scope="module", params=CO)
 @torch.no_grad()
 def streamed(request):
     """A continual net in float64, a clip, the columns of its stream, and their scale."""
     torch.manual_seed(0)
-    name, *gate = request.param.split(" with ")
-    model = co3d.create(name, gate="window" if gate else None).double()
+    model = co3d.create(request.param).double()
     calibrated(model, max(24, model.window + 8))
     clip = video(model, model.receptive_field + model.stride + 1)
     columns = model.steps(clip, end=True)[0]
@@ -246,19 +245,6 @@ def test_in_single_precision(name):
     near(model.steps(clip)[0][:, :, -1], model(clip[:, :, skip:], pad=False), **tolerance)
 
 
-@torch.no_grad()
-def test_a_net_with_window_gates_forgets_after_its_receptive_field():
-    model = calibrated(co3d.create("cox3d_mini", window=4, gate="window").double(), 24)
-    assert model.receptive_field == 20 + 4 * 3 and model.warmup == 20 - 8 - 1
-    clip = video(model, model.receptive_field + 3)
-    clip[:, :, 1] = float("nan")
-    finite = model.steps(clip)[0].isfinite().all(1)[0]
-    seen = torch.arange(len(finite)) + model.warmup - 1  # frames since the bad one
-    assert finite.tolist() == (seen >= model.receptive_field).tolist()
-    with_frames = co3d.continual(model, gate="frame")
-    assert (with_frames(clip[:, :, 2:]) - model(clip[:, :, 2:])).abs().max() > 1e-3
-
-
 @pytest.mark.parametrize(
     "name", [spec for spec in co3d.list_models() if not spec.startswith(("co", "x3d"))]
 )
@@ -306,7 +292,6 @@ def test_unknown_names_list_the_nearest():
         ({"name": "x3d_s", "window": 64}, "no window for x3d_s"),
         ({"name": "cox3d_s", "window": 0}, "window of 1 or more frames, given 0"),
         ({"name": "coi3d_8x8_r50", "window": 9}, "AdaptiveAvgPool3d at body.pool.*multiple of 2"),
-        ({"name": "coslow_mini", "gate": "window"}, "no gate for coslow_mini"),
         ({"name": "slow_mini", "dense": True}, "no dense for slow_mini"),
         ({"name": "x3d_s", "num_classes": 0}, "num_classes of 1 or more, given 0"),
     ],

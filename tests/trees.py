@@ -48,8 +48,7 @@ def pools(draw):
 
 
 def gates():
-    gate = st.sampled_from([("frame", None), ("window", 1), ("window", 3)])
-    return gate.map(lambda options: co.SqueezeExcite(CHANNELS, 3, *options))
+    return st.builds(co.SqueezeExcite, st.just(CHANNELS), st.just(3), st.just("frame"))
 
 
 def small_layers():

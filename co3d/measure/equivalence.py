@@ -17,7 +17,7 @@ from ..zoo import create, spec
 STREAM, STEADY, NATIVE = "stream = clip", "steady = unpadded clip", "clip = clip network"
 DENSE, DENSE_STEADY = "dense[::stride] = stream", "dense steady = unpadded clip"
 REVERSED, FIRST, PADDING = "time reversed", "first output", "padding"
-GATE, WINDOW_GATE, SAMPLING = "gate", "window gate", "slow-path sampling"
+GATE, SAMPLING = "gate", "slow-path sampling"
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
@@ -142,9 +142,6 @@ def _against_regular(regular: ClipNet, stream: StreamNet, clip: Tensor, wanted) 
     for claim, kind in ((GATE, SqueezeExcite), (SAMPLING, TwoPath)):
         if kind in kinds and wanted(claim):
             yield claim, False, frames, stream(clip), regular(clip)
-    if SqueezeExcite in kinds and wanted(WINDOW_GATE):
-        gated = continual(regular, gate="window", window=stream.window)
-        yield WINDOW_GATE, False, frames, gated(clip), regular(clip)
 
 
 def _as_streamed(regular: ClipNet) -> ClipNet:

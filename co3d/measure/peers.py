@@ -131,8 +131,6 @@ class Layers:
 
     @of.register
     def _(self, gate: ours.SqueezeExcite) -> nn.Module:
-        if gate.gate != "frame":
-            raise NoPeer(f"a gate over a {gate.gate}")
         parts = {
             "mean": self.library.Lambda(lambda x: x.mean((-1, -2), keepdim=True)),
             "fc1": self.of(gate.fc1),

@@ -10,9 +10,9 @@ from .conv import Conv3d
 from .core import Continual, Timing, Tree
 from .pointwise import BatchNorm3d, Identity, ReLU, Sigmoid
 from .pool import spatial_mean
-from .temporal import append, check_long_enough, constant, join
+from .temporal import join
 
-GATES = ("clip", "frame", "window")
+GATES = ("clip", "frame")
 
 
 class Sequential(Tree, nn.Sequential):
@@ -182,66 +182,30 @@ class SqueezeExcite(Continual, nn.Module):
     Args:
         channels: of input and output.
         inner: channels between the two 1x1x1 convolutions.
-        gate: what the mean is taken over: "clip" (time and space, as X3D does; has no step),
-            "frame" (space alone, as CoX3D does) or "window" (space and the last `window` frames,
-            or those that there are; equals no clip net).
-        window: frames of gate "window".
+        gate: what the mean is taken over: "clip" (time and space, as X3D does; has no step) or
+            "frame" (space alone, as CoX3D does).
     """
 
-    def __init__(
-        self, channels: int, inner: int, gate: str = "clip", window: int | None = None
-    ) -> None:
+    def __init__(self, channels: int, inner: int, gate: str = "clip") -> None:
         super().__init__()
-        self.gate, self.window = gate, window
+        if gate not in GATES:
+            raise ValueError(f"expected gate in {GATES}, given {gate!r}")
+        self.gate = gate
         self.fc1 = nn.Conv3d(channels, inner, 1)
         self.relu = ReLU()
         self.fc2 = nn.Conv3d(inner, channels, 1)
         self.sigmoid = Sigmoid()
-        self._prepare()
-
-    def _prepare(self) -> None:
-        fits = self.window is None
-        if self.gate == "window":
-            fits = isinstance(self.window, int) and self.window > 0
-        if self.gate not in GATES or not fits:
-            raise ValueError(
-                f"expected gate 'clip' or 'frame', or 'window' with a window of 1 or more frames, "
-                f"given {self.gate!r} and window {self.window!r}"
-            )
 
     def extra_repr(self) -> str:
-        return f"gate={self.gate!r}" + (f", window={self.window}" if self.window else "")
-
-    @property
-    def timing(self) -> Timing:
-        past = self.window - 1 if self.window else 0
-        return Timing(past + 1, past, 1, past)  # looks back only: no padding behind a clip
+        return f"gate={self.gate!r}"
 
     @property
     def expected_channels(self) -> int:
         return self.fc1.in_channels
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        if self.gate == "clip":
-            return self._gated(x, x.mean((2, 3, 4), keepdim=True))
-        mean = spatial_mean(x)
-        if self.gate == "window":
-            mean = self._running_mean(mean, mean[:, :, :0])
-            if not pad:
-                check_long_enough(self, x, self.window)
-                x, mean = x[:, :, self.window - 1 :], mean[:, :, self.window - 1 :]
-        return self._gated(x, mean)
-
-    def _gated(self, x: Tensor, mean: Tensor) -> Tensor:
+        mean = x.mean((2, 3, 4), keepdim=True) if self.gate == "clip" else spatial_mean(x)
         return x * self.sigmoid(self.fc2(self.relu(self.fc1(mean))))
-
-    def _running_mean(self, mean: Tensor, past: Tensor) -> Tensor:
-        """The mean of each frame and up to `window` - 1 before it, of which `past` holds some."""
-        seen, frames = past.shape[2], mean.shape[2]
-        missing = constant(mean, self.window - 1 - seen, 0.0)
-        held = torch.cat([missing, past, mean], 2).unfold(2, self.window, 1)
-        count = torch.arange(seen + 1, seen + frames + 1, device=mean.device).clamp(max=self.window)
-        return held.sum(-1) / count.to(mean.dtype).view(-1, 1, 1)
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
         if self.gate == "clip":
@@ -249,16 +213,10 @@ class SqueezeExcite(Continual, nn.Module):
                 "expected a gate that can be stepped, given gate='clip', which needs the whole "
                 "clip: convert the module with continual(module, gate='frame')"
             )
-        return 0, start  # the number stands for a queue without frames
+        return (), start
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        if x is None or self.gate == "frame":
-            return (None if x is None else self.forward(x)), state
-        mean = spatial_mean(x)
-        past = append(state, mean)[:, :, : -mean.shape[2]]
-        y = self._gated(x, self._running_mean(mean, past))
-        held = torch.cat([past, mean], 2)
-        return y, held[:, :, max(0, held.shape[2] - self.window + 1) :].clone()
+        return (None if x is None else self.forward(x)), state
 
 
 def named(**parts: nn.Module | None) -> OrderedDict[str, nn.Module]:

@@ -46,9 +46,7 @@ def continual(
         module: a layer of `torch.nn` or of this package, or a tree of them (`nn.Sequential`,
             `Residual`, `Parallel`, `TwoPath`, `SqueezeExcite`, `ClipNet`). The twin of
             `torch.nn.Flatten` flattens each frame.
-        gate: gates over whole clips have no step; "frame" replaces them, as in CoX3D, or "window"
-            by the mean of the last `window` frames, which equals no clip net. Gates that are
-            stepped already stay as they are unless `gate` is given.
+        gate: gates over whole clips have no step; "frame" replaces them, as in CoX3D.
         window: global pools over time have no step; a running window of so many input frames, a
             multiple of the temporal strides before it, replaces them.
         dense: whether temporal strides are taken out, and what is behind them dilated instead:
@@ -134,11 +132,8 @@ class _Walk:
 
 class _Conversion(_Walk):
     def __init__(self, gate: str | None, window: int | None, frames: int = 0) -> None:
-        spanned = window is not None or frames > 0
-        if gate not in (None, "frame", "window") or (gate == "window" and not spanned):
-            raise ValueError(
-                f"expected gate None, 'frame', or 'window' with a window in frames, given {gate!r}"
-            )
+        if gate not in (None, "frame"):
+            raise ValueError(f"expected gate None or 'frame', given {gate!r}")
         if window is not None and (not isinstance(window, int) or window < 1):
             raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
         self.gate, self.window, self.frames = gate, window, 0 if window else frames
@@ -166,19 +161,16 @@ class _Conversion(_Walk):
         if isinstance(layer, pool.RunningWindow) and self.window is not None:
             return pool.RunningWindow(self._positions(before, layer.dilation), layer.dilation)
         if isinstance(layer, blocks.SqueezeExcite):
-            return self._gate(layer, before)
+            return self._gate(layer)
         if type(layer) is nn.Flatten and self.frames and self._maps(before) > 1:
             raise ValueError("it would flatten time as well: pool over time before it")
         return _twin(layer, _LEAVES[type(layer)])
 
-    def _gate(self, layer: blocks.SqueezeExcite, before: Timing) -> blocks.SqueezeExcite:
+    def _gate(self, layer: blocks.SqueezeExcite) -> blocks.SqueezeExcite:
         gate = self.gate or layer.gate
         if gate == "clip":
             raise ValueError("its gate needs the whole clip: say continual(module, gate='frame')")
-        window = layer.window
-        if self.gate is not None:
-            window = self._positions(before) if gate == "window" else None
-        return _twin(layer, type(layer), gate=gate, window=window)
+        return _twin(layer, type(layer), gate=gate)
 
     def _pool(self, layer: nn.AdaptiveAvgPool3d, before: Timing) -> Continual:
         size = layer.output_size
@@ -251,8 +243,6 @@ class _Dense(_Walk):
                              "dilation")  # fmt: skip
         if isinstance(layer, temporal.Delay):
             return temporal.Delay(layer.frames * stride)
-        if isinstance(layer, blocks.SqueezeExcite) and layer.window and stride > 1:
-            raise ValueError(f"expected no gate='window' behind a stride of {stride}")
         if isinstance(layer, temporal.Subsample):
             return temporal.Subsample(1)
         if not isinstance(layer, temporal.Windowed):

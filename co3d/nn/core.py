@@ -23,8 +23,7 @@ class Timing(NamedTuple):
 
     Attributes:
         receptive_field: input frames that one output depends on, d(k - 1) + 1 for one convolution.
-        padding: frames before a clip that output 0 looks back on; zeros, except that a gate over
-            a window leaves out what is not there.
+        padding: zero frames before a clip that output 0 looks back on.
         stride: input frames from one output to the next.
         skew: by how many frames the padding behind a clip is shorter than that before it.
     """
@@ -244,10 +243,7 @@ class Tree(Continual):
 
     @property
     def padding(self) -> int:
-        """Aggregated temporal padding before a clip, in frames: receptive_field - 1 - warmup.
-
-        Zeros, and the same number behind the clip, unless gates look back over a window.
-        """
+        """Aggregated temporal padding before a clip, in frames: receptive_field - 1 - warmup."""
         return self.timing.padding
 
     @property

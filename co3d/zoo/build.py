@@ -32,7 +32,6 @@ def create(
     window: int | None = None,
     num_classes: int | None = None,
     *,
-    gate: str | None = None,
     dense: bool = False,
 ) -> ClipNet | StreamNet:
     """A network with random weights in evaluation mode.
@@ -42,7 +41,6 @@ def create(
         window: span of the running average of a continual net, in input frames (default: the
             clip length of its regular twin), a multiple of the strides before it.
         num_classes: default as published (400; 12 for the minis).
-        gate: of a continual net, "frame" (default) or "window"; see `co3d.continual`.
         dense: whether a continual net predicts on every frame in spite of its temporal strides;
             see `co3d.continual`.
 
@@ -54,17 +52,15 @@ def create(
     classes = record.num_classes if num_classes is None else num_classes
     if classes < 1:
         raise ValueError(f"expected num_classes of 1 or more, given {classes}")
-    for option, given in {"window": window, "gate": gate, "dense": dense or None}.items():
+    for option, given in {"window": window, "dense": dense or None}.items():
         if given is not None and not record.continual:
             raise ValueError(
                 f"expected no {option} for {name}, which looks at whole clips, given {given!r}"
             )
-    if gate is not None and record.gate is None:
-        raise ValueError(f"expected no gate for {name}, which has none, given {gate!r}")
     network = _BUILDERS[type(record.architecture)](record.architecture, classes)
     if record.continual:
         window = record.window if window is None else window
-        network = continual(network, gate=gate or record.gate, window=window, dense=dense)
+        network = continual(network, gate=record.gate, window=window, dense=dense)
     network.spec = record
     return network.eval().to(memory_format=torch.channels_last_3d)
 
