@@ -170,6 +170,22 @@ def test_streams_of_other_ages_are_stacked_and_taken_apart(name, ages, engine):
             torch.testing.assert_close(given, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_streams_from_inference_mode_go_on_outside_of_it(engine):
+    net, frame = net_of("cox3d_mini"), torch.randn(1, 3, SIZE, SIZE)
+    one = OptimizedStream(net, frame, threads=1, engine=engine)
+    two = OptimizedStream(net, frame.expand(2, -1, -1, -1), threads=1, engine=engine)
+    with torch.inference_mode():
+        states = [None, None]
+        for n, frames in enumerate((60, 63)):  # their slots are others
+            for _ in range(frames):
+                logits, states[n] = one.step(frame, states[n])
+        state = co3d.stack(states)
+    for _ in range(2):
+        both, state = two.step(frame.expand(2, -1, -1, -1), state)
+        torch.testing.assert_close(both, logits.expand(2, -1), rtol=0, atol=1e-5)
+
+
 def test_streams_of_other_phases_do_not_stack():
     twin = fast(net_of("coi3d_mini"))
     states = [twin.steps(torch.zeros(1, 3, count, SIZE, SIZE))[1] for count in (60, 61)]

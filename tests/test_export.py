@@ -171,6 +171,14 @@ def test_a_stream_runs_an_exported_net_and_a_nan_is_forgotten(tmp_path):
         stream.reset()
 
 
+def test_a_stream_from_inference_mode_goes_on_outside_of_it(tmp_path):
+    net, frame = net_of("cox3d_mini"), torch.randn(1, 3, SIZE, SIZE)
+    runner = Runner(export(net, tmp_path / "net.onnx", frame)[0], threads=1)
+    with torch.inference_mode():
+        states = net.begin(), runner.begin()
+    agree(net, runner, net.warmup + 2, states)
+
+
 def test_openvino_runs_onnx_files_too(tmp_path):
     net = net_of("coi3d_mini")
     export(net, tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))

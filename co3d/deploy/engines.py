@@ -99,7 +99,8 @@ class Torch:
         if oldest:
             replaced = {x.data_ptr() for x in oldest}  # what is handed on may lie there
             kept = [x.clone() if x.data_ptr() in replaced else x for x in outputs]
-            torch._foreach_copy_(oldest, kept)
+            with torch.inference_mode():  # in which the stream may have begun
+                torch._foreach_copy_(oldest, kept)
         layers = dict(layers)
         for name, x in zip(step.writes, oldest, strict=True):
             layers[name] = (x, *layers[name][:-1])

@@ -207,6 +207,7 @@ class OptimizedStream:
                 f"expected a state from begin() or step(), given {type(state).__name__}"
             )
         given = {name: state[name] for name in self._facts}
+        given["frame"] = tuple(given["frame"])
         if given != self._facts:
             raise ValueError(f"expected a state of {self._facts}, given one of {given}")
         if not self._backend.fits(state["layers"]):

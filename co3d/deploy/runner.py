@@ -158,9 +158,9 @@ class Rings:
         if place not in memory.calls:
             memory.calls[place] = self._bind(memory, place)
         memory.frame.numpy()[...] = frame.detach().numpy()  # torch would leave threads spinning
-        memory.counter.fill_(age)
+        memory.counter.numpy()[...] = age  # the stream may have begun in inference mode
         memory.calls[place]()
-        memory["next"][0].fill_((place + 1) % self.round)
+        memory["next"][0].numpy()[...] = (place + 1) % self.round
         emits = "logits" in self.phases[phase].outputs
         return (memory.logits.clone() if emits else None), memory
 

@@ -112,6 +112,7 @@ class Engine:
         offset, size = rings[0].offset, rings[0].layout.bytes
         return memory[:, offset : offset + count * size].unflatten(1, (count, size))
 
+    @torch.inference_mode()  # in which the streams may have begun
     def _align(self, memory: Tensor, slots: Tensor) -> None:
         """Moves what all streams hold into the slots of the first one."""
         for rings in self.groups:
