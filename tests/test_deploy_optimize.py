@@ -8,7 +8,6 @@ import torch
 from nets import run
 
 import co3d
-from co3d.deploy.engines import compiled
 from co3d.deploy.optimize import OptimizedStream
 from co3d.measure.equivalence import calibrate
 from co3d.nn import Conv3d, Linear, Residual, RunningWindow, Sequential, StreamNet
@@ -313,7 +312,7 @@ def test_the_compiled_step_equals_the_net(name):
     """As on a GPU, by a backend of the compiler that a CPU has."""
     net = net_of(name)
     twin, clip = fast(net, "torch"), frames(net.warmup + 2 * net.stride)
-    twin._backend.phases = compiled(twin._backend.phases, backend="aot_eager")
+    twin._backend.compile(backend="aot_eager")
     assert largest_difference(net, twin, clip) < 3e-5
 
 

@@ -7,8 +7,7 @@ import torch
 
 import co3d
 import co3d.nn as nn
-from co3d.deploy.lowering import Operations, lower
-from co3d.deploy.step import Explicit
+from co3d.deploy.step import Explicit, lower
 from co3d.measure.equivalence import calibrate
 
 MINIS = [name for name in co3d.list_models() if name.startswith("co") and name.endswith("_mini")]
@@ -103,4 +102,4 @@ def test_what_does_not_fit_is_refused():
         Explicit(co3d.create("cox3d_mini").train(), frame)
 
     with pytest.raises(TypeError, match="expected layers with a form on frames, given Softmax a"):
-        lower(torch.nn.Softmax(1), Operations(), 0, "a")
+        lower(torch.nn.Softmax(1), torch.nn.ModuleList(), 0, "a")

@@ -1,6 +1,6 @@
 """The operations of an explicit step, and the queues in which they keep what later steps need."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from ..nn.blocks import SqueezeExcite
 from ..nn.conv import Conv3d
 from ..nn.core import Timing
+from ..nn.pointwise import ACTIVATIONS, Linear
 from ..nn.pool import AvgPool3d, MaxPool3d
-from ..nn.temporal import Windowed
+from ..nn.temporal import Delay, Windowed
+
+ON_FRAMES = (*ACTIVATIONS.values(), Linear)  # layers that take (B, C, H, W) as they are
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Queue:
         shape: of each tensor.
         initial: the number that fills them before the first frame: the padding of the layer.
         first: the frame, counted from 0, from which on the input of the layer is real. What is put
-            in before becomes `initial`, so that it counts as padding, as in a padded clip. No other
-            tensor needs such a mask: a column from 0 on depends on queues and on other columns from
-            0 on, because no layer has more padding than d(k - 1).
+            in before becomes `initial`, as in a padded clip. No other tensor needs such a mask: no
+            layer has more padding than d(k - 1), so a column from 0 on depends on queues and on
+            columns from 0 on.
     """
 
     name: str
@@ -35,42 +38,49 @@ class Queue:
     first: int = 0
 
 
-def due(timing: Timing, phase: int) -> bool:
-    """Whether a tensor with this timing has a column at the frames of a phase."""
-    return (phase - timing.delay) % timing.stride == 0
+def due(timing: Timing, phase: int | None) -> bool:
+    """Whether a tensor with this timing has a column at the frames of a phase (None: all)."""
+    return phase is None or (phase - timing.delay) % timing.stride == 0
 
 
 class Tape:
     """What one step reads from the queues and puts into them.
 
     Args:
-        phase: of the frame; None runs every operation, which finds the queues.
-        state: tensors by queue and depth; depth 1 is the tensor put in last.
-        counter: the number of the frame, by which `Queue.initial` replaces what comes too early.
+        phase: of the frame; None runs every operation, and finds the queues.
+        queues: by name.
         channels_last: whether maps lie in queues as (B, H, W, C).
+        state: tensors by (queue, depth); depth 1 is the tensor put in last. Without a state, zeros
+            stand for what is read, and `reads` collects its keys.
+        counter: the number of the frame, by which `Queue.initial` replaces what comes too early.
     """
 
     def __init__(
         self,
         phase: int | None,
-        state: dict | None = None,
-        counter: Tensor | None = None,
+        queues: dict[str, Queue],
         channels_last: bool = False,
+        state: dict[tuple[str, int], Tensor] | None = None,
+        counter: Tensor | None = None,
     ) -> None:
-        self.phase, self.state, self.counter = phase, state, counter
-        self.channels_last = channels_last
+        self.phase, self.queues, self.channels_last = phase, queues, channels_last
+        self.state, self.counter = state, counter
+        self.reads: dict[tuple[str, int], None] = {}  # as an ordered set
         self.written: dict[str, Tensor] = {}
-        self.queues: dict[str, Queue] = {}
 
     def due(self, timing: Timing) -> bool:
         """Whether an operation with this timing runs."""
-        return self.phase is None or due(timing, self.phase)
+        return due(timing, self.phase)
 
     def read(self, name: str, depth: int, like: Tensor) -> Tensor:
-        """The tensor put in `depth` times ago; without a phase, zeros of the shape of `like`."""
+        """The tensor that was put in `depth` times ago, of the dtype and device of `like`."""
         if self.phase is None:
             return torch.zeros_like(like)
-        x = self.state[name, depth]
+        if self.state is None:
+            self.reads[name, depth] = None
+            x = like.new_zeros(self.queues[name].shape)
+        else:
+            x = self.state[name, depth]
         return x.permute(0, 3, 1, 2) if self.channels_last and x.ndim == 4 else x
 
     def put(self, x: Tensor, name: str, length: int, first: int = 0, initial: float = 0.0) -> None:
@@ -102,41 +112,42 @@ class Operation(nn.Module):
 
 
 class Map(Operation):
-    """A function of every frame alone."""
+    """A layer that treats every frame alone."""
 
-    def __init__(self, name: str, source: int, timing: Timing, function: Callable) -> None:
-        super().__init__(name, (source,), timing)
-        self.function = function
+    def __init__(self, name: str, source: int, before: Timing, layer: nn.Module) -> None:
+        super().__init__(name, (source,), before)
+        self.function = layer
 
     def forward(self, tape: Tape, x: Tensor | None) -> Tensor | None:
-        return None if x is None else self.function(x)
+        if x is None or isinstance(self.function, ON_FRAMES):
+            return None if x is None else self.function(x)
+        return self.function(x.unsqueeze(2)).squeeze(2)  # as a clip of one frame
 
 
 class Gate(Map):
     """`SqueezeExcite` over the frame; its two convolutions are products of vectors."""
 
-    def __init__(self, name: str, source: int, timing: Timing, layer: SqueezeExcite) -> None:
-        super().__init__(name, source, timing, self.gated)
-        self.fc1, self.relu, self.fc2, self.sigmoid = (
-            layer.fc1,
-            layer.relu,
-            layer.fc2,
-            layer.sigmoid,
-        )
+    def __init__(self, name: str, source: int, before: Timing, layer: SqueezeExcite) -> None:
+        if layer.gate != "frame":
+            raise TypeError(f"expected gates over single frames, given gate={layer.gate!r} {name}")
+        super().__init__(name, source, before, layer)
+        self.fc1, self.fc2 = layer.fc1, layer.fc2
 
-    def gated(self, x: Tensor) -> Tensor:
-        """x, each channel multiplied by its gate."""
-        inner = self.relu(F.linear(x.mean((2, 3)), self.fc1.weight.flatten(1), self.fc1.bias))
-        gate = self.sigmoid(F.linear(inner, self.fc2.weight.flatten(1), self.fc2.bias))
+    def forward(self, tape: Tape, x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        mean = x.mean((2, 3))
+        inner = F.linear(mean, self.fc1.weight.flatten(1), self.fc1.bias).relu()
+        gate = F.linear(inner, self.fc2.weight.flatten(1), self.fc2.bias).sigmoid()
         return x * gate[:, :, None, None]
 
 
 class Late(Operation):
     """`Delay`: hands on what came `frames` columns before."""
 
-    def __init__(self, name: str, source: int, timing: Timing, frames: int) -> None:
-        super().__init__(name, (source,), timing)
-        self.frames = frames
+    def __init__(self, name: str, source: int, before: Timing, layer: Delay) -> None:
+        super().__init__(name, (source,), before.then(layer.timing))
+        self.frames = layer.frames
 
     def forward(self, tape: Tape, x: Tensor | None) -> Tensor | None:
         if x is None:
@@ -154,55 +165,40 @@ class Join(Operation):
     """
 
     def __init__(
-        self, name: str, sources: tuple[int, ...], timings: Sequence[Timing], concatenates: bool
+        self, name: str, sources: tuple[int, ...], before: Sequence[Timing], concatenates: bool
     ) -> None:
-        super().__init__(name, sources, Timing.joined(timings))
+        super().__init__(name, sources, Timing.joined(before))
         self.concatenates = concatenates
-        self.waits = []
-        for n, timing in enumerate(timings):
-            length = -((timing.delay - self.timing.delay) // timing.stride)
-            self.waits.append((f"{name}.{n}", length))
+        lengths = [-((timing.delay - self.timing.delay) // timing.stride) for timing in before]
+        self.waits = [(f"{name}.{n}", length) for n, length in enumerate(lengths)]
 
     def forward(self, tape: Tape, *values: Tensor | None) -> Tensor | None:
-        ready, is_due = [], tape.due(self.timing)
+        columns, is_due = [], tape.due(self.timing)
+        like = next((x for x in values if x is not None), None)
         for x, (name, length) in zip(values, self.waits, strict=True):
-            ready.append(tape.read(name, length, x) if is_due and length else x)
+            waits = is_due and length
+            columns.append(tape.read(name, length, like if x is None else x) if waits else x)
             if length and x is not None:
                 tape.put(x, name, length)
         if not is_due:
             return None
-        return torch.cat(ready, 1) if self.concatenates else sum(ready[1:], ready[0])
+        return torch.cat(columns, 1) if self.concatenates else sum(columns[1:], columns[0])
 
 
 class Window(Operation):
     """An operation over several inputs, of which only every stride-th result is taken.
 
     Attributes:
-        depths: of the earlier inputs of a result, the latest first.
+        depths: in the queue, of the earlier inputs of a result, the latest first.
     """
 
     def __init__(self, name: str, source: int, before: Timing, layer: Windowed) -> None:
         super().__init__(name, (source,), before.then(layer.timing))
-        self.kernel, self.dilation, padding, self.stride = layer._time
-        self.before = before
+        self.kernel, self.dilation, padding, _ = layer._time
         self.first = before.delay if padding else 0
         self.initial = layer.pad_value if padding else 0.0
         span = self.dilation * (self.kernel - 1)
-        ages = range(self.dilation, span + 1, self.dilation)
-        self._residue = layer.timing.delay % self.stride  # of the columns that complete a result
-        self._kept = {-age % self.stride for age in ages}  # residues that are read again
-        self.depths = [self._inputs_kept(age) for age in ages]
-
-    def _inputs_kept(self, age: int) -> int:
-        """How many inputs are kept from the one `age` columns before a result to before it."""
-        return sum(-n % self.stride in self._kept for n in range(1, age + 1))
-
-    def keeps(self, phase: int | None) -> bool:
-        """Whether the input that comes at a phase is read again."""
-        if not self.depths or phase is None:
-            return bool(self.depths)
-        column = (phase - self.before.delay) // self.before.stride
-        return (column - self._residue) % self.stride in self._kept
+        self.depths = range(self.dilation, span + 1, self.dilation)
 
     def past(self, tape: Tape, x: Tensor | None) -> list[Tensor] | None:
         """The earlier inputs of the result that comes with `x`, the latest first; keeps `x`."""
@@ -210,7 +206,7 @@ class Window(Operation):
             return None
         is_due = tape.due(self.timing)
         past = [tape.read(self.name, depth, x) for depth in self.depths] if is_due else None
-        if self.keeps(tape.phase):
+        if self.depths:
             tape.put(x, self.name, self.depths[-1], self.first, self.initial)
         return past
 
@@ -260,12 +256,9 @@ class Convolution(Window):
         past = self.past(tape, x)
         if past is None:
             return None
-        y = None
-        for tap in range(len(past), 0, -1):
-            term = self.product(past[tap - 1], tap)
-            y = term if y is None else y + term
-        last = self.product(x, 0, self.bias)
-        return last if y is None else y + last
+        terms = [self.product(past[tap - 1], tap) for tap in range(len(past), 0, -1)]
+        terms.append(self.product(x, 0, self.bias))
+        return sum(terms[1:], terms[0])
 
 
 class SummingConvolution(Convolution):
@@ -300,9 +293,8 @@ class Pool(Window):
         self.averages = isinstance(layer, AvgPool3d)
         if self.averages and layer.divisor_override is not None:
             raise ValueError(f"expected no divisor_override of the average {name}, given one")
-        self.size, self.step, self.padding = map(
-            _pair, (layer.kernel_size, layer.stride, layer.padding)
-        )
+        self.size, self.step = _pair(layer.kernel_size), _pair(layer.stride)
+        self.padding = _pair(layer.padding)
         self.options = (layer.count_include_pad,) if self.averages else (_pair(layer.dilation),)
         self.over_space = (self.size, self.step) != ((1, 1), (1, 1))
 

@@ -13,12 +13,39 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..nn.blocks import Parallel, Residual, Sequential, SqueezeExcite
+from ..nn.conv import Conv3d
+from ..nn.core import Timing
 from ..nn.fold import fold
 from ..nn.net import StreamNet
-from .lowering import Operations, flatten, lower
-from .operations import Map, Operation, Queue, Tape
+from ..nn.pointwise import Dropout, Flatten, Identity, Pointwise
+from ..nn.pool import AvgPool3d, MaxPool3d, RunningWindow
+from ..nn.temporal import Delay, Subsample
+from ..nn.twopath import TwoPath
+from .operations import (
+    Convolution,
+    Gate,
+    Join,
+    Late,
+    Map,
+    Mean,
+    Operation,
+    Pool,
+    Queue,
+    Sample,
+    SummingConvolution,
+    Tape,
+)
 
 State = dict[str, tuple[Tensor, ...]]
+FORMS = {
+    MaxPool3d: Pool,
+    AvgPool3d: Pool,
+    RunningWindow: Mean,
+    Subsample: Sample,
+    Delay: Late,
+    SqueezeExcite: Gate,
+}
 
 
 class Explicit(nn.Module):
@@ -45,18 +72,22 @@ class Explicit(nn.Module):
         if not isinstance(net, StreamNet):
             raise TypeError(f"expected a continual net, given {type(net).__name__}")
         net._check_input(net._as_chunk(frame))
-        folded, operations = fold(net), Operations()
-        vector = lower(folded.body, operations, 0, "")
-        flat = operations.add(Map("flatten", vector, net.timing, flatten))
-        operations.add(Map("classifier", flat, net.timing, folded.classifier))
-        self.operations, self.timing = nn.ModuleList(operations.list), net.timing
-        self.frame_shape, self.channels_last = tuple(frame.shape), channels_last
+        folded, self.operations = fold(net), nn.ModuleList()
+        vector = lower(folded.body, self.operations, 0, "")
+        vector = lower(Flatten(), self.operations, vector, "flatten")
+        lower(folded.classifier, self.operations, vector, "classifier")
+        self.timing, self.channels_last = net.timing, channels_last
+        self.frame_shape = tuple(frame.shape)
         self.made = {"dtype": frame.dtype, "device": frame.device}  # how tensors are made
-        shapes = _Shapes(self)
-        tape = Tape(None, channels_last=channels_last)
-        self.shapes = [tuple(value.shape) for value in shapes.run(tape)]
-        self.queues: dict[str, Queue] = tape.queues
-        self.phases = [Phase(self, phase, shapes) for phase in range(self.timing.stride)]
+        self.queues: dict[str, Queue] = {}
+        self.shapes = [tuple(value.shape) for value in self._trace(None)[0]]
+        self.phases = [Phase(self, phase) for phase in range(self.timing.stride)]
+
+    @torch.no_grad()
+    def _trace(self, phase: int | None) -> tuple[list[Tensor | None], Tape]:
+        """All values on zeros, and what is read and written."""
+        tape = Tape(phase, self.queues, self.channels_last)
+        return run(self.operations, torch.zeros(self.frame_shape, **self.made), tape), tape
 
     @torch.no_grad()
     def begin(self) -> State:
@@ -73,7 +104,10 @@ class Explicit(nn.Module):
         """Feeds frame `number`, counted from 0; gives logits or None, and the next state."""
         phase = self.phases[number % len(self.phases)]
         read = [state[name][depth - 1] for name, depth in phase.reads]
-        outputs = list(phase(frame, torch.tensor(number, device=frame.device), *read))
+        outputs = phase(frame, torch.tensor(number, device=frame.device), *read)
+        # Copies: an output may be the frame of the caller, or memory of a CUDA graph, and what is
+        # compiled for contiguous tensors would be compiled anew for others.
+        outputs = [x.clone(memory_format=torch.contiguous_format) for x in outputs]
         logits = outputs.pop(0) if phase.emits else None
         state = dict(state)
         for name, x in zip(phase.writes, outputs, strict=True):
@@ -90,18 +124,18 @@ class Phase(nn.Module):
         emits: whether logits are the first of its results; at other phases there are none.
     """
 
-    def __init__(self, net: Explicit, phase: int, shapes: "_Shapes") -> None:
+    def __init__(self, net: Explicit, phase: int) -> None:
         super().__init__()
-        self.operations, self.phase, self.channels_last = net.operations, phase, net.channels_last
-        shapes.clear()
-        tape = Tape(phase, shapes, channels_last=net.channels_last)
-        self.emits = shapes.run(tape)[-1] is not None
-        self.reads, self.writes = tuple(shapes), tuple(tape.written)
+        self.operations, self.queues = net.operations, net.queues
+        self.phase, self.channels_last = phase, net.channels_last
+        values, tape = net._trace(phase)
+        self.emits = values[-1] is not None
+        self.reads, self.writes = tuple(tape.reads), tuple(tape.written)
 
     @torch.no_grad()
     def forward(self, frame: Tensor, counter: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         tensors = dict(zip(self.reads, state, strict=True))
-        tape = Tape(self.phase, tensors, counter, self.channels_last)
+        tape = Tape(self.phase, self.queues, self.channels_last, tensors, counter)
         logits = run(self.operations, frame, tape)[-1]
         return (*((logits,) if self.emits else ()), *tape.written.values())
 
@@ -114,19 +148,73 @@ def run(operations: Iterable[Operation], frame: Tensor, tape: Tape) -> list[Tens
     return values
 
 
-class _Shapes(dict):
-    """Runs a net on zeros; as a state it makes up and records all that is read of it."""
+def lower(layer: nn.Module, operations: nn.ModuleList, source: int, name: str) -> int:
+    """Appends the operations of a layer on a value; returns the number of the result.
 
-    def __init__(self, net: Explicit) -> None:
-        super().__init__()
-        self.net = net
+    Raises:
+        TypeError: for a layer without a form on frames.
+    """
+    if isinstance(layer, Sequential):
+        for inner, part in layer._modules.items():
+            source = lower(part, operations, source, _path(name, inner))
+        return source
+    if isinstance(layer, Parallel):
+        return _lower_parallel(layer, operations, source, name)
+    if isinstance(layer, TwoPath):
+        return _lower_two_path(layer, operations, source, name)
+    if isinstance(layer, Identity | Dropout):
+        return source
+    if isinstance(layer, Conv3d):
+        kernel, _, _, stride = layer._time
+        sums = kernel > 1 and stride == 1 and layer._keeps_sums
+        kind = SummingConvolution if sums else Convolution
+    elif isinstance(layer, Pointwise):
+        kind = Map
+    elif type(layer) in FORMS:
+        kind = FORMS[type(layer)]
+    else:
+        kind = type(layer).__name__
+        raise TypeError(f"expected layers with a form on frames, given {kind} {name}")
+    operations.append(kind(name, source, _timing(operations, source), layer))
+    return len(operations)
 
-    @torch.no_grad()
-    def run(self, tape: Tape) -> list[Tensor | None]:
-        """All values."""
-        frame = torch.zeros(self.net.frame_shape, **self.net.made)
-        return run(self.net.operations, frame, tape)
 
-    def __missing__(self, key: tuple[str, int]) -> Tensor:
-        self[key] = torch.zeros(self.net.queues[key[0]].shape, **self.net.made)
-        return self[key]
+def _lower_parallel(layer: Parallel, operations: nn.ModuleList, source: int, name: str) -> int:
+    branches = tuple(
+        lower(layer._modules[inner], operations, source, _path(name, inner))
+        for inner in layer.names
+    )
+    result = _join(operations, _path(name, "join"), branches, layer.join == "cat")
+    if isinstance(layer, Residual) and layer.activation is not None:
+        return lower(layer.activation, operations, result, _path(name, "activation"))
+    return result
+
+
+def _lower_two_path(layer: TwoPath, operations: nn.ModuleList, source: int, name: str) -> int:
+    def lower_part(part: nn.Module, source: int, inner: str) -> int:
+        return lower(part, operations, source, _path(name, inner))
+
+    slow, fast = lower_part(layer.sample, source, "sample"), source
+    for stage in layer.slow._modules:
+        slow = lower_part(layer.slow._modules[stage], slow, f"slow.{stage}")
+        fast = lower_part(layer.fast._modules[stage], fast, f"fast.{stage}")
+        if stage in layer.lateral:
+            side = lower_part(layer.lateral[stage], fast, f"lateral.{stage}")
+            slow = _join(operations, _path(name, f"lateral.{stage}.join"), (slow, side), True)
+    fast = lower_part(layer.sample, fast, "thin")
+    return _join(operations, _path(name, "join"), (slow, fast), True)
+
+
+def _join(operations: nn.ModuleList, name: str, sources: tuple[int, ...], cat: bool) -> int:
+    timings = [_timing(operations, source) for source in sources]
+    operations.append(Join(name, sources, timings, cat))
+    return len(operations)
+
+
+def _timing(operations: nn.ModuleList, value: int) -> Timing:
+    """When a value comes."""
+    return operations[value - 1].timing if value else Timing()
+
+
+def _path(*names: str) -> str:
+    return ".".join(name for name in names if name)
