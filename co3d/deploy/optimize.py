@@ -32,13 +32,14 @@ def optimize(
     Args:
         model: in evaluation mode; it stays as it is.
         example: a frame (B, C, H, W) for a continual net, a clip (B, C, T, H, W) for another one;
-            only shape, dtype and device matter.
+            only shape, dtype and device matter. Logits have its dtype.
         dtype: of weights, maps and state: float32, bfloat16, float16 (on a GPU), or float64 (in
-            torch, for checks). Inputs and logits have the dtype of `example`.
+            torch, for checks).
         threads: of a step on the CPU (default: one, or those of torch where that is faster).
 
     Raises:
-        TypeError, ValueError: as `OptimizedStream` and `OptimizedClip`.
+        TypeError: for another dtype, or a layer without a form on frames.
+        ValueError: for a net in training mode, or an example that does not fit.
     """
     if isinstance(model, StreamNet):
         return OptimizedStream(model, example, dtype, threads)
@@ -49,18 +50,15 @@ class OptimizedStream:
     """A continual net for inference on frames of one shape, by the same `step`.
 
     On a CPU the native engine runs it where there is a C++ compiler and a form of every layer, else
-    the explicit step in torch; `CO3D_ENGINE=torch` chooses that. On a GPU the explicit step is
-    compiled into CUDA graphs by `torch.compile`.
+    the explicit step in torch. On a GPU the explicit step is compiled into CUDA graphs.
 
     `step` consumes the state that it is given, which is empty afterwards: fork it before with
     `co3d.clone`. Any number of streams may be stepped at a time, also from several threads.
 
     Args:
-        net: in evaluation mode.
-        frame: (B, C, H, W); only shape, dtype and device matter.
-        dtype: see `optimize`.
-        threads: see `optimize`.
-        engine: "native" or "torch" (default: as above); "native" raises where it cannot run.
+        net, frame, dtype, threads: as of `optimize`.
+        engine: "native", which raises where it cannot run, or "torch" (default: the environment's
+            CO3D_ENGINE, or as above).
 
     Attributes:
         engine: which one runs.
@@ -68,8 +66,7 @@ class OptimizedStream:
         receptive_field, padding, warmup, stride, window: as of the net, in frames.
 
     Raises:
-        TypeError: for another dtype, or a layer without a form on frames.
-        ValueError: for a net in training mode, frames that do not fit, or an unknown engine.
+        TypeError, ValueError: as `optimize`; ValueError also for an unknown engine.
     """
 
     def __init__(
@@ -80,14 +77,11 @@ class OptimizedStream:
         threads: int | None = None,
         engine: str | None = None,
     ) -> None:
-        check_dtype(dtype, frame.device)
+        _take_example(self, net, frame, dtype)
         if threads is not None and threads < 1:
             raise ValueError(f"expected 1 or more threads, given {threads}")
-        self.shape, self.dtype = tuple(frame.shape), dtype
-        self.given, self.device = frame.dtype, frame.device
         explicit = Explicit(net, frame)
         self._describe(f"{net._signature()} optimised", net, explicit.queues.values())
-        keep_facts(net, self)
         self._backend = self._backend_of(explicit, threads, engine)
         self.engine, self.threads = self._backend.name, self._backend.threads
 
@@ -95,13 +89,15 @@ class OptimizedStream:
         """Sets what a state has to say of itself, and takes the numbers of a net or its record."""
         self.original = original
         self._facts = {"model": original, "frame": self.shape, "dtype": str(self.dtype)}
-        self.receptive_field, self.padding = source.receptive_field, source.padding
-        self.warmup, self.stride, self.window = source.warmup, source.stride, source.window
+        for name in ("receptive_field", "padding", "warmup", "stride", "window"):
+            setattr(self, name, getattr(source, name))
         # Past this age a stream is as old as ever, but for its phase.
         oldest = max((queue.first for queue in queues), default=0)
         self._settled = -(-max(oldest, self.warmup) // self.stride) * self.stride
 
-    def _backend_of(self, explicit: Explicit, threads: int | None, engine: str | None) -> Any:
+    def _backend_of(
+        self, explicit: Explicit, threads: int | None, engine: str | None
+    ) -> Native | Torch:
         chosen = engine or os.environ.get("CO3D_ENGINE") or None
         if chosen not in (None, *ENGINES):
             raise ValueError(f"expected engine in {ENGINES}, given {chosen!r}")
@@ -153,7 +149,7 @@ class OptimizedStream:
                 consumed.
             TypeError: for something that is no tensor, or no state.
         """
-        self._check_frame(frame)
+        _check_input(self, frame, "frame")
         state = self.begin() if state is None else state
         self._check_state(state)
         age, layers = state["age"], state["layers"]
@@ -172,8 +168,7 @@ class OptimizedStream:
             Logits (B, classes, T'), or None while there are none, and the next state.
 
         Raises:
-            ValueError: as `step`, or for end=True.
-            TypeError: as `step`.
+            ValueError, TypeError: as `step`; ValueError also for end=True.
         """
         if end:
             raise ValueError("expected end=False of an optimised net, which has no padding behind "
@@ -183,20 +178,12 @@ class OptimizedStream:
         outputs = []
         for frame in x.unbind(2):
             logits, state = self.step(frame, state)
-            outputs += [] if logits is None else [logits]
+            if logits is not None:
+                outputs.append(logits)
         return (torch.stack(outputs, 2) if outputs else None), state
 
     def _state(self, age: int, layers: Any) -> State:
         return {**self._facts, "closed": False, "age": age, "layers": layers}
-
-    def _check_frame(self, frame: Tensor) -> None:
-        if not isinstance(frame, Tensor):
-            raise TypeError(f"expected a frame as a tensor, given {type(frame).__name__}")
-        if (frame.shape, frame.dtype, frame.device) != (self.shape, self.given, self.device):
-            raise ValueError(
-                f"expected a frame {self.shape} of {self.given} on {self.device}, for which the "
-                f"net was optimised, given {tuple(frame.shape)} of {frame.dtype} on {frame.device}"
-            )
 
     def _check_state(self, state: State) -> None:
         if state == {}:
@@ -220,26 +207,14 @@ class OptimizedStream:
 class OptimizedClip(ClipNet):
     """A regular net for inference on clips of one shape, called as the net.
 
-    Normalisation is part of the convolutions. Clips and logits have the dtype of the example.
-
-    Args:
-        net: in evaluation mode; it stays as it is.
-        clip: (B, C, T, H, W); only shape, dtype and device matter.
-        dtype: see `optimize`.
-
-    Raises:
-        TypeError: for another dtype.
-        ValueError: for a net in training mode, or a clip that does not fit.
+    Normalisation is part of the convolutions. Arguments and errors are those of `optimize`.
     """
 
     def __init__(self, net: ClipNet, clip: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        check_dtype(dtype, clip.device)
         net.body._check_input(clip)
         folded = copy.deepcopy(fold(net)).to(dtype)
         super().__init__(folded.body, folded.classifier)
-        self.shape, self.dtype = tuple(clip.shape), dtype
-        self.given, self.device = clip.dtype, clip.device
-        keep_facts(net, self)
+        _take_example(self, net, clip, dtype)
         self.requires_grad_(False).eval()
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
@@ -255,13 +230,7 @@ class OptimizedClip(ClipNet):
             ValueError: for a clip of another shape, dtype or device.
             TypeError: for something that is no tensor.
         """
-        if not isinstance(clip, Tensor):
-            raise TypeError(f"expected a clip as a tensor, given {type(clip).__name__}")
-        if (clip.shape, clip.dtype, clip.device) != (self.shape, self.given, self.device):
-            raise ValueError(
-                f"expected a clip {self.shape} of {self.given} on {self.device}, for which the net "
-                f"was optimised, given {tuple(clip.shape)} of {clip.dtype} on {clip.device}"
-            )
+        _check_input(self, clip, "clip")
         return super().features(clip.to(self.dtype), pad)
 
     @torch.no_grad()
@@ -270,17 +239,25 @@ class OptimizedClip(ClipNet):
         return self.classifier(self.features(clip, pad)).to(self.given)
 
 
-def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    """Raises TypeError for a dtype in which no net is optimised for a device."""
+def _take_example(twin: Any, net: ClipNet, example: Tensor, dtype: torch.dtype) -> None:
+    """Sets what inputs of an optimised net are like, and what is known of its origin."""
     known = [torch.float32, torch.bfloat16, torch.float64]
-    known += [] if device.type == "cpu" else [torch.float16]
+    known += [torch.float16] if example.is_cuda else []
     if dtype not in known:
-        names = ", ".join(str(one).removeprefix("torch.") for one in known)
-        raise TypeError(f"expected dtype in {names} on {device}, given {dtype}")
-
-
-def keep_facts(net: ClipNet, twin: Any) -> None:
-    """Copies the record of a net and the origin of its weights, as far as it has them."""
+        names = ", ".join(str(name).removeprefix("torch.") for name in known)
+        raise TypeError(f"expected dtype in {names} on {example.device}, given {dtype}")
+    twin.shape, twin.dtype = tuple(example.shape), dtype
+    twin.given, twin.device = example.dtype, example.device
     for name in ("spec", "weights"):
         if hasattr(net, name):
             setattr(twin, name, getattr(net, name))
+
+
+def _check_input(twin: Any, x: Tensor, what: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected a {what} as a tensor, given {type(x).__name__}")
+    if (x.shape, x.dtype, x.device) != (twin.shape, twin.given, twin.device):
+        raise ValueError(
+            f"expected a {what} {twin.shape} of {twin.given} on {twin.device}, for which the net "
+            f"was optimised, given {tuple(x.shape)} of {x.dtype} on {x.device}"
+        )

@@ -16,7 +16,7 @@ from ..data.transforms import Transform
 from ..nn.core import map_tensors
 from ..nn.net import ClipNet, StreamNet
 from ..nn.stream import Stream
-from .optimize import OptimizedStream
+from .optimize import OptimizedStream, _check_input
 from .record import KEY, Record, companions, digest_of
 from .runtimes import RUNTIMES, OnnxRuntime, OpenVino, installed
 
@@ -100,7 +100,7 @@ class Runner(OptimizedStream):
         """
         if self.record.kind != "clip":
             raise ValueError(f"{self.record.model} is continual: call step")
-        self._check_frame(clip)
+        _check_input(self, clip, "clip")
         logits = torch.empty(self.record.shape[0], self.record.classes)
         self._backend.runtime.bind(0, [clip.detach().contiguous()], [logits])()
         return logits
