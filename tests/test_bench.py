@@ -41,6 +41,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch):
     monkeypatch.setattr(bench, "REST", 0)
+    monkeypatch.setattr(bench, "WARM", 0)
     return Machine()
 
 

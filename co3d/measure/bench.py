@@ -31,6 +31,7 @@ from .memory import allocated, memory_of
 from .peers import Peer
 
 TURNS = 5  # of every form, each of a fifth of its measurements, and of one at least
+WARM = 0.04  # seconds of untimed predictions at the start of a turn, one at least
 SLOW = 0.1  # seconds; a prediction that takes longer finds nothing in the caches anyway
 REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
 
@@ -215,8 +216,8 @@ def interleaved(
     """Measures all subjects in turns.
 
     A turn begins with a rest: a runtime's threads go on spinning for a while when its work is done,
-    on the cores that the next one needs. Then comes a prediction that is not timed, which brings
-    what it needs into the caches.
+    on the cores that the next one needs. Then come predictions that are not timed, which bring what
+    they need into the caches, as in a loop over the frames of a stream.
 
     Args:
         repeats: measurements of each subject.
@@ -234,7 +235,7 @@ def interleaved(
         for subject, measured in zip(subjects, times, strict=True):
             time.sleep(REST)
             if not measured or measured[-1][1] < SLOW:
-                subject.predict()
+                _warm(subject, clock)
             end = clock() + (seconds or inf) / turns
             measured.append(_timed(subject, clock))
             while len(measured) < repeats * turn // turns and clock() < end:
@@ -244,6 +245,13 @@ def interleaved(
             best[name] = max(best[name], *(rate(gauge, clock) for gauge in gauges[name]))
     pairs = zip(subjects, times, strict=True)
     return [_row(subject.facts, measured, best) for subject, measured in pairs]
+
+
+def _warm(subject: Subject, clock: Clock) -> None:
+    end = clock() + WARM
+    subject.predict()
+    while clock() < end:
+        subject.predict()
 
 
 def _row(facts: Mapping[str, Any], times: list[tuple[float, float]], best: Mapping) -> dict:
