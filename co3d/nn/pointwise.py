@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Continual
-from .kernels import is_traced
 
 
 class Pointwise(Continual):
@@ -68,7 +67,7 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
         # Torch's own takes new memory for every map, which costs more than the work.
         in_place = fresh and x.device.type == "cpu" and not torch.is_grad_enabled()
         wide = self.weight is not None and self.weight.dtype == x.dtype != torch.bfloat16
-        if self.training or not in_place or not wide or is_traced():
+        if self.training or not in_place or not wide or torch.compiler.is_compiling():
             return super().forward(x)
         scale = (self.running_var + self.eps).rsqrt_().mul_(self.weight)
         shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
