@@ -5,13 +5,12 @@ from functools import singledispatch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.blocks import Parallel, Residual, Sequential, SqueezeExcite
+from ..nn.blocks import Node, SqueezeExcite, Tree, run
 from ..nn.conv import Conv3d
 from ..nn.core import Timing
 from ..nn.pointwise import BatchNorm3d, Dropout, Flatten, Identity, Linear, Pointwise
 from ..nn.pool import AdaptiveAvgPool3d, AvgPool3d, MaxPool3d, RunningWindow
 from ..nn.temporal import Delay, Subsample
-from ..nn.twopath import TwoPath
 from .operations import (
     Convolution,
     Gate,
@@ -58,36 +57,14 @@ def lower(layer: nn.Module, net: Operations, x: int, name: str) -> int:
 
 
 @lower.register
-def _(layer: Sequential, net: Operations, x: int, name: str) -> int:
-    for inner, part in layer._modules.items():
-        x = lower(part, net, x, _path(name, inner))
-    return x
+def _(layer: Tree, net: Operations, x: int, name: str) -> int:
+    def add(node: Node, *sources: int) -> int:
+        where = _path(name, node.name)
+        if node.part is None:
+            return net.join(where, sources, node.join == "cat")
+        return lower(node.part, net, sources[0], where)
 
-
-@lower.register(Parallel)
-@lower.register(Residual)
-def _(layer: Parallel, net: Operations, x: int, name: str) -> int:
-    branches = tuple(
-        lower(layer._modules[inner], net, x, _path(name, inner)) for inner in layer.names
-    )
-    x = net.join(_path(name, "join"), branches, layer.join == "cat")
-    activation = getattr(layer, "activation", None)
-    return x if activation is None else lower(activation, net, x, _path(name, "activation"))
-
-
-@lower.register
-def _(layer: TwoPath, net: Operations, x: int, name: str) -> int:
-    fast = x
-    slow = lower(layer.sample, net, x, _path(name, "sample"))
-    for inner in layer.slow._modules:
-        slow = lower(layer.slow._modules[inner], net, slow, _path(name, f"slow.{inner}"))
-        fast = lower(layer.fast._modules[inner], net, fast, _path(name, f"fast.{inner}"))
-        if inner in layer.lateral:
-            where = _path(name, f"lateral.{inner}")
-            side = lower(layer.lateral[inner], net, fast, where)
-            slow = net.join(_path(where, "join"), (slow, side), True)
-    fast = lower(layer.sample, net, fast, _path(name, "thin"))
-    return net.join(_path(name, "join"), (slow, fast), True)
+    return run(layer.nodes, x, add)
 
 
 @lower.register

@@ -24,8 +24,6 @@ class Conv3d(Windowed, nn.Conv3d):
         ValueError: for temporal padding above d(kT - 1) or a padding mode other than zeros.
     """
 
-    keeps_channels = False
-
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._prepare()
@@ -50,8 +48,8 @@ class Conv3d(Windowed, nn.Conv3d):
         return tuple(span // 2 for span in spans)
 
     @property
-    def expected_channels(self) -> int:
-        return self.in_channels
+    def channels(self) -> tuple[int | None, bool]:
+        return self.in_channels, False
 
     def _valid(self, x: Tensor) -> Tensor:
         padding = (0, *self.padding[1:])

@@ -81,8 +81,8 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
             )
 
     @property
-    def expected_channels(self) -> int:
-        return self.num_features
+    def channels(self) -> tuple[int | None, bool]:
+        return self.num_features, True
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         if self.training:
@@ -93,11 +93,9 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
 class Linear(Pointwise, nn.Linear):
     """`torch.nn.Linear` over axis 1, the channels, of a vector (B, C), a frame or a clip."""
 
-    keeps_channels = False
-
     @property
-    def expected_channels(self) -> int:
-        return self.in_features
+    def channels(self) -> tuple[int | None, bool]:
+        return self.in_features, False
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return nn.Linear.forward(self, x.transpose(1, -1)).transpose(1, -1)
@@ -106,7 +104,9 @@ class Linear(Pointwise, nn.Linear):
 class Flatten(Pointwise, nn.Flatten):
     """`torch.nn.Flatten` of every frame: (B, C, T, H, W) to (B, C H W, T)."""
 
-    keeps_channels = False
+    @property
+    def channels(self) -> tuple[int | None, bool]:
+        return None, False
 
     def _prepare(self) -> None:
         if (self.start_dim, self.end_dim) != (1, -1):
