@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..nn.blocks import Parallel, Residual, Sequential, SqueezeExcite
+from ..nn.blocks import Node, SqueezeExcite, Tree
+from ..nn.blocks import run as run_tree
 from ..nn.conv import Conv3d
 from ..nn.core import Timing
 from ..nn.fold import fold
@@ -21,7 +22,6 @@ from ..nn.net import StreamNet
 from ..nn.pointwise import Dropout, Flatten, Identity, Pointwise
 from ..nn.pool import AvgPool3d, MaxPool3d, RunningWindow
 from ..nn.temporal import Delay, Subsample
-from ..nn.twopath import TwoPath
 from .operations import (
     Convolution,
     Gate,
@@ -154,14 +154,8 @@ def lower(layer: nn.Module, operations: nn.ModuleList, source: int, name: str) -
     Raises:
         TypeError: for a layer without a form on frames.
     """
-    if isinstance(layer, Sequential):
-        for inner, part in layer._modules.items():
-            source = lower(part, operations, source, _path(name, inner))
-        return source
-    if isinstance(layer, Parallel):
-        return _lower_parallel(layer, operations, source, name)
-    if isinstance(layer, TwoPath):
-        return _lower_two_path(layer, operations, source, name)
+    if isinstance(layer, Tree):
+        return _lower_tree(layer, operations, source, name)
     if isinstance(layer, Identity | Dropout):
         return source
     if isinstance(layer, Conv3d):
@@ -179,42 +173,18 @@ def lower(layer: nn.Module, operations: nn.ModuleList, source: int, name: str) -
     return len(operations)
 
 
-def _lower_parallel(layer: Parallel, operations: nn.ModuleList, source: int, name: str) -> int:
-    branches = tuple(
-        lower(layer._modules[inner], operations, source, _path(name, inner))
-        for inner in layer.names
-    )
-    result = _join(operations, _path(name, "join"), branches, layer.join == "cat")
-    if isinstance(layer, Residual) and layer.activation is not None:
-        return lower(layer.activation, operations, result, _path(name, "activation"))
-    return result
+def _lower_tree(tree: Tree, operations: nn.ModuleList, source: int, name: str) -> int:
+    def lower_node(node: Node, *sources: int) -> int:
+        where = f"{name}.{node.name}".lstrip(".")
+        if node.part is not None:
+            return lower(node.part, operations, sources[0], where)
+        timings = [_timing(operations, source) for source in sources]
+        operations.append(Join(where, sources, timings, node.join == "cat"))
+        return len(operations)
 
-
-def _lower_two_path(layer: TwoPath, operations: nn.ModuleList, source: int, name: str) -> int:
-    def lower_part(part: nn.Module, source: int, inner: str) -> int:
-        return lower(part, operations, source, _path(name, inner))
-
-    slow, fast = lower_part(layer.sample, source, "sample"), source
-    for stage in layer.slow._modules:
-        slow = lower_part(layer.slow._modules[stage], slow, f"slow.{stage}")
-        fast = lower_part(layer.fast._modules[stage], fast, f"fast.{stage}")
-        if stage in layer.lateral:
-            side = lower_part(layer.lateral[stage], fast, f"lateral.{stage}")
-            slow = _join(operations, _path(name, f"lateral.{stage}.join"), (slow, side), True)
-    fast = lower_part(layer.sample, fast, "thin")
-    return _join(operations, _path(name, "join"), (slow, fast), True)
-
-
-def _join(operations: nn.ModuleList, name: str, sources: tuple[int, ...], cat: bool) -> int:
-    timings = [_timing(operations, source) for source in sources]
-    operations.append(Join(name, sources, timings, cat))
-    return len(operations)
+    return run_tree(tree.nodes, source, lower_node)
 
 
 def _timing(operations: nn.ModuleList, value: int) -> Timing:
     """When a value comes."""
     return operations[value - 1].timing if value else Timing()
-
-
-def _path(*names: str) -> str:
-    return ".".join(name for name in names if name)

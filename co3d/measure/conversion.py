@@ -1,13 +1,23 @@
 """What `co3d.continual` makes of a network, layer by layer, and whether it equals the original."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import Continual, RunningWindow, state_bytes
-from ..nn.convert import Outcome, survey
+from ..nn import Continual, Identity, RunningWindow, Timing, state_bytes
+from ..nn.convert import LAYERS, START, Conversion, named_at
 from .complexity import cost_steps
+
+
+class Outcome(NamedTuple):
+    """What becomes of one layer: the class of its twin, or the reason why it has none."""
+
+    path: str
+    kind: str
+    becomes: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -70,14 +80,48 @@ def report(
             "expected a torch.nn.Module and a clip (B, C, T, H, W), given "
             f"{type(module).__name__} and {tuple(getattr(clip, 'shape', ()))}"
         )
-    layers, twin = survey(module, gate=gate, window=window, frames=clip.shape[2])
-    if twin is None:
+    survey = _Survey(gate, window, clip.shape[2])
+    twin, _ = survey(module)
+    layers = tuple(survey.outcomes.values())
+    if survey.refused:
         return Report(layers)
     figures = _figures(twin, clip)
     windows = [part for part in twin.modules() if isinstance(part, RunningWindow)]
     if window is None or not windows:
         figures["module_error"] = _module_error(module, twin, clip)
     return Report(layers, figures, twin)
+
+
+class _Survey(Conversion):
+    """A conversion that writes down refusals, puts an Identity in the place of a twin, and goes on.
+
+    Attributes:
+        outcomes: of layers and of refused trees, by their paths.
+        refused: how many of them are refused.
+    """
+
+    def __init__(self, gate: str | None, window: int | None, frames: int) -> None:
+        super().__init__(gate, window, frames)
+        self.outcomes: dict[str, Outcome] = {}
+        self.refused = 0
+
+    def __call__(
+        self, module: nn.Module, path: str = "", before: Timing = START
+    ) -> tuple[nn.Module, Timing]:
+        kind, where, refused = type(module).__name__, path or "the root", self.refused
+        try:
+            twin, after = super().__call__(module, path, before)
+            if type(module) in LAYERS:
+                self.outcomes[path] = Outcome(where, kind, type(twin).__name__, None)
+        except (TypeError, ValueError) as error:
+            twin, after = Identity(), before
+            if self.refused == refused:  # else a part of it is refused, and that is the reason
+                self.refused += 1
+                reason = str(error).rpartition(f"{named_at(module, path)}: ")[2]
+                self.outcomes[path] = Outcome(where, kind, None, reason)
+                for name, part in module.named_children() if type(module) not in LAYERS else ():
+                    self(part, f"{path}.{name}".lstrip("."), before)
+        return twin, after
 
 
 @torch.no_grad()

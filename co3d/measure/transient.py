@@ -76,7 +76,7 @@ def without_waiting_shortcuts(name: str, regular: ClipNet) -> ClipNet:
     alone = deepcopy(regular)
     for path, part in twin(name, regular).named_modules():
         if isinstance(part, Residual) and part.timing.padding:
-            _, shortcut = alone.get_submodule(path).branches
+            shortcut = alone.get_submodule(path).shortcut
             shortcut.register_forward_hook(lambda module, args, y: torch.zeros_like(y))
     return alone
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..nn import Conv3d, Linear, RunningWindow, Sequential, StreamNet
-from ..nn.net import window_of
 
 CHUNK = 32  # frames computed at once
 
@@ -76,5 +75,9 @@ def trunk_of(net: StreamNet) -> StreamNet:
 def _split(net: StreamNet) -> tuple[Sequential, list[Any]]:
     """The layers with the smallest window in them, and those behind it."""
     parts = list(net.body)
-    last = next(n for n, part in enumerate(parts) if window_of(part) is not None)
+    last = next(n for n, part in enumerate(parts) if _has_window(part))
     return Sequential(*parts[: last + 1]), parts[last + 1 :]
+
+
+def _has_window(module: nn.Module) -> bool:
+    return any(isinstance(part, RunningWindow) for part in module.modules())

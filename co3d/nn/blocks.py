@@ -1,18 +1,178 @@
-"""Trees of continual layers: Sequential, Parallel and Residual, SqueezeExcite."""
+"""Trees of continual layers: the graph that clips and streams go along, and its usual shapes."""
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .conv import Conv3d
-from .core import Continual, Timing, Tree
+from .core import Continual, Timing
 from .pointwise import BatchNorm3d, Identity, ReLU, Sigmoid
 from .pool import spatial_mean
 from .temporal import join
 
 GATES = ("clip", "frame")
+JOINS = ("sum", "cat")
+
+
+class Node(NamedTuple):
+    """One value of a tree: what a part makes of another value, or a join of several.
+
+    A join is of columns with the same index. In a stream what comes early waits in a queue; columns
+    that one side lacks at the end of a clip are left out.
+
+    Attributes:
+        name: the path of the part in the tree, such as "slow.res2".
+        sources: the values that it takes: 0 is the input of the tree, n that of its n-th node.
+        part: None for a join.
+        join: "sum", or "cat" along channels.
+        clip: what stands for the part on a clip (default: the part).
+    """
+
+    name: str
+    sources: tuple[int, ...]
+    part: nn.Module | None = None
+    join: str = "sum"
+    clip: Callable[..., Tensor] | None = None
+
+    def timing(self, *before: Timing) -> Timing:
+        """The timing behind it, given those of its sources."""
+        return Timing.joined(before) if self.part is None else before[0].then(self.part.timing)
+
+    def output(self, *columns: Tensor, pad: bool = True) -> Tensor:
+        """Its value on a clip."""
+        if self.part is not None:
+            return (self.clip or self.part)(columns[0], pad=pad)
+        if len({x.shape[2:3] for x in columns}) > 1:
+            shortest = min(x.shape[2] for x in columns)
+            columns = [x[:, :, :shortest] for x in columns]
+        return torch.cat(columns, 1) if self.join == "cat" else sum(columns[1:], columns[0])
+
+    def unpadded(self, *sources: tuple[Tensor, int]) -> tuple[Tensor, int]:
+        """Its columns that only real frames reach, and how many come before its column 0."""
+        _, padding, stride, _ = Timing() if self.part is None else self.part.timing
+        before = min((count - padding) // stride for _, count in sources)
+        columns = []
+        for x, count in sources:
+            skipped = count - padding - before * stride
+            columns.append(x[:, :, skipped:] if skipped else x)
+        return self.output(*columns, pad=False), before
+
+    def begin(self, starts: tuple[int, ...], fill: str, emit: str) -> tuple[Any, int]:
+        """As `Continual._begin`, given the first indices of its sources."""
+        if self.part is not None:
+            return self.part._begin(starts[0], fill, emit)
+        # Zero columns stand in for those that a late source has not (with either fill, as in the
+        # published start-up study). There are none with emit="valid".
+        first = min(starts)
+        return tuple(start - first for start in starts), first
+
+    def steps(
+        self, columns: tuple[Tensor | None, ...], state: Any, end: bool
+    ) -> tuple[Tensor | None, Any]:
+        """As `Continual._steps`; nothing runs where there is no input."""
+        if not end and all(x is None for x in columns):
+            return None, state
+        if self.part is not None:
+            return self.part._steps(columns[0], state, end)
+        ready, state = join(columns, state)
+        return (None if ready is None else self.output(*ready)), state
+
+
+def run(nodes: Iterable[Node], value: Any, call: Callable[..., Any]) -> Any:
+    """Takes a value through a graph: call(node, *those of its sources) gives that of a node.
+
+    Each value is let go as soon as no other node takes it.
+    """
+    nodes, values, last = tuple(nodes), {0: value}, {}
+    for number, node in enumerate(nodes):
+        last |= dict.fromkeys(node.sources, number)
+    for number, node in enumerate(nodes):
+        taken = [values.pop(n) if last[n] == number else values[n] for n in node.sources]
+        values[number + 1] = call(node, *taken)
+    return values[len(nodes)]
+
+
+class Tree(Continual, nn.Module):
+    """A continual module made of others, which its `nodes` join into a graph."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """In the order in which they run; the last one is the output."""
+        raise NotImplementedError
+
+    @property
+    def timing(self) -> Timing:
+        return run(self.nodes, Timing(), Node.timing)
+
+    @property
+    def padding(self) -> int:
+        """Aggregated temporal padding before a clip, in frames: receptive_field - 1 - warmup."""
+        return self.timing.padding
+
+    @property
+    def stride(self) -> int:
+        """Frames from one output to the next."""
+        return self.timing.stride
+
+    @property
+    def expected_rank(self) -> int | None:
+        parts = [node.part for node in self.nodes if node.part is not None]
+        return next((part.expected_rank for part in parts if part.expected_rank), None)
+
+    @property
+    def channels(self) -> tuple[int | None, bool]:
+        """As of a layer; the first part counts that expects a number of the input's channels."""
+        known = []
+
+        def keeps(node: Node, *sources: bool) -> bool:
+            """Whether a value has the channels of the input, given whether its sources have."""
+            if node.part is None:
+                return node.join == "sum" and all(sources)
+            if not sources[0]:
+                return False
+            expected, same = node.part.channels
+            known.append(expected)
+            return same
+
+        same = run(self.nodes, True, keeps)
+        return next((expected for expected in known if expected is not None), None), same
+
+    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
+        """The tree on a clip; `pad=False` leaves all temporal padding out.
+
+        Column 0 of the output then sees frame 0 first. Other values have columns before their
+        column 0, where their own padding reaches in a padded clip.
+        """
+        if pad:
+            return run(self.nodes, x, Node.output)
+        y, _ = run(self.nodes, (x, self.timing.padding), Node.unpadded)
+        return y
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
+        states = []
+
+        def begin(node: Node, *starts: int) -> int:
+            state, first = node.begin(starts, fill, emit)
+            states.append(state)
+            return first
+
+        first = run(self.nodes, start, begin)
+        return tuple(states), first
+
+    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        before, after = iter(state), []
+
+        def steps(node: Node, *columns: Tensor | None) -> Tensor | None:
+            y, state = node.steps(columns, next(before), end)
+            after.append(state)
+            return y
+
+        y = run(self.nodes, x, steps)
+        return y, tuple(after)
 
 
 class Sequential(Tree, nn.Sequential):
@@ -24,52 +184,19 @@ class Sequential(Tree, nn.Sequential):
             require_continual(part, name)
 
     @property
-    def timing(self) -> Timing:
-        timing = Timing()
-        for part in self:
-            timing = timing.then(part.timing)
-        return timing
-
-    @property
-    def expected_rank(self) -> int | None:
-        return next((part.expected_rank for part in self if part.expected_rank is not None), None)
-
-    @property
-    def keeps_channels(self) -> bool:
-        return all(part.keeps_channels for part in self)
-
-    @property
-    def expected_channels(self) -> int | None:
-        for part in self:
-            if part.expected_channels is not None or not part.keeps_channels:
-                return part.expected_channels
-        return None
-
-    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        fresh = False  # whether a part of this chain has made x, for the next part alone
-        for part in self:
-            takes = fresh and type(part) in (BatchNorm3d, ReLU)
-            x = part(x, pad=pad, fresh=True) if takes else part(x, pad=pad)
-            fresh = type(part) in (Conv3d, BatchNorm3d)
-        return x
-
-    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        states = []
-        for part in self:
-            state, start = part._begin(start, fill, emit)
-            states.append(state)
-        return tuple(states), start
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        states = list(state)
-        for n, part in enumerate(self):
-            if x is None and not end:
-                break
-            x, states[n] = part._steps(x, states[n], end)
-        return x, tuple(states)
+    def nodes(self) -> tuple[Node, ...]:
+        nodes, last = [], None
+        for number, (name, part) in enumerate(self._modules.items()):
+            # The map of a convolution or a norm is for the next part alone, which may write to it.
+            fresh = last in (Conv3d, BatchNorm3d) and type(part) in (BatchNorm3d, ReLU)
+            nodes.append(
+                Node(name, (number,), part, clip=partial(part, fresh=True) if fresh else None)
+            )
+            last = type(part)
+        return tuple(nodes)
 
 
-class Parallel(Tree, nn.Module):
+class Parallel(Tree):
     """Branches over the same input, joined column by column: join="sum", or "cat" along channels.
 
     A branch that is ahead waits in a queue for the others, so column j of the output is made of
@@ -83,7 +210,7 @@ class Parallel(Tree, nn.Module):
     def __init__(self, *branches: nn.Module, join: str = "sum", **named: nn.Module) -> None:
         super().__init__()
         named = {**{str(n): branch for n, branch in enumerate(branches)}, **named}
-        if join not in ("sum", "cat") or len(named) < 2:
+        if join not in JOINS or len(named) < 2:
             raise ValueError(
                 f"expected two branches or more and join sum or cat, given {len(named)}, {join!r}"
             )
@@ -94,11 +221,11 @@ class Parallel(Tree, nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        timings = [branch.timing for branch in self.branches]
-        if len({(t.stride, t.surplus) for t in timings}) > 1:
+        timings = {name: self._modules[name].timing for name in self.names}
+        if len({(t.stride, t.surplus) for t in timings.values()}) > 1:
             raise ValueError(
                 "expected branches of one stride and one output length, given "
-                + ", ".join(f"{n}: {t[:3]}" for n, t in zip(self.names, timings, strict=True))
+                + ", ".join(f"{name}: {timing[:3]}" for name, timing in timings.items())
                 + " as (receptive field, padding, stride)"
             )
 
@@ -106,53 +233,10 @@ class Parallel(Tree, nn.Module):
         return f"join={self.join!r}"
 
     @property
-    def branches(self) -> list[nn.Module]:
-        """In the order in which they were given."""
-        return [self._modules[name] for name in self.names]
-
-    @property
-    def timing(self) -> Timing:
-        return Timing.joined(branch.timing for branch in self.branches)
-
-    @property
-    def keeps_channels(self) -> bool:
-        return self.join == "sum" and all(branch.keeps_channels for branch in self.branches)
-
-    @property
-    def expected_channels(self) -> int | None:
-        known = (branch.expected_channels for branch in self.branches)
-        return next((channels for channels in known if channels is not None), None)
-
-    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        if pad:
-            return self._join([branch(x) for branch in self.branches])
-        widest = self.timing.padding
-        columns = [b(x[:, :, widest - b.timing.padding :], pad=False) for b in self.branches]
-        shortest = min(column.shape[2] for column in columns)
-        return self._join([column[:, :, :shortest] for column in columns])
-
-    def _join(self, columns: list[Tensor]) -> Tensor:
-        if self.join == "cat":
-            return torch.cat(columns, 1)
-        total = columns[0]
-        for column in columns[1:]:
-            total = total + column
-        return total
-
-    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        begun = [branch._begin(start, fill, emit) for branch in self.branches]
-        first = min(output for _, output in begun)
-        # Zero columns stand in for those that a late branch has not (with either fill, as in the
-        # published start-up study). There are none with emit="valid".
-        return tuple((state, output - first) for state, output in begun), first
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        held, queues = zip(*state, strict=True)
-        stepped = [b._steps(x, h, end) for b, h in zip(self.branches, held, strict=True)]
-        outputs, held = zip(*stepped, strict=True)
-        columns, queues = join(outputs, queues)
-        y = None if columns is None else self._join(columns)
-        return y, tuple(zip(held, queues, strict=True))
+    def nodes(self) -> tuple[Node, ...]:
+        branches = [Node(name, (0,), self._modules[name]) for name in self.names]
+        joined = Node("join", tuple(range(1, len(branches) + 1)), join=self.join)
+        return (*branches, joined)
 
 
 class Residual(Parallel):
@@ -166,14 +250,22 @@ class Residual(Parallel):
     ) -> None:
         super().__init__(main=main, shortcut=Identity() if shortcut is None else shortcut)
         if activation is not None:
-            _require_pointwise(activation)
+            require_continual(activation, "activation")
+            if activation.timing != Timing():
+                raise ValueError(
+                    "expected an activation that treats every frame alone, given "
+                    f"{type(activation).__name__}"
+                )
         self.activation = activation
 
-    def _join(self, columns: list[Tensor]) -> Tensor:
-        y = super()._join(columns)
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        if self.activation is None:
+            return super().nodes
+        clip = None
         if type(self.activation) is ReLU:
-            return self.activation(y, fresh=True)
-        return y if self.activation is None else self.activation(y)
+            clip = partial(self.activation, fresh=True)  # the sum is for it alone
+        return (*super().nodes, Node("activation", (3,), self.activation, clip=clip))
 
 
 class SqueezeExcite(Continual, nn.Module):
@@ -200,8 +292,8 @@ class SqueezeExcite(Continual, nn.Module):
         return f"gate={self.gate!r}"
 
     @property
-    def expected_channels(self) -> int:
-        return self.fc1.in_channels
+    def channels(self) -> tuple[int | None, bool]:
+        return self.fc1.in_channels, True
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         mean = x.mean((2, 3, 4), keepdim=True) if self.gate == "clip" else spatial_mean(x)
@@ -230,12 +322,4 @@ def require_continual(module: nn.Module, name: str) -> None:
         raise TypeError(
             f"expected continual modules, given {type(module).__name__} as {name!r}: use its "
             "counterpart in co3d.nn, or co3d.continual(module) for a whole tree"
-        )
-
-
-def _require_pointwise(module: nn.Module) -> None:
-    require_continual(module, "activation")
-    if module.timing != Timing():
-        raise ValueError(
-            f"expected an activation that treats every frame alone, given {type(module).__name__}"
         )

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import conv3d
 from .temporal import Windowed, check_spatial, take, zeros
 
 
@@ -24,8 +23,6 @@ class Conv3d(Windowed, nn.Conv3d):
     Raises:
         ValueError: for temporal padding above d(kT - 1) or a padding mode other than zeros.
     """
-
-    keeps_channels = False
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -51,15 +48,13 @@ class Conv3d(Windowed, nn.Conv3d):
         return tuple(span // 2 for span in spans)
 
     @property
-    def expected_channels(self) -> int:
-        return self.in_channels
-
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return conv3d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+    def channels(self) -> tuple[int | None, bool]:
+        return self.in_channels, False
 
     def _valid(self, x: Tensor) -> Tensor:
         padding = (0, *self.padding[1:])
-        return conv3d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        stride, dilation = self.stride, self.dilation
+        return F.conv3d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         if self._frame_alone:

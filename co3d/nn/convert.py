@@ -1,7 +1,8 @@
 """From a tree of `torch.nn` layers to its continual twin, which shares the parameters."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -13,24 +14,14 @@ _COUNTERPARTS = (
     *(pointwise.BatchNorm3d, pointwise.Linear, pointwise.Flatten, pointwise.Dropout),
     *(pointwise.Identity, *pointwise.ACTIVATIONS.values()),
 )
-_LEAVES = {getattr(nn, layer.__name__): layer for layer in _COUNTERPARTS}
-_LEAVES |= {leaf: leaf for leaf in (*_COUNTERPARTS, temporal.Delay, temporal.Subsample)}
-_LEAVES |= {leaf: leaf for leaf in (pool.RunningWindow, blocks.SqueezeExcite)}
-_TREES = {
-    nn.Sequential: blocks.Sequential,
-    blocks.Sequential: blocks.Sequential,
-    blocks.Parallel: blocks.Parallel,
-    blocks.Residual: blocks.Residual,
-    twopath.TwoPath: twopath.TwoPath,
-    net.ClipNet: net.StreamNet,
-    net.StreamNet: net.StreamNet,
-}
+LAYERS = {getattr(nn, layer.__name__): layer for layer in _COUNTERPARTS}
+LAYERS |= {leaf: leaf for leaf in (*_COUNTERPARTS, temporal.Delay, temporal.Subsample)}
+LAYERS |= {leaf: leaf for leaf in (pool.RunningWindow, blocks.SqueezeExcite)}
+_TREES = {tree: tree for tree in (blocks.Sequential, blocks.Parallel, blocks.Residual)}
+_TREES |= {twopath.TwoPath: twopath.TwoPath, nn.Sequential: blocks.Sequential}
+_TREES |= {kind: net.StreamNet for kind in (net.ClipNet, net.StreamNet)}
 
-_START = Timing()
-
-
-class _Refused(ValueError):
-    """A refusal that names the path of the layer."""
+START = Timing()
 
 
 def continual(
@@ -56,127 +47,61 @@ def continual(
         TypeError: for a module of another class, named with its path.
         ValueError: for a layer that cannot be stepped, named with its path and the reason.
     """
-    twin = _Conversion(gate, window)(module)
-    return _Dense()(twin) if dense else twin
+    if window is not None and (not isinstance(window, int) or window < 1):
+        raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
+    twin, _ = Conversion(gate, window)(module)
+    if dense:
+        twin, _ = _dense(twin)
+    return twin
 
 
-class Outcome(NamedTuple):
-    """What becomes of one layer: the class of its twin, or the reason why it has none."""
+class Conversion:
+    """Makes twins, as `continual`: of a module, its path, and the timing of what is before it.
 
-    path: str
-    kind: str
-    becomes: str | None
-    reason: str | None
-
-
-def survey(
-    module: nn.Module, *, gate: str | None = None, window: int | None = None, frames: int = 0
-) -> tuple[tuple[Outcome, ...], Continual | None]:
-    """The outcome of a conversion for each layer of a network, and its twin if all convert.
-
-    Takes the arguments of `continual`, or in the place of a window the frames of the clips that
-    global pools now see whole. Of a module with a forward of its own, the parts follow.
-    """
-    conversion = _Survey(gate, window, frames)
-    twin = conversion(module)
-    return tuple(conversion.outcomes), twin
-
-
-class _Walk:
-    """Rebuilds a tree from its leaves; refusals name the path.
-
-    `before` is the timing of all layers that a module's input went through.
+    Without a window, global pools see all that they see in a clip of so many `frames`.
     """
 
-    def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
-        try:
-            if type(module) in _LEAVES:
-                return self.leaf(module, before)
-            return self._tree(module, path, before)
-        except _Refused:
-            raise
-        except ValueError as error:
-            raise _Refused(f"{named_at(module, path)}: {error}") from None
-
-    def leaf(self, layer: nn.Module, before: Timing) -> nn.Module:
-        raise NotImplementedError
-
-    def timing_of(self, part: nn.Module, twin: nn.Module) -> Timing:
-        return twin.timing
-
-    def _tree(self, module: nn.Module, path: str, before: Timing) -> nn.Module:
-        return _twin(module, _TREES[type(module)], self._parts(module, path, before))
-
-    def _parts(self, module: nn.Module, path: str, before: Timing) -> dict[str, Any]:
-        parts = {}
-        for name, part in module._modules.items():
-            where, start = f"{path}.{name}".lstrip("."), before
-            if part is None:
-                parts[name] = None
-            elif isinstance(module, twopath.TwoPath) and name == "lateral":
-                parts[name] = self._laterals(module, where, before)
-            else:
-                if isinstance(module, twopath.TwoPath) and name == "slow":
-                    start = before.then(module.sample.timing)
-                parts[name] = self(part, where, start)
-            if isinstance(module, nn.Sequential):
-                before = before.then(self.timing_of(part, parts[name]))
-        return parts
-
-    def _laterals(self, paths: twopath.TwoPath, path: str, before: Timing) -> nn.ModuleDict:
-        """Each one is behind its stage of the fast path."""
-        fast = {name: before.then(timing) for name, timing in paths.fast_timings().items()}
-        parts = {n: self(part, f"{path}.{n}", fast[n]) for n, part in paths.lateral.items()}
-        return _twin(paths.lateral, nn.ModuleDict, parts)
-
-
-class _Conversion(_Walk):
     def __init__(self, gate: str | None, window: int | None, frames: int = 0) -> None:
         if gate not in (None, "frame"):
             raise ValueError(f"expected gate None or 'frame', given {gate!r}")
-        if window is not None and (not isinstance(window, int) or window < 1):
-            raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
         self.gate, self.window, self.frames = gate, window, 0 if window else frames
 
-    def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
-        where, leaf = named_at(module, path), type(module) in _LEAVES
-        for part in module.modules() if leaf else (module,):
-            if part._forward_hooks or part._forward_pre_hooks:
-                raise _Refused(f"expected plain layers, given {where} with forward hooks")
-        if "forward" in module.__dict__ or not (leaf or type(module) in _TREES):
-            why = "its forward is its own, so it is not converted"
-            if "forward" not in module.__dict__ and type(module).__module__.startswith("torch.nn."):
-                why = "it has no continual form"
-            raise TypeError(f"expected layers with a continual form, given {where}: {why}")
+    def __call__(
+        self, module: nn.Module, path: str = "", before: Timing = START
+    ) -> tuple[nn.Module, Timing]:
+        """The twin, and the timing of all up to its end."""
+        _check_known(module, path)
+        if type(module) in LAYERS:
+            with _named(module, path):
+                twin = self._layer(module, before)
+            return twin, before.then(twin.timing)
         if not path and type(module) is nn.Sequential:
             _check_flattened(module)
-        twin = super().__call__(module, path, before)
-        if isinstance(twin, twopath.TwoPath):
-            twin.sampling = "stride"  # a stream cannot know where its end will be
-        return twin
+        # A stream cannot know where its end will be.
+        changed = {"sampling": "stride"} if isinstance(module, twopath.TwoPath) else {}
+        return rebuilt(module, _TREES[type(module)], self, path, before, **changed)
 
-    def leaf(self, layer: nn.Module, before: Timing) -> Continual:
+    def _layer(self, layer: nn.Module, before: Timing) -> nn.Module:
         if isinstance(layer, nn.AdaptiveAvgPool3d):
             return self._pool(layer, before)
         if isinstance(layer, pool.RunningWindow) and self.window is not None:
             return pool.RunningWindow(self._positions(before, layer.dilation), layer.dilation)
         if isinstance(layer, blocks.SqueezeExcite):
-            return self._gate(layer)
+            gate = self.gate or layer.gate
+            if gate == "clip":
+                raise ValueError(
+                    "its gate needs the whole clip: say continual(module, gate='frame')"
+                )
+            return twin_of(layer, type(layer), gate=gate)
         if type(layer) is nn.Flatten and self.frames and self._maps(before) > 1:
             raise ValueError("it would flatten time as well: pool over time before it")
-        return _twin(layer, _LEAVES[type(layer)])
+        return twin_of(layer, LAYERS[type(layer)])
 
-    def _gate(self, layer: blocks.SqueezeExcite) -> blocks.SqueezeExcite:
-        gate = self.gate or layer.gate
-        if gate == "clip":
-            raise ValueError("its gate needs the whole clip: say continual(module, gate='frame')")
-        return _twin(layer, type(layer), gate=gate)
-
-    def _pool(self, layer: nn.AdaptiveAvgPool3d, before: Timing) -> Continual:
+    def _pool(self, layer: nn.AdaptiveAvgPool3d, before: Timing) -> nn.Module:
         size = layer.output_size
         size = (size,) * 3 if isinstance(size, int) else tuple(size)
         if size[0] is None:
-            return _twin(layer, pool.AdaptiveAvgPool3d)
+            return twin_of(layer, pool.AdaptiveAvgPool3d)
         if size != (1, 1, 1):
             raise ValueError(f"expected output size (1, 1, 1) or (None, h, w), given {size}")
         if self.window is None and not self.frames:
@@ -200,66 +125,34 @@ class _Conversion(_Walk):
         return self.window // stride
 
 
-class _Survey(_Conversion):
-    """A conversion that writes down refusals, with None in the place of a twin, and goes on."""
-
-    def __init__(self, *options: Any) -> None:
-        super().__init__(*options)
-        self.outcomes: list[Outcome] = []
-
-    def __call__(self, module: nn.Module, path: str = "", before: Timing = _START) -> Any:
-        known, kind = len(self.outcomes), type(module).__name__
-        try:
-            twin = super().__call__(module, path, before)
-        except (TypeError, ValueError) as error:
-            if not any(outcome.reason for outcome in self.outcomes[known:]):
-                reason = str(error).rpartition(f"{named_at(module, path)}: ")[2]
-                self.outcomes.append(Outcome(path or "the root", kind, None, reason))
-                if type(module) not in _LEAVES and len(self.outcomes) == known + 1:
-                    self._parts(module, path, before)
-            return None
-        if type(module) in _LEAVES:
-            self.outcomes.append(Outcome(path or "the root", kind, type(twin).__name__, None))
-        return twin
-
-    def timing_of(self, part: nn.Module, twin: nn.Module | None) -> Timing:
-        return Timing() if twin is None else twin.timing
-
-    def _tree(self, module: nn.Module, path: str, before: Timing) -> nn.Module:
-        known = len(self.outcomes)
-        parts = self._parts(module, path, before)
-        if any(outcome.reason for outcome in self.outcomes[known:]):
-            raise _Refused("a part of it does not convert")
-        return _twin(module, _TREES[type(module)], parts)
-
-
-class _Dense(_Walk):
+def _dense(module: nn.Module, path: str = "", before: Timing = START) -> tuple[nn.Module, Timing]:
     """Takes temporal strides out of a continual tree and dilates what is behind them."""
+    if type(module) in _TREES:
+        return rebuilt(module, type(module), _dense, path, before)
+    with _named(module, path):
+        return _dense_layer(module, before.stride), before.then(module.timing)
 
-    def leaf(self, layer: nn.Module, before: Timing) -> nn.Module:
-        stride = before.stride
-        if isinstance(layer, pool.AvgPool3d) and stride > 1:
-            raise ValueError(f"expected no average pool behind a stride of {stride}: it has no "
-                             "dilation")  # fmt: skip
-        if isinstance(layer, temporal.Delay):
-            return temporal.Delay(layer.frames * stride)
-        if isinstance(layer, temporal.Subsample):
-            return temporal.Subsample(1)
-        if not isinstance(layer, temporal.Windowed):
-            return _twin(layer, type(layer))
-        if isinstance(layer, pool.RunningWindow):
-            return pool.RunningWindow(layer.window, layer.dilation * stride)
-        dense = {"padding": lambda p: p * stride, "stride": lambda _: 1}
-        if stride > 1:
-            dense["dilation"] = lambda d: d * stride
-        return _twin(
-            layer,
-            type(layer),
-            **{name: _first(getattr(layer, name), change) for name, change in dense.items()},
+
+def _dense_layer(layer: nn.Module, stride: int) -> nn.Module:
+    if isinstance(layer, pool.AvgPool3d) and stride > 1:
+        raise ValueError(
+            f"expected no average pool behind a stride of {stride}: it has no dilation"
         )
-
-    def timing_of(self, part: nn.Module, twin: nn.Module) -> Timing:
-        return part.timing
+    if isinstance(layer, temporal.Delay):
+        return temporal.Delay(layer.frames * stride)
+    if isinstance(layer, temporal.Subsample):
+        return temporal.Subsample(1)
+    if isinstance(layer, pool.RunningWindow):
+        return pool.RunningWindow(layer.window, layer.dilation * stride)
+    if not isinstance(layer, temporal.Windowed):
+        return twin_of(layer, type(layer))
+    changed = {
+        "padding": _first(layer.padding, lambda padding: padding * stride),
+        "stride": _first(layer.stride, lambda _: 1),
+    }
+    if stride > 1:
+        changed["dilation"] = _first(layer.dilation, lambda dilation: dilation * stride)
+    return twin_of(layer, type(layer), **changed)
 
 
 def _first(value: int | tuple[int, ...], change: Callable[[int], int]) -> tuple[int, ...]:
@@ -268,24 +161,85 @@ def _first(value: int | tuple[int, ...], change: Callable[[int], int]) -> tuple[
     return (change(first), *rest)
 
 
-def _twin(
-    module: nn.Module, kind: type, parts: dict[str, nn.Module | None] | None = None, **changed: Any
-) -> Any:
-    """A module of another class around the same parameters and buffers, or around `parts`."""
+def rebuilt(
+    tree: nn.Module,
+    kind: type,
+    part: Callable,
+    path: str = "",
+    before: Timing = START,
+    **changed: Any,
+) -> tuple[nn.Module, Timing]:
+    """A tree of another class around the twins of the parts, and the timing of all up to its end.
+
+    Args:
+        part: part(module, path, timing before it) gives a twin and the timing of all up to its end.
+        changed: attributes that the twin has otherwise.
+
+    Raises:
+        ValueError: if the twins do not fit together.
+    """
+    twin = _copied(tree, kind, **changed)
+
+    def place(node: blocks.Node, *before: Timing) -> Timing:
+        if node.part is None:
+            return node.timing(*before)
+        placed, after = part(node.part, f"{path}.{node.name}".lstrip("."), before[0])
+        *containers, name = node.name.split(".")
+        twin.get_submodule(".".join(containers))._modules[name] = placed
+        return after
+
+    for name in {node.name.partition(".")[0] for node in twin.nodes if "." in node.name}:
+        twin._modules[name] = _copied(twin._modules[name])
+    after = blocks.run(twin.nodes, before, place)
+    with _named(tree, path):
+        return _prepared(twin), after
+
+
+def twin_of(layer: nn.Module, kind: type | None = None, **changed: Any) -> nn.Module:
+    """A layer of another class around the same parameters and buffers, with changed attributes."""
+    return _prepared(_copied(layer, kind, **changed))
+
+
+def _copied(module: nn.Module, kind: type | None = None, **changed: Any) -> Any:
+    kind = kind or type(module)
     twin = kind.__new__(kind)
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("_signature_cache", None)
     twin.__dict__.update(changed)
-    if parts is not None:
-        twin._modules = parts
-    if hasattr(twin, "_prepare"):
-        twin._prepare()
+    twin._modules = dict(module._modules)
     return twin
+
+
+def _prepared(module: nn.Module) -> nn.Module:
+    if hasattr(module, "_prepare"):
+        module._prepare()
+    return module
+
+
+@contextmanager
+def _named(module: nn.Module, path: str) -> Iterator[None]:
+    """Puts the path of a layer before the reason why it is refused."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{named_at(module, path)}: {error}") from None
 
 
 def named_at(module: nn.Module, path: str) -> str:
     """The class of a module and its place in a tree, for messages."""
     return f"{type(module).__name__} at {path or 'the root'}"
+
+
+def _check_known(module: nn.Module, path: str) -> None:
+    where, is_layer = named_at(module, path), type(module) in LAYERS
+    for part in module.modules() if is_layer else (module,):
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise ValueError(f"expected plain layers, given {where} with forward hooks")
+    if "forward" in module.__dict__ or not (is_layer or type(module) in _TREES):
+        why = "its forward is its own, so it is not converted"
+        if "forward" not in module.__dict__ and type(module).__module__.startswith("torch.nn."):
+            why = "it has no continual form"
+        raise TypeError(f"expected layers with a continual form, given {where}: {why}")
 
 
 def _check_flattened(module: nn.Sequential) -> None:

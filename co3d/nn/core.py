@@ -72,7 +72,6 @@ class Continual:
     """
 
     expected_rank: int | None = 5  # of a clip; None: any
-    keeps_channels = True  # whether outputs have the channels of the inputs
     differs_in_training = False
 
     @property
@@ -91,9 +90,9 @@ class Continual:
         return self.timing.delay
 
     @property
-    def expected_channels(self) -> int | None:
-        """Input channels, None if any number will do."""
-        return None
+    def channels(self) -> tuple[int | None, bool]:
+        """Input channels (None if any number will do), and whether there are as many outputs."""
+        return None, True
 
     def begin(self, fill: str = "zeros", emit: str = "valid") -> State:
         """The state before the first frame.
@@ -114,7 +113,7 @@ class Continual:
             raise ValueError(
                 f"expected fill in {FILLS} and emit in {EMITS}, given {fill!r} and {emit!r}"
             )
-        self._check_evaluation()
+        check_evaluation(self)
         layers, _ = self._begin(0, fill, emit)
         origin = {"model": self._signature(), "closed": False}
         return {**origin, "frame": None, "dtype": None, "layers": layers}
@@ -191,7 +190,7 @@ class Continual:
             raise TypeError(f"expected floating-point frames, given {x.dtype}")
         if self.expected_rank is not None and x.ndim != self.expected_rank:
             raise ValueError(f"expected a clip (B, C, T, H, W), given shape {tuple(x.shape)}")
-        channels = self.expected_channels
+        channels, _ = self.channels
         if channels is not None and x.shape[1] != channels:
             raise ValueError(f"expected {channels} channels, given {x.shape[1]}")
         weight = next(self.parameters(), None) if isinstance(self, nn.Module) else None
@@ -199,14 +198,6 @@ class Continual:
             raise TypeError(f"expected {weight.dtype} as in the weights, given {x.dtype}")
         if weight is not None and x.device != weight.device:
             raise ValueError(f"expected device {weight.device} as in the weights, given {x.device}")
-
-    def _check_evaluation(self) -> None:
-        for name, module in self.named_modules() if isinstance(self, nn.Module) else ():
-            if module.training and getattr(module, "differs_in_training", False):
-                where = f"{type(module).__name__} {name}".rstrip()
-                raise ValueError(
-                    f"expected evaluation mode, given {where} in training: use .eval()"
-                )
 
     def _check_state(self, state: Any) -> None:
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
@@ -238,18 +229,12 @@ class Continual:
         return shape
 
 
-class Tree(Continual):
-    """A continual module made of others."""
-
-    @property
-    def padding(self) -> int:
-        """Aggregated temporal padding before a clip, in frames: receptive_field - 1 - warmup."""
-        return self.timing.padding
-
-    @property
-    def stride(self) -> int:
-        """Frames from one output to the next."""
-        return self.timing.stride
+def check_evaluation(module: Any) -> None:
+    """Raises ValueError for a part in training that behaves otherwise in evaluation."""
+    for name, part in module.named_modules():
+        if part.training and getattr(part, "differs_in_training", False):
+            where = f"{type(part).__name__} {name}".rstrip()
+            raise ValueError(f"expected evaluation mode, given {where} in training: use .eval()")
 
 
 def iter_tensors(state: Any):

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from .blocks import Sequential
+from .blocks import Sequential, Tree
 from .conv import Conv3d
-from .convert import _twin
+from .convert import rebuilt, twin_of
+from .core import Timing, check_evaluation
+from .net import ClipNet
 from .pointwise import BatchNorm3d, Dropout, Identity
-from .twopath import TwoPath
 
 
 @torch.no_grad()
@@ -21,22 +22,21 @@ def fold(module: nn.Module) -> nn.Module:
     Raises:
         ValueError: if a layer is in training mode that behaves otherwise in evaluation.
     """
-    for name, part in module.named_modules():
-        if part.training and getattr(part, "differs_in_training", False):
-            raise ValueError(f"expected evaluation mode, given {name} in training: use .eval()")
-    return _fold(module)
+    check_evaluation(module)
+    return _folded(module)[0]
 
 
-def _fold(module: nn.Module) -> nn.Module:
+def _folded(
+    module: nn.Module, path: str = "", before: Timing | None = None
+) -> tuple[nn.Module, Timing | None]:
+    """As parts are made for `rebuilt`; nothing depends on the timing."""
     if type(module) is Sequential:
-        return _twin(module, Sequential, _chain(module))
-    parts = {n: part if part is None else _fold(part) for n, part in module._modules.items()}
-    if isinstance(module, TwoPath):  # its stages have names that match
-        for path in ("slow", "fast"):
-            stages = getattr(module, path)
-            stages_folded = {n: _fold(stage) for n, stage in stages._modules.items()}
-            parts[path] = _twin(stages, Sequential, stages_folded)
-    return _twin(module, type(module), parts)
+        twin = twin_of(module)
+        twin._modules = _chain(module)
+        return twin, before
+    if isinstance(module, Tree | ClipNet):
+        return rebuilt(module, type(module), _folded, path)
+    return twin_of(module), before
 
 
 def _chain(sequential: Sequential) -> dict[str, nn.Module]:
@@ -49,7 +49,7 @@ def _chain(sequential: Sequential) -> dict[str, nn.Module]:
         if isinstance(part, BatchNorm3d) and last and type(parts[last]) is Conv3d:
             parts[last] = _normalised(parts[last], part)
         else:
-            parts[name] = _fold(part)
+            parts[name], _ = _folded(part)
     return parts
 
 
@@ -73,7 +73,7 @@ def _normalised(conv: Conv3d, norm: BatchNorm3d) -> Conv3d:
         shift = shift + conv.bias.double() * scale
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1, 1)
     weight = weight.to(conv.weight).contiguous(memory_format=torch.channels_last_3d)
-    twin = _twin(conv, Conv3d, {})
+    twin = twin_of(conv)
     twin._parameters = {
         "weight": nn.Parameter(weight, requires_grad=False),
         "bias": nn.Parameter(shift.to(conv.weight), requires_grad=False),

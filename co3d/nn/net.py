@@ -5,11 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Sequential
-from .core import State, Timing, Tree
+from .blocks import Node, Sequential, Tree
+from .core import State
 from .pointwise import Linear
 from .pool import RunningWindow
-from .twopath import TwoPath
 
 
 class ClipNet(nn.Module):
@@ -18,6 +17,11 @@ class ClipNet(nn.Module):
     def __init__(self, body: Sequential, classifier: Linear) -> None:
         super().__init__()
         self.body, self.classifier = body, classifier
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The body and the classifier, as the parts of a tree."""
+        return Node("body", (0,), self.body), Node("classifier", (1,), self.classifier)
 
     @property
     def _layout(self) -> torch.memory_format:
@@ -45,31 +49,28 @@ class ClipNet(nn.Module):
         return self.classifier(self.features(clip, pad))
 
 
-class StreamNet(Tree, ClipNet):
+class StreamNet(ClipNet, Tree):
     """A continual 3D CNN with the parameters of a ClipNet.
 
     On a clip it gives the logits of the last window, the last column of `steps(clip, end=True)`.
     """
 
     @property
-    def timing(self) -> Timing:
-        return self.body.timing
-
-    @property
     def window(self) -> int:
-        """Span of the running average, in input frames.
+        """Span of the running average, in input frames; no layer behind it has a stride.
 
         Raises:
             ValueError: for a body without a running window.
         """
-        span = window_of(self.body)
+        span = self._window()
         if span is None:
             raise ValueError("expected a running window in the body of the network, given none")
         return span
 
-    @property
-    def expected_channels(self) -> int | None:
-        return self.body.expected_channels
+    def _window(self) -> int | None:
+        windows = (part for part in self.body.modules() if isinstance(part, RunningWindow))
+        first = next(windows, None)
+        return None if first is None else first.window * first.dilation * self.stride
 
     def features(self, clip: Tensor, pad: bool = True) -> Tensor:
         """The vector before the classifier at the end of the clip, (B, D).
@@ -79,7 +80,7 @@ class StreamNet(Tree, ClipNet):
                 window (with `pad=False`, than the receptive field).
         """
         if isinstance(clip, Tensor) and clip.ndim == 5:
-            least = (window_of(self.body) or 1) if pad else self.receptive_field
+            least = (self._window() or 1) if pad else self.receptive_field
             if clip.shape[2] < least:
                 what = "window" if pad else "receptive field, for pad=False"
                 given = clip.shape[2]
@@ -113,17 +114,3 @@ class StreamNet(Tree, ClipNet):
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         return self.body._steps(x, state, end)
-
-
-def window_of(module: nn.Module, stride: int = 1) -> int | None:
-    """Frames that the first running window in a tree spans, behind a temporal stride."""
-    if isinstance(module, RunningWindow):
-        return module.window * module.dilation * stride
-    if isinstance(module, TwoPath):
-        return window_of(module.slow, stride * module.alpha)
-    if isinstance(module, Sequential):
-        for part in module:
-            if (found := window_of(part, stride)) is not None:
-                return found
-            stride *= part.timing.stride
-    return None

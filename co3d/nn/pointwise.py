@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Continual
-from .kernels import is_traced
 
 
 class Pointwise(Continual):
@@ -68,7 +67,7 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
         # Torch's own takes new memory for every map, which costs more than the work.
         in_place = fresh and x.device.type == "cpu" and not torch.is_grad_enabled()
         wide = self.weight is not None and self.weight.dtype == x.dtype != torch.bfloat16
-        if self.training or not in_place or not wide or is_traced():
+        if self.training or not in_place or not wide or torch.compiler.is_compiling():
             return super().forward(x)
         scale = (self.running_var + self.eps).rsqrt_().mul_(self.weight)
         shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
@@ -82,8 +81,8 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
             )
 
     @property
-    def expected_channels(self) -> int:
-        return self.num_features
+    def channels(self) -> tuple[int | None, bool]:
+        return self.num_features, True
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         if self.training:
@@ -94,11 +93,9 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
 class Linear(Pointwise, nn.Linear):
     """`torch.nn.Linear` over axis 1, the channels, of a vector (B, C), a frame or a clip."""
 
-    keeps_channels = False
-
     @property
-    def expected_channels(self) -> int:
-        return self.in_features
+    def channels(self) -> tuple[int | None, bool]:
+        return self.in_features, False
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return nn.Linear.forward(self, x.transpose(1, -1)).transpose(1, -1)
@@ -107,7 +104,9 @@ class Linear(Pointwise, nn.Linear):
 class Flatten(Pointwise, nn.Flatten):
     """`torch.nn.Flatten` of every frame: (B, C, T, H, W) to (B, C H W, T)."""
 
-    keeps_channels = False
+    @property
+    def channels(self) -> tuple[int | None, bool]:
+        return None, False
 
     def _prepare(self) -> None:
         if (self.start_dim, self.end_dim) != (1, -1):

@@ -1,6 +1,7 @@
 """Pools over time and space, and the running window that ends a continual network."""
 
 import math
+import sys
 from typing import Any
 
 import torch.nn.functional as F
@@ -89,15 +90,16 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
 
     @property
     def timing(self) -> Timing:
+        """Over whole clips it has one output, and the next one would be endlessly far."""
+        return Timing() if self._leaves_time else Timing(sys.maxsize, 0, sys.maxsize)
+
+    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
         if not self._leaves_time:
             raise ValueError(
                 "expected a module that can be stepped, given AdaptiveAvgPool3d over whole clips: "
                 "convert it with continual(module, window=frames)"
             )
-        return Timing()
-
-    def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        return (), start * self.timing.stride
+        return (), start
 
 
 class RunningWindow(Windowed, nn.Module):
