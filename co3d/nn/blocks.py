@@ -61,26 +61,6 @@ class Node(NamedTuple):
             columns.append(x[:, :, skipped:] if skipped else x)
         return self.output(*columns, pad=False), before
 
-    def begin(self, starts: tuple[int, ...], fill: str, emit: str) -> tuple[Any, int]:
-        """As `Continual._begin`, given the first indices of its sources."""
-        if self.part is not None:
-            return self.part._begin(starts[0], fill, emit)
-        # Zero columns stand in for those that a late source has not (with either fill, as in the
-        # published start-up study). There are none with emit="valid".
-        first = min(starts)
-        return tuple(start - first for start in starts), first
-
-    def steps(
-        self, columns: tuple[Tensor | None, ...], state: Any, end: bool
-    ) -> tuple[Tensor | None, Any]:
-        """As `Continual._steps`; nothing runs where there is no input."""
-        if not end and all(x is None for x in columns):
-            return None, state
-        if self.part is not None:
-            return self.part._steps(columns[0], state, end)
-        ready, state = join(columns, state)
-        return (None if ready is None else self.output(*ready)), state
-
 
 def run(nodes: Iterable[Node], value: Any, call: Callable[..., Any]) -> Any:
     """Takes a value through a graph: call(node, *those of its sources) gives that of a node.
@@ -96,8 +76,10 @@ def run(nodes: Iterable[Node], value: Any, call: Callable[..., Any]) -> Any:
     return values[len(nodes)]
 
 
-class Tree(Continual, nn.Module):
+class Tree(Continual):
     """A continual module made of others, which its `nodes` join into a graph."""
+
+    any_rank = True  # its parts may say otherwise
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -118,29 +100,6 @@ class Tree(Continual, nn.Module):
         """Frames from one output to the next."""
         return self.timing.stride
 
-    @property
-    def expected_rank(self) -> int | None:
-        parts = [node.part for node in self.nodes if node.part is not None]
-        return next((part.expected_rank for part in parts if part.expected_rank), None)
-
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        """As of a layer; the first part counts that expects a number of the input's channels."""
-        known = []
-
-        def keeps(node: Node, *sources: bool) -> bool:
-            """Whether a value has the channels of the input, given whether its sources have."""
-            if node.part is None:
-                return node.join == "sum" and all(sources)
-            if not sources[0]:
-                return False
-            expected, same = node.part.channels
-            known.append(expected)
-            return same
-
-        same = run(self.nodes, True, keeps)
-        return next((expected for expected in known if expected is not None), None), same
-
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         """The tree on a clip; `pad=False` leaves all temporal padding out.
 
@@ -156,7 +115,13 @@ class Tree(Continual, nn.Module):
         states = []
 
         def begin(node: Node, *starts: int) -> int:
-            state, first = node.begin(starts, fill, emit)
+            if node.part is None:
+                # Zero columns stand in for those that a late source has not (with either fill, as
+                # in the published start-up study). There are none with emit="valid".
+                first = min(starts)
+                state = tuple(start - first for start in starts)
+            else:
+                state, first = node.part._begin(starts[0], fill, emit)
             states.append(state)
             return first
 
@@ -167,7 +132,13 @@ class Tree(Continual, nn.Module):
         before, after = iter(state), []
 
         def steps(node: Node, *columns: Tensor | None) -> Tensor | None:
-            y, state = node.steps(columns, next(before), end)
+            y, state = None, next(before)
+            if end or any(x is not None for x in columns):  # else there is nothing to do
+                if node.part is not None:
+                    y, state = node.part._steps(columns[0], state, end)
+                else:
+                    columns, state = join(columns, state)
+                    y = None if columns is None else node.output(*columns)
             after.append(state)
             return y
 
@@ -268,7 +239,7 @@ class Residual(Parallel):
         return (*super().nodes, Node("activation", (3,), self.activation, clip=clip))
 
 
-class SqueezeExcite(Continual, nn.Module):
+class SqueezeExcite(Continual):
     """x * sigmoid(fc2(relu(fc1(mean of x)))), the channel gate of X3D.
 
     Args:
@@ -290,10 +261,6 @@ class SqueezeExcite(Continual, nn.Module):
 
     def extra_repr(self) -> str:
         return f"gate={self.gate!r}"
-
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.fc1.in_channels, True
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         mean = x.mean((2, 3, 4), keepdim=True) if self.gate == "clip" else spatial_mean(x)

@@ -12,7 +12,7 @@ from .core import Continual
 class Pointwise(Continual):
     """A layer that treats every frame alone: stepping it is calling it."""
 
-    expected_rank = None
+    any_rank = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +60,7 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
     A `fresh` x is nobody else's and may be written over.
     """
 
-    expected_rank = 5
+    any_rank = False
     differs_in_training = True
 
     def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
@@ -80,10 +80,6 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
                 "which normalises over time"
             )
 
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.num_features, True
-
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         if self.training:
             raise ValueError("expected evaluation mode for stepping, given training: use .eval()")
@@ -93,20 +89,12 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
 class Linear(Pointwise, nn.Linear):
     """`torch.nn.Linear` over axis 1, the channels, of a vector (B, C), a frame or a clip."""
 
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.in_features, False
-
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return nn.Linear.forward(self, x.transpose(1, -1)).transpose(1, -1)
 
 
 class Flatten(Pointwise, nn.Flatten):
     """`torch.nn.Flatten` of every frame: (B, C, T, H, W) to (B, C H W, T)."""
-
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return None, False
 
     def _prepare(self) -> None:
         if (self.start_dim, self.end_dim) != (1, -1):

@@ -5,8 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .core import Continual, State, iter_tensors, map_tensors
+
+OTHERS = (
+    "expected states of one model, frame size and phase (streams that have seen equally many "
+    "frames modulo the stride, all in or all past their warm-up), given others"
+)
 
 
 class Stream:
@@ -45,25 +51,20 @@ def stack(states: Sequence[State]) -> State:
     if not states:
         raise ValueError("expected at least one state, given none")
     batch = sum(state["frame"][0] for state in states if state["frame"] is not None)
-    frames = [None if s["frame"] is None else (batch, *s["frame"][1:]) for s in states]
-    return _stack([{**s, "frame": frame} for s, frame in zip(states, frames, strict=True)])
+    alike = [{**s, "frame": s["frame"] and (batch, *s["frame"][1:])} for s in states]
+    leaves, forms = zip(*map(tree_flatten, alike), strict=True)
+    if any(form != forms[0] for form in forms):
+        raise ValueError(OTHERS)
+    return tree_unflatten([_stacked(*values) for values in zip(*leaves, strict=True)], forms[0])
 
 
-def _stack(values: Sequence[Any]) -> Any:
-    first = values[0]
-    kinds = {type(value) for value in values}
-    if kinds <= {tuple, list} and len({len(value) for value in values}) == 1:
-        return tuple(_stack(parts) for parts in zip(*values, strict=True))
-    if all(isinstance(value, dict) and value.keys() == first.keys() for value in values):
-        return {key: _stack([value[key] for value in values]) for key in first}
-    if kinds == {Tensor} and len({(v.shape[1:], v.dtype, v.device) for v in values}) == 1:
-        return torch.cat(list(values))
-    if kinds & {tuple, list, dict, Tensor} or any(value != first for value in values):
-        raise ValueError(
-            "expected states of one model, frame size and phase (streams that have seen equally "
-            "many frames modulo the stride, all in or all past their warm-up), given others"
-        )
-    return first
+def _stacked(*values: Any) -> Any:
+    if all(isinstance(value, Tensor) for value in values):
+        if len({(value.shape[1:], value.dtype, value.device) for value in values}) == 1:
+            return torch.cat(values)
+    elif not any(isinstance(value, Tensor) or value != values[0] for value in values):
+        return values[0]
+    raise ValueError(OTHERS)
 
 
 def unstack(state: State) -> list[State]:
@@ -75,13 +76,13 @@ def unstack(state: State) -> list[State]:
     if state["frame"] is None:
         raise ValueError("expected a state that has seen a frame, given a new one")
 
-    def pick(n: int) -> State:
-        single = map_tensors(lambda held: held[n : n + 1].clone(), state)
-        return {**single, "frame": (1, *state["frame"][1:])}
-
-    return [pick(n) for n in range(state["frame"][0])]
+    batch, *size = state["frame"]
+    return [
+        {**map_tensors(lambda x, n=n: x[n : n + 1].clone(), state), "frame": (1, *size)}
+        for n in range(batch)
+    ]
 
 
 def state_bytes(state: State) -> int:
     """Memory of the tensors that a state holds, in bytes."""
-    return sum(held.numel() * held.element_size() for held in iter_tensors(state))
+    return sum(x.nbytes for x in iter_tensors(state))
