@@ -15,7 +15,6 @@ from .pool import spatial_mean
 from .temporal import join
 
 GATES = ("clip", "frame")
-JOINS = ("sum", "cat")
 
 
 class Node(NamedTuple):
@@ -133,12 +132,13 @@ class Tree(Continual):
 
         def steps(node: Node, *columns: Tensor | None) -> Tensor | None:
             y, state = None, next(before)
-            if end or any(x is not None for x in columns):  # else there is nothing to do
-                if node.part is not None:
-                    y, state = node.part._steps(columns[0], state, end)
-                else:
-                    columns, state = join(columns, state)
-                    y = None if columns is None else node.output(*columns)
+            if not end and all(column is None for column in columns):
+                pass  # nothing has come
+            elif node.part is not None:
+                y, state = node.part._steps(columns[0], state, end)
+            else:
+                columns, state = join(columns, state)
+                y = None if columns is None else node.output(*columns)
             after.append(state)
             return y
 
@@ -160,9 +160,8 @@ class Sequential(Tree, nn.Sequential):
         for number, (name, part) in enumerate(self._modules.items()):
             # The map of a convolution or a norm is for the next part alone, which may write to it.
             fresh = last in (Conv3d, BatchNorm3d) and type(part) in (BatchNorm3d, ReLU)
-            nodes.append(
-                Node(name, (number,), part, clip=partial(part, fresh=True) if fresh else None)
-            )
+            clip = partial(part, fresh=True) if fresh else None
+            nodes.append(Node(name, (number,), part, clip=clip))
             last = type(part)
         return tuple(nodes)
 
@@ -181,7 +180,7 @@ class Parallel(Tree):
     def __init__(self, *branches: nn.Module, join: str = "sum", **named: nn.Module) -> None:
         super().__init__()
         named = {**{str(n): branch for n, branch in enumerate(branches)}, **named}
-        if join not in JOINS or len(named) < 2:
+        if join not in ("sum", "cat") or len(named) < 2:
             raise ValueError(
                 f"expected two branches or more and join sum or cat, given {len(named)}, {join!r}"
             )
@@ -233,9 +232,8 @@ class Residual(Parallel):
     def nodes(self) -> tuple[Node, ...]:
         if self.activation is None:
             return super().nodes
-        clip = None
-        if type(self.activation) is ReLU:
-            clip = partial(self.activation, fresh=True)  # the sum is for it alone
+        fresh = type(self.activation) is ReLU  # the sum is for it alone
+        clip = partial(self.activation, fresh=True) if fresh else None
         return (*super().nodes, Node("activation", (3,), self.activation, clip=clip))
 
 
@@ -273,9 +271,6 @@ class SqueezeExcite(Continual):
                 "clip: convert the module with continual(module, gate='frame')"
             )
         return (), start
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        return (None if x is None else self.forward(x)), state
 
 
 def named(**parts: nn.Module | None) -> OrderedDict[str, nn.Module]:

@@ -66,10 +66,11 @@ class Timing(NamedTuple):
 class Continual(nn.Module):
     """A module that can be stepped; layers have a class of `torch.nn` beside it.
 
-    A subclass has `timing` and two methods that take no checks: `_begin(start, fill, emit)` returns
-    its first state and the index of its first output, where `start` is the index of its first
-    input; `_steps(x, state, end)` takes a chunk (or None with `end`) and returns the outputs that
-    it completes (None if there are none) with the next state. It must not write to the old state.
+    By default it treats every frame alone. Others have a `timing` and two methods without checks:
+    `_begin(start, fill, emit)` returns the first state and the index of the first output, where
+    `start` is that of the first input; `_steps(x, state, end)` takes a chunk (or None with `end`)
+    and returns the outputs that it completes (or None) with the next state. It must not write to
+    the old one.
     """
 
     any_rank = False  # whether inputs may be vectors as well as maps
@@ -166,7 +167,7 @@ class Continual(nn.Module):
         return (), start
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        raise NotImplementedError
+        return (None if x is None else self.forward(x)), state
 
     def _signature(self) -> str:
         """Names the structure of the module, not its weights: twins of other weights may share."""

@@ -26,9 +26,6 @@ class Pointwise(Continual):
         """As of the torch layer; without time there is nothing to leave out by `pad`."""
         return super().forward(x)
 
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        return (None if x is None else self.forward(x)), state
-
 
 def _pointwise(name: str, **body) -> type:
     body |= {"__doc__": f"`torch.nn.{name}` that can be stepped.", "__module__": __name__}
@@ -64,11 +61,11 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
     differs_in_training = True
 
     def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
-        # Torch's own takes new memory for every map, which costs more than the work.
-        in_place = fresh and x.device.type == "cpu" and not torch.is_grad_enabled()
-        wide = self.weight is not None and self.weight.dtype == x.dtype != torch.bfloat16
-        if self.training or not in_place or not wide or torch.compiler.is_compiling():
+        trains = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        wide = self.affine and self.weight.dtype == x.dtype != torch.bfloat16
+        if not fresh or trains or not wide or x.device.type != "cpu":
             return super().forward(x)
+        # Torch's own takes new memory for every map, which costs more than the work.
         scale = (self.running_var + self.eps).rsqrt_().mul_(self.weight)
         shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
         return torch.addcmul(shift.view(-1, 1, 1, 1), x, scale.view(-1, 1, 1, 1), out=x)

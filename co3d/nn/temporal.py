@@ -1,6 +1,4 @@
-"""Layers that look at more than one frame: the sliding window that convolutions and pools share,
-and Delay; with the queues of frames that they keep.
-"""
+"""Layers that look at more than one frame, all of them sliding windows, and queues of frames."""
 
 import math
 from collections.abc import Sequence
@@ -15,9 +13,8 @@ from .core import Continual, Timing
 class Windowed(Continual):
     """A layer that slides a window of temporal size d(k - 1) + 1 over the frames.
 
-    State: where the window of the next output starts, counted from the next input (negative: that
-    many frames ago), and the inputs from there on. Before the first frame the fill's name stands
-    for the inputs. So the numbers of a state tell its phase, not its age.
+    State: where the next window starts, counted from the next input (negative: so many frames ago),
+    and the inputs from there on, or at first the name of the fill. It tells the phase, not the age.
     """
 
     pad_value = 0.0
@@ -61,7 +58,9 @@ class Windowed(Continual):
         self._size(x)
         span, padding, *_ = self.timing
         padding = padding if pad else 0
-        check_long_enough(self, x, max(1, span - 2 * padding))
+        least, name = max(1, span - 2 * padding), type(self).__name__
+        if x.shape[2] < least:
+            raise ValueError(f"expected at least {least} frames for {name}, given {x.shape[2]}")
         return self._slide(x, padding)
 
     def _size(self, x: Tensor) -> list[int]:
@@ -127,41 +126,31 @@ class Subsample(Windowed):
         return x[:, :, :: self.stride]
 
 
-class Delay(Continual):
+class Delay(Windowed):
     """Hands frame t on at frame t + `frames`: the paper's delayed residual.
 
     On a clip it is the identity, like a convolution of size 2 * frames + 1 and padding `frames`
     whose only weight is in the middle; without padding it drops `frames` columns at either end.
     """
 
+    stride = 1
+
     def __init__(self, frames: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if frames < 0:
             raise ValueError(f"expected a delay of 0 or more frames, given {frames}")
         self.frames = frames
+        self.kernel_size, self.padding = (2 * frames + 1, 1, 1), (frames, 0, 0)
 
     def extra_repr(self) -> str:
         return f"frames={self.frames}"
 
-    @property
-    def timing(self) -> Timing:
-        return Timing(2 * self.frames + 1, self.frames)
-
-    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        if pad or not self.frames:
-            return x
-        check_long_enough(self, x, self.receptive_field)
-        return x[:, :, self.frames : -self.frames]
+    def _slide(self, x: Tensor, padding: int = 0) -> Tensor:
+        dropped = self.frames - padding
+        return x[:, :, dropped : x.shape[2] - dropped]
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        early = self.frames if emit == "always" else 0
-        return early, start - early  # a number: that many zero frames wait in the queue
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        queue = append(state, x)
-        if not isinstance(queue, Tensor):
-            return None, queue
-        return take(queue, queue.shape[2] if end else max(0, queue.shape[2] - self.frames))
+        return super()._begin(start, "zeros", emit)  # with either fill, as what waits for a join
 
 
 def append(queue: int | Tensor, x: Tensor | None) -> int | Tensor:
@@ -201,10 +190,3 @@ def zeros(like: Tensor, channels: int, frames: int, size: Sequence[int]) -> Tens
     layout = torch.channels_last_3d if last else torch.contiguous_format
     shape = (like.shape[0], channels, frames, *size)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout).zero_()
-
-
-def check_long_enough(module: nn.Module, x: Tensor, frames: int) -> None:
-    """Raises ValueError if a clip has fewer frames."""
-    if x.shape[2] < frames:
-        name = type(module).__name__
-        raise ValueError(f"expected at least {frames} frames for {name}, given {x.shape[2]}")
