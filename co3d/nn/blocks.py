@@ -20,8 +20,8 @@ GATES = ("clip", "frame")
 class Node(NamedTuple):
     """One value of a tree: what a part makes of another value, or a join of several.
 
-    A join is of columns with the same index. In a stream what comes early waits in a queue; columns
-    that one side lacks at the end of a clip are left out.
+    Columns are joined by index: in a stream what comes early waits in a queue, and columns that one
+    side lacks at the end of a clip are left out.
 
     Attributes:
         name: the path of the part in the tree, such as "slow.res2".
@@ -169,9 +169,8 @@ class Sequential(Tree, nn.Sequential):
 class Parallel(Tree):
     """Branches over the same input, joined column by column: join="sum", or "cat" along channels.
 
-    A branch that is ahead waits in a queue for the others, so column j of the output is made of
-    column j of every branch. That delays a shortcut by the delay of the main branch, as in the
-    paper, and keeps branches of equal stride aligned.
+    A branch that is ahead waits in a queue for the others. That delays a shortcut by the delay of
+    the main branch, as in the paper, and keeps branches of equal stride aligned.
 
     Raises:
         ValueError: if the branches have other strides, or other lengths for the same clip.

@@ -12,12 +12,10 @@ from .temporal import Windowed, take, zeros
 class Conv3d(Windowed, nn.Conv3d):
     """`torch.nn.Conv3d` that can be stepped: the paper's continual convolution.
 
-    Takes the arguments of `torch.nn.Conv3d`.
-
-    Where the maps of one frame are smaller behind the layer than before it, the state holds partial
-    sums, one map for each output begun but not complete (at most d(kT - 1)), as in the paper: a new
-    frame is multiplied with every kernel slice once and added to the outputs that it belongs to.
-    Elsewhere it holds the last inputs. Both execute the multiplications of one output per output.
+    Where maps are smaller behind the layer than before it, the state holds partial sums, one map
+    for each output begun but not complete (at most d(kT - 1)), as in the paper: a new frame is
+    multiplied with every kernel slice once and added to the outputs that it belongs to. Elsewhere
+    it holds the last inputs. Both execute the multiplications of one output per output.
 
     Raises:
         ValueError: for temporal padding above d(kT - 1) or a padding mode other than zeros.
@@ -44,6 +42,9 @@ class Conv3d(Windowed, nn.Conv3d):
         return F.conv3d(x, self.weight, self.bias, self.stride, around, self.dilation, self.groups)
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
+        kernel, _, _, stride = self._time
+        if kernel == stride == 1:  # every frame alone
+            return (None if x is None else self.forward(x)), state
         steps = self._steps_by_sums if self._keeps_sums else super()._steps
         return steps(x, state, end)
 

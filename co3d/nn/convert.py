@@ -163,12 +163,7 @@ def _in_time(value: int | tuple[int, ...], number: int) -> tuple[int, ...]:
 
 
 def rebuilt(
-    tree: nn.Module,
-    kind: type,
-    part: Callable,
-    path: str = "",
-    before: Timing = START,
-    **changed: Any,
+    tree: nn.Module, kind: type, part: Callable, path: str, before: Timing, **changed: Any
 ) -> tuple[nn.Module, Timing]:
     """A tree of another class around the twins of the parts, and the timing behind it.
 

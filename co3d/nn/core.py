@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 State = dict[str, Any]
 FILLS = ("zeros", "replicate")
@@ -20,7 +19,7 @@ STATE_KEYS = {"model", "closed", "frame", "dtype", "layers"}
 
 
 class Timing(NamedTuple):
-    """How output columns relate to input frames: column j sees frames j * stride - padding onward.
+    """How output columns lie over input frames: column j sees frames j * stride - padding onward.
 
     Attributes:
         receptive_field: input frames that one output depends on, d(k - 1) + 1 for one convolution.
@@ -98,9 +97,8 @@ class Continual(nn.Module):
             fill: what stands in for the frames before the first one: "zeros" (a clip's padding),
                 or "replicate" (copies of each layer's first input).
             emit: "valid" holds outputs back until the padded clip net would have them; "always"
-                emits from the first frame on, or the first of its phase behind a stride (for the
-                paper's study of the start-up). Where strided branches join, the first output waits
-                until each of them has seen a frame of its phase, less than a stride.
+                emits from the first frame on (for the paper's study of the start-up), behind a
+                stride from the first of its phase, which each of joined branches has to see.
 
         Raises:
             ValueError: for another fill or emit, if a module inside has no step, or if one that
@@ -122,8 +120,7 @@ class Continual(nn.Module):
         """Feeds a chunk (B, C, T, H, W) and returns all outputs that it completes.
 
         Any cutting of a clip into chunks gives the same outputs. `end=True` adds the padding after
-        the last frame and closes the state; then `x` may be None. No gradients are recorded, so a
-        stream can run for ever.
+        the last frame and closes the state; then `x` may be None. No gradients are recorded.
 
         Returns:
             Outputs (B, C', T', H', W'), or None while there are none, and the next state.
@@ -134,6 +131,8 @@ class Continual(nn.Module):
         """
         state = self.begin() if state is None else state
         self._check_state(state)
+        if self.training:  # set since the stream began
+            check_evaluation(self)
         if isinstance(x, Tensor) and x.ndim > 2 and x.shape[2] == 0:
             x = None
         if x is None and not end:
@@ -251,9 +250,19 @@ def check_evaluation(module: Any) -> None:
 
 def iter_tensors(state: Any) -> Iterator[Tensor]:
     """All tensors of a state, in order."""
-    return (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor))
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | tuple | list):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from iter_tensors(value)
 
 
 def map_tensors(function: Callable, state: Any) -> Any:
     """The same state with `function` applied to every tensor."""
-    return tree_map_only(Tensor, function, state)
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: map_tensors(function, value) for key, value in state.items()}
+    if isinstance(state, tuple | list):
+        return tuple(map_tensors(function, value) for value in state)
+    return state

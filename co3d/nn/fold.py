@@ -7,7 +7,7 @@ from torch import nn
 
 from .blocks import Sequential, Tree
 from .conv import Conv3d
-from .convert import rebuilt, twin_of
+from .convert import START, rebuilt, twin_of
 from .core import Timing, check_evaluation
 from .net import ClipNet
 from .pointwise import BatchNorm3d, Dropout, Identity
@@ -28,12 +28,10 @@ def fold(module: nn.Module) -> nn.Module:
     return _folded(module)[0]
 
 
-def _folded(
-    module: nn.Module, path: str = "", before: Timing | None = None
-) -> tuple[nn.Module, Timing | None]:
+def _folded(module: nn.Module, path: str = "", before: Timing = START) -> tuple[nn.Module, Timing]:
     """A folded part, as `rebuilt` takes it; the timing does not matter."""
     if isinstance(module, Tree | ClipNet) and type(module) is not Sequential:
-        return rebuilt(module, type(module), _folded, path)
+        return rebuilt(module, type(module), _folded, path, before)
     twin = twin_of(module)
     if type(module) is Sequential:
         twin._modules = parts = {}

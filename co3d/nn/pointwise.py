@@ -1,7 +1,5 @@
 """Layers that treat every frame alone, with the parameters and the `forward` of `torch.nn`."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,11 +74,6 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
                 "expected BatchNorm3d with running statistics, given track_running_stats=False, "
                 "which normalises over time"
             )
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        if self.training:
-            raise ValueError("expected evaluation mode for stepping, given training: use .eval()")
-        return super()._steps(x, state, end)
 
 
 class Linear(Pointwise, nn.Linear):

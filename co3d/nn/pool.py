@@ -73,16 +73,13 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
     any_rank = False
 
     @property
-    def _leaves_time(self) -> bool:
-        return not isinstance(self.output_size, int) and self.output_size[0] is None
-
-    @property
     def timing(self) -> Timing:
         """Over whole clips it has one output, and the next one would be endlessly far."""
-        return Timing() if self._leaves_time else Timing(sys.maxsize, 0, sys.maxsize)
+        leaves_time = not isinstance(self.output_size, int) and self.output_size[0] is None
+        return Timing() if leaves_time else Timing(sys.maxsize, 0, sys.maxsize)
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        if not self._leaves_time:
+        if self.timing != Timing():
             raise ValueError(
                 "expected a module that can be stepped, given AdaptiveAvgPool3d over whole clips: "
                 "convert it with continual(module, window=frames)"
@@ -93,13 +90,11 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
 class RunningWindow(Windowed):
     """Global average pool whose temporal extent is a running window, as in the paper.
 
-    (B, C, T, H, W) to (B, C, T - dilation (window - 1), 1, 1). The state holds the spatial means of
-    the last frames, and the mean is taken anew at each step: nothing drifts, and a NaN is gone
-    after `window` frames.
+    (B, C, T, H, W) to (B, C, T - dilation (window - 1), 1, 1). The mean of the last spatial means
+    is taken anew at each step: nothing drifts, and a NaN is gone after `window` frames.
 
     Args:
-        window: frames that are averaged.
-        dilation: distance between them.
+        window: frames that are averaged, `dilation` apart.
 
     Raises:
         ValueError: for a clip shorter than the window.

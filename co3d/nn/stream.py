@@ -5,14 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .core import Continual, State, iter_tensors, map_tensors
-
-OTHERS = (
-    "expected states of one model, frame size and phase (streams that have seen equally many "
-    "frames modulo the stride, all in or all past their warm-up), given others"
-)
 
 
 class Stream:
@@ -51,20 +45,25 @@ def stack(states: Sequence[State]) -> State:
     if not states:
         raise ValueError("expected at least one state, given none")
     batch = sum(state["frame"][0] for state in states if state["frame"] is not None)
-    alike = [{**s, "frame": s["frame"] and (batch, *s["frame"][1:])} for s in states]
-    leaves, forms = zip(*map(tree_flatten, alike), strict=True)
-    if any(form != forms[0] for form in forms):
-        raise ValueError(OTHERS)
-    return tree_unflatten([_stacked(*values) for values in zip(*leaves, strict=True)], forms[0])
+    frames = [None if s["frame"] is None else (batch, *s["frame"][1:]) for s in states]
+    return _stack([{**s, "frame": frame} for s, frame in zip(states, frames, strict=True)])
 
 
-def _stacked(*values: Any) -> Any:
-    if all(isinstance(value, Tensor) for value in values):
-        if len({(value.shape[1:], value.dtype, value.device) for value in values}) == 1:
-            return torch.cat(values)
-    elif not any(isinstance(value, Tensor) or value != values[0] for value in values):
-        return values[0]
-    raise ValueError(OTHERS)
+def _stack(values: Sequence[Any]) -> Any:
+    first = values[0]
+    kinds = {type(value) for value in values}
+    if kinds <= {tuple, list} and len({len(value) for value in values}) == 1:
+        return tuple(_stack(parts) for parts in zip(*values, strict=True))
+    if all(isinstance(value, dict) and value.keys() == first.keys() for value in values):
+        return {key: _stack([value[key] for value in values]) for key in first}
+    if kinds == {Tensor} and len({(v.shape[1:], v.dtype, v.device) for v in values}) == 1:
+        return torch.cat(list(values))
+    if kinds & {tuple, list, dict, Tensor} or any(value != first for value in values):
+        raise ValueError(
+            "expected states of one model, frame size and phase (streams that have seen equally "
+            "many frames modulo the stride, all in or all past their warm-up), given others"
+        )
+    return first
 
 
 def unstack(state: State) -> list[State]:

@@ -180,7 +180,7 @@ def join(
 
 
 def constant(like: Tensor, frames: int, value: float) -> Tensor:
-    """`frames` frames of one value with the size, dtype, device and layout of those in `like`."""
+    """Frames of one value with the size, dtype, device and layout of those in `like`."""
     return zeros(like, like.shape[1], max(0, frames), like.shape[3:]).fill_(value)
 
 
