@@ -139,6 +139,16 @@ def test_body_and_head_may_be_trees_of_their_own():
     assert run(spatial, x).shape == (1, 3, 6, 1, 1)
 
 
+def test_padding_by_name_is_kept():
+    """Half of a span is known only when torch's name for it is read."""
+    net = nn.Sequential(nn.Conv3d(2, 3, 3, (2, 1, 1), 1), nn.Conv3d(3, 2, 3, padding="same"))
+    net, x = net.double(), torch.randn(1, 2, 9, 4, 4, dtype=torch.float64)
+    for dense, stride in ((False, 1), (True, 2)):
+        twin = co3d.continual(net, dense=dense)
+        assert twin.padding == 1 + 2
+        torch.testing.assert_close(run(twin, x)[:, :, ::stride], net(x), rtol=0, atol=1e-10)
+
+
 def test_clip_nets_cannot_be_stepped_by_parts():
     with pytest.raises(ValueError, match="gate='clip'"):
         co.SqueezeExcite(4, 2).begin()

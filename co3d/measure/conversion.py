@@ -101,7 +101,7 @@ class _Survey(Conversion):
     """
 
     def __init__(self, gate: str | None, window: int | None, frames: int) -> None:
-        super().__init__(gate, window, frames)
+        super().__init__(gate, window, frames=frames)
         self.outcomes: dict[str, Outcome] = {}
         self.refused = 0
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..nn import Conv3d, Linear, RunningWindow, Sequential, StreamNet
 
@@ -75,9 +75,7 @@ def trunk_of(net: StreamNet) -> StreamNet:
 def _split(net: StreamNet) -> tuple[Sequential, list[Any]]:
     """The layers with the smallest window in them, and those behind it."""
     parts = list(net.body)
-    last = next(n for n, part in enumerate(parts) if _has_window(part))
-    return Sequential(*parts[: last + 1]), parts[last + 1 :]
-
-
-def _has_window(module: nn.Module) -> bool:
-    return any(isinstance(part, RunningWindow) for part in module.modules())
+    for n, part in enumerate(parts, 1):
+        if any(isinstance(inner, RunningWindow) for inner in part.modules()):
+            return Sequential(*parts[:n]), parts[n:]
+    raise ValueError("expected a running window in the body of the network, given none")

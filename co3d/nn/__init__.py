@@ -1,5 +1,7 @@
 """Continual 3D convolutional networks: the layers, their trees, conversion, streams."""
 
+# ruff: noqa: F401
+
 from .blocks import Parallel, Residual, Sequential, SqueezeExcite, named
 from .conv import Conv3d
 from .convert import continual
@@ -23,40 +25,3 @@ from .temporal import Delay, Subsample
 from .twopath import TwoPath
 
 globals().update(ACTIVATIONS)
-
-__all__ = [
-    "ACTIVATIONS",
-    "AdaptiveAvgPool3d",
-    "AvgPool3d",
-    "BatchNorm3d",
-    "ClipNet",
-    "Continual",
-    "Conv3d",
-    "Delay",
-    "Dropout",
-    "Flatten",
-    "Identity",
-    "Linear",
-    "MaxPool3d",
-    "Parallel",
-    "ReLU",
-    "Residual",
-    "RunningWindow",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "SqueezeExcite",
-    "State",
-    "Stream",
-    "StreamNet",
-    "Subsample",
-    "Timing",
-    "TwoPath",
-    "clone",
-    "continual",
-    "fold",
-    "named",
-    "stack",
-    "state_bytes",
-    "unstack",
-]

@@ -15,14 +15,13 @@ from .pool import spatial_mean
 from .temporal import join
 
 GATES = ("clip", "frame")
-JOINS = ("sum", "cat")
 
 
 class Node(NamedTuple):
     """One value of a tree: what a part makes of another value, or a join of several.
 
-    A join is of columns with the same index. In a stream what comes early waits in a queue; columns
-    that one side lacks at the end of a clip are left out.
+    Columns are joined by index: in a stream what comes early waits in a queue, and columns that one
+    side lacks at the end of a clip are left out.
 
     Attributes:
         name: the path of the part in the tree, such as "slow.res2".
@@ -61,26 +60,6 @@ class Node(NamedTuple):
             columns.append(x[:, :, skipped:] if skipped else x)
         return self.output(*columns, pad=False), before
 
-    def begin(self, starts: tuple[int, ...], fill: str, emit: str) -> tuple[Any, int]:
-        """As `Continual._begin`, given the first indices of its sources."""
-        if self.part is not None:
-            return self.part._begin(starts[0], fill, emit)
-        # Zero columns stand in for those that a late source has not (with either fill, as in the
-        # published start-up study). There are none with emit="valid".
-        first = min(starts)
-        return tuple(start - first for start in starts), first
-
-    def steps(
-        self, columns: tuple[Tensor | None, ...], state: Any, end: bool
-    ) -> tuple[Tensor | None, Any]:
-        """As `Continual._steps`; nothing runs where there is no input."""
-        if not end and all(x is None for x in columns):
-            return None, state
-        if self.part is not None:
-            return self.part._steps(columns[0], state, end)
-        ready, state = join(columns, state)
-        return (None if ready is None else self.output(*ready)), state
-
 
 def run(nodes: Iterable[Node], value: Any, call: Callable[..., Any]) -> Any:
     """Takes a value through a graph: call(node, *those of its sources) gives that of a node.
@@ -96,8 +75,10 @@ def run(nodes: Iterable[Node], value: Any, call: Callable[..., Any]) -> Any:
     return values[len(nodes)]
 
 
-class Tree(Continual, nn.Module):
+class Tree(Continual):
     """A continual module made of others, which its `nodes` join into a graph."""
+
+    any_rank = True  # its parts may say otherwise
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -118,29 +99,6 @@ class Tree(Continual, nn.Module):
         """Frames from one output to the next."""
         return self.timing.stride
 
-    @property
-    def expected_rank(self) -> int | None:
-        parts = [node.part for node in self.nodes if node.part is not None]
-        return next((part.expected_rank for part in parts if part.expected_rank), None)
-
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        """As of a layer; the first part counts that expects a number of the input's channels."""
-        known = []
-
-        def keeps(node: Node, *sources: bool) -> bool:
-            """Whether a value has the channels of the input, given whether its sources have."""
-            if node.part is None:
-                return node.join == "sum" and all(sources)
-            if not sources[0]:
-                return False
-            expected, same = node.part.channels
-            known.append(expected)
-            return same
-
-        same = run(self.nodes, True, keeps)
-        return next((expected for expected in known if expected is not None), None), same
-
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         """The tree on a clip; `pad=False` leaves all temporal padding out.
 
@@ -156,7 +114,13 @@ class Tree(Continual, nn.Module):
         states = []
 
         def begin(node: Node, *starts: int) -> int:
-            state, first = node.begin(starts, fill, emit)
+            if node.part is None:
+                # Zero columns stand in for those that a late source has not (with either fill, as
+                # in the published start-up study). There are none with emit="valid".
+                first = min(starts)
+                state = tuple(start - first for start in starts)
+            else:
+                state, first = node.part._begin(starts[0], fill, emit)
             states.append(state)
             return first
 
@@ -167,7 +131,14 @@ class Tree(Continual, nn.Module):
         before, after = iter(state), []
 
         def steps(node: Node, *columns: Tensor | None) -> Tensor | None:
-            y, state = node.steps(columns, next(before), end)
+            y, state = None, next(before)
+            if not end and all(column is None for column in columns):
+                pass  # nothing has come
+            elif node.part is not None:
+                y, state = node.part._steps(columns[0], state, end)
+            else:
+                columns, state = join(columns, state)
+                y = None if columns is None else node.output(*columns)
             after.append(state)
             return y
 
@@ -189,9 +160,8 @@ class Sequential(Tree, nn.Sequential):
         for number, (name, part) in enumerate(self._modules.items()):
             # The map of a convolution or a norm is for the next part alone, which may write to it.
             fresh = last in (Conv3d, BatchNorm3d) and type(part) in (BatchNorm3d, ReLU)
-            nodes.append(
-                Node(name, (number,), part, clip=partial(part, fresh=True) if fresh else None)
-            )
+            clip = partial(part, fresh=True) if fresh else None
+            nodes.append(Node(name, (number,), part, clip=clip))
             last = type(part)
         return tuple(nodes)
 
@@ -199,9 +169,8 @@ class Sequential(Tree, nn.Sequential):
 class Parallel(Tree):
     """Branches over the same input, joined column by column: join="sum", or "cat" along channels.
 
-    A branch that is ahead waits in a queue for the others, so column j of the output is made of
-    column j of every branch. That delays a shortcut by the delay of the main branch, as in the
-    paper, and keeps branches of equal stride aligned.
+    A branch that is ahead waits in a queue for the others. That delays a shortcut by the delay of
+    the main branch, as in the paper, and keeps branches of equal stride aligned.
 
     Raises:
         ValueError: if the branches have other strides, or other lengths for the same clip.
@@ -210,7 +179,7 @@ class Parallel(Tree):
     def __init__(self, *branches: nn.Module, join: str = "sum", **named: nn.Module) -> None:
         super().__init__()
         named = {**{str(n): branch for n, branch in enumerate(branches)}, **named}
-        if join not in JOINS or len(named) < 2:
+        if join not in ("sum", "cat") or len(named) < 2:
             raise ValueError(
                 f"expected two branches or more and join sum or cat, given {len(named)}, {join!r}"
             )
@@ -262,13 +231,12 @@ class Residual(Parallel):
     def nodes(self) -> tuple[Node, ...]:
         if self.activation is None:
             return super().nodes
-        clip = None
-        if type(self.activation) is ReLU:
-            clip = partial(self.activation, fresh=True)  # the sum is for it alone
+        fresh = type(self.activation) is ReLU  # the sum is for it alone
+        clip = partial(self.activation, fresh=True) if fresh else None
         return (*super().nodes, Node("activation", (3,), self.activation, clip=clip))
 
 
-class SqueezeExcite(Continual, nn.Module):
+class SqueezeExcite(Continual):
     """x * sigmoid(fc2(relu(fc1(mean of x)))), the channel gate of X3D.
 
     Args:
@@ -291,10 +259,6 @@ class SqueezeExcite(Continual, nn.Module):
     def extra_repr(self) -> str:
         return f"gate={self.gate!r}"
 
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.fc1.in_channels, True
-
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         mean = x.mean((2, 3, 4), keepdim=True) if self.gate == "clip" else spatial_mean(x)
         return x * self.sigmoid(self.fc2(self.relu(self.fc1(mean))))
@@ -306,9 +270,6 @@ class SqueezeExcite(Continual, nn.Module):
                 "clip: convert the module with continual(module, gate='frame')"
             )
         return (), start
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        return (None if x is None else self.forward(x)), state
 
 
 def named(**parts: nn.Module | None) -> OrderedDict[str, nn.Module]:

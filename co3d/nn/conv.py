@@ -3,65 +3,50 @@
 import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .temporal import Windowed, check_spatial, take, zeros
+from .temporal import Windowed, take, zeros
 
 
 class Conv3d(Windowed, nn.Conv3d):
-    """`torch.nn.Conv3d` that can be stepped : the paper's continual convolution.
+    """`torch.nn.Conv3d` that can be stepped: the paper's continual convolution.
 
-    Takes the arguments of `torch.nn.Conv3d`.
-
-    Where the maps of one frame are smaller behind the layer than before it, the state holds partial
-    sums, one map for each output begun but not complete (at most d(kT - 1)), as in the paper: a new
-    frame is multiplied with every kernel slice once and added to the outputs that it belongs to.
-    Elsewhere it holds the last inputs. Both execute the multiplications of one output per output.
+    Where maps are smaller behind the layer than before it, the state holds partial sums, one map
+    for each output begun but not complete (at most d(kT - 1)), as in the paper: a new frame is
+    multiplied with every kernel slice once and added to the outputs that it belongs to. Elsewhere
+    it holds the last inputs. Both execute the multiplications of one output per output.
 
     Raises:
         ValueError: for temporal padding above d(kT - 1) or a padding mode other than zeros.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._prepare()
-
     def _prepare(self) -> None:
         if self.padding_mode != "zeros":
             raise ValueError(f"expected padding_mode='zeros', given {self.padding_mode!r}")
         if isinstance(self.padding, str):
-            self.padding = self._padding_by_name(self.padding)
+            around = self._reversed_padding_repeated_twice[::-1]  # torch's: after, before each axis
+            if around[::2] != around[1::2]:
+                raise ValueError("expected odd kernels for padding='same', given an even one")
+            self.padding = tuple(around[::2])
         super()._prepare()
-        kernel, _, _, stride = self._time
-        _, stride_h, stride_w = self.stride
-        self._frame_alone = kernel == 1 and stride == 1
-        self._keeps_sums = self.out_channels < self.in_channels * stride_h * stride_w
-
-    def _padding_by_name(self, name: str) -> tuple[int, ...]:
-        if name == "valid":
-            return (0, 0, 0)
-        spans = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
-        if any(span % 2 for span in spans):
-            raise ValueError("expected odd kernels for padding='same', given an even one")
-        return tuple(span // 2 for span in spans)
 
     @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.in_channels, False
+    def _keeps_sums(self) -> bool:
+        _, height, width = self.stride
+        smaller = self.out_channels < self.in_channels * height * width
+        return smaller and self.kernel_size[0] > 1
 
-    def _valid(self, x: Tensor) -> Tensor:
-        padding = (0, *self.padding[1:])
-        stride, dilation = self.stride, self.dilation
-        return F.conv3d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
+    def _slide(self, x: Tensor, padding: int = 0) -> Tensor:
+        around = (padding, *self.padding[1:])
+        return F.conv3d(x, self.weight, self.bias, self.stride, around, self.dilation, self.groups)
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        if self._frame_alone:
+        kernel, _, _, stride = self._time
+        if kernel == stride == 1:  # every frame alone
             return (None if x is None else self.forward(x)), state
-        if self._keeps_sums:
-            return self._steps_by_sums(x, state, end)
-        return super()._steps(x, state, end)
+        steps = self._steps_by_sums if self._keeps_sums else super()._steps
+        return steps(x, state, end)
 
     def _steps_by_sums(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         """As `_steps`, with partial sums of the outputs begun in the place of inputs."""
@@ -70,11 +55,9 @@ class Conv3d(Windowed, nn.Conv3d):
         if isinstance(sums, str):
             if x is None:
                 return None, state
-            check_spatial(self, x)
-            if sums == "replicate":
-                before = self._history(x, -lead, sums)
-                x, lead = torch.cat([before, x], 2), lead + before.shape[2]
-            sums = None
+            frames = x.shape[2]
+            x = x if sums == "zeros" else self._behind(sums, x, lead)
+            lead, sums = lead + x.shape[2] - frames, None
         if x is not None:
             sums = self._add(sums, x, lead)
             lead -= x.shape[2]
@@ -88,21 +71,18 @@ class Conv3d(Windowed, nn.Conv3d):
         """Adds every (frame, kernel slice) product of a chunk to the output that it belongs to."""
         kernel, dilation, _, stride = self._time
         begun = max(0, math.ceil((x.shape[2] - lead) / stride))
-        total = None
+        total = zeros(x, self.out_channels, begun, self._size(x))
+        if sums is not None:
+            total[:, :, : sums.shape[2]] = sums
         for frame in range(min(stride, x.shape[2])):
             taps = [tap for tap in range(kernel) if (frame - lead - tap * dilation) % stride == 0]
             if not taps:
                 continue
             maps = self._products(x[:, :, frame::stride], taps)
-            if total is None:
-                total = _extend(sums, x, begun, maps.shape[-2:], self.out_channels)
             for n, tap in enumerate(taps):
                 first = (frame - lead - tap * dilation) // stride
                 skip = min(maps.shape[3], max(0, -first))
                 total[:, :, first + skip : first + maps.shape[3]] += maps[:, :, n, skip:]
-        if total is None:  # no kernel slice falls due at these frames
-            size = (self._products(x[:, :, :1], [0]) if sums is None else sums).shape[-2:]
-            total = _extend(sums, x, begun, size, self.out_channels)
         return total
 
     def _products(self, x: Tensor, taps: list[int]) -> Tensor:
@@ -111,11 +91,3 @@ class Conv3d(Windowed, nn.Conv3d):
         padding = (0, *self.padding[1:])
         maps = F.conv3d(x, weight, None, (1, *self.stride[1:]), padding, self.dilation, self.groups)
         return maps.unflatten(1, (self.out_channels, len(taps)))
-
-
-def _extend(sums: Tensor | None, x: Tensor, length: int, size: torch.Size, channels: int) -> Tensor:
-    """A new accumulator of `length` outputs that begins with the given sums."""
-    total = zeros(x, channels, length, size)
-    if sums is not None:
-        total[:, :, : sums.shape[2]] = sums
-    return total

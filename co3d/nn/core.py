@@ -6,7 +6,7 @@ dicts, tuples, numbers and tensors, so that it can be saved, forked and stacked.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ STATE_KEYS = {"model", "closed", "frame", "dtype", "layers"}
 
 
 class Timing(NamedTuple):
-    """How output columns relate to input frames: column j sees frames j * stride - padding onward.
+    """How output columns lie over input frames: column j sees frames j * stride - padding onward.
 
     Attributes:
         receptive_field: input frames that one output depends on, d(k - 1) + 1 for one convolution.
@@ -62,16 +62,17 @@ class Timing(NamedTuple):
         return self.receptive_field - 1 - self.padding
 
 
-class Continual:
-    """Mixin of all modules that can be stepped.
+class Continual(nn.Module):
+    """A module that can be stepped; layers have a class of `torch.nn` beside it.
 
-    A subclass has `timing` and two methods that take no checks: `_begin(start, fill, emit)` returns
-    its first state and the index of its first output, where `start` is the index of its first
-    input; `_steps(x, state, end)` takes a chunk (or None with `end`) and returns the outputs that
-    it completes (None if there are none) with the next state. It must not write to the old state.
+    By default it treats every frame alone. Others have a `timing` and two methods without checks:
+    `_begin(start, fill, emit)` returns the first state and the index of the first output, where
+    `start` is that of the first input; `_steps(x, state, end)` takes a chunk (or None with `end`)
+    and returns the outputs that it completes (or None) with the next state. It must not write to
+    the old one.
     """
 
-    expected_rank: int | None = 5  # of a clip; None: any
+    any_rank = False  # whether inputs may be vectors as well as maps
     differs_in_training = False
 
     @property
@@ -89,11 +90,6 @@ class Continual:
         """Frames before the first output: receptive_field - 1 - padding."""
         return self.timing.delay
 
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        """Input channels (None if any number will do), and whether there are as many outputs."""
-        return None, True
-
     def begin(self, fill: str = "zeros", emit: str = "valid") -> State:
         """The state before the first frame.
 
@@ -101,9 +97,8 @@ class Continual:
             fill: what stands in for the frames before the first one: "zeros" (a clip's padding),
                 or "replicate" (copies of each layer's first input).
             emit: "valid" holds outputs back until the padded clip net would have them; "always"
-                emits from the first frame on, or the first of its phase behind a stride (for the
-                paper's study of the start-up). Where strided branches join, the first output waits
-                until each of them has seen a frame of its phase, less than a stride.
+                emits from the first frame on (for the paper's study of the start-up), behind a
+                stride from the first of its phase, which each of joined branches has to see.
 
         Raises:
             ValueError: for another fill or emit, if a module inside has no step, or if one that
@@ -115,8 +110,8 @@ class Continual:
             )
         check_evaluation(self)
         layers, _ = self._begin(0, fill, emit)
-        origin = {"model": self._signature(), "closed": False}
-        return {**origin, "frame": None, "dtype": None, "layers": layers}
+        facts = {"model": self._signature(), "closed": False, "frame": None, "dtype": None}
+        return {**facts, "layers": layers}
 
     @torch.no_grad()
     def steps(
@@ -125,8 +120,7 @@ class Continual:
         """Feeds a chunk (B, C, T, H, W) and returns all outputs that it completes.
 
         Any cutting of a clip into chunks gives the same outputs. `end=True` adds the padding after
-        the last frame and closes the state; then `x` may be None. No gradients are recorded, so a
-        stream can run for ever.
+        the last frame and closes the state; then `x` may be None. No gradients are recorded.
 
         Returns:
             Outputs (B, C', T', H', W'), or None while there are none, and the next state.
@@ -137,14 +131,19 @@ class Continual:
         """
         state = self.begin() if state is None else state
         self._check_state(state)
-        empty = x is None or (isinstance(x, Tensor) and x.ndim > 2 and x.shape[2] == 0)
-        if empty and not end:
+        if self.training:  # set since the stream began
+            check_evaluation(self)
+        if isinstance(x, Tensor) and x.ndim > 2 and x.shape[2] == 0:
+            x = None
+        if x is None and not end:
             raise ValueError("expected at least one frame, given an empty chunk without end=True")
         state = {**state, "closed": end}
-        if not empty:
+        if x is not None:
             self._check_input(x)
-            state |= {"frame": self._check_frame(x, state), "dtype": str(x.dtype)}
-        y, layers = self._steps(None if empty else x, state["layers"], end)
+            frame = (x.shape[0], x.shape[1], *x.shape[3:])
+            _check_frame(frame, x, state)
+            state |= {"frame": frame, "dtype": str(x.dtype)}
+        y, layers = self._steps(x, state["layers"], end)
         return y, {**state, "layers": layers}
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor | None, State]:
@@ -160,11 +159,14 @@ class Continual:
         """The outputs that the padding after the last frame completes; closes the state."""
         return self.steps(None, state, end=True)
 
+    def _prepare(self) -> None:
+        """Refuses what a stream cannot do."""
+
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
         return (), start
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        raise NotImplementedError
+        return (None if x is None else self.forward(x)), state
 
     def _signature(self) -> str:
         """Names the structure of the module, not its weights: twins of other weights may share."""
@@ -174,29 +176,28 @@ class Continual:
         return self.__dict__["_signature_cache"]
 
     def _as_chunk(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected a frame as a tensor, given {type(x).__name__}")
-        if self.expected_rank is not None and x.ndim != self.expected_rank - 1:
-            raise ValueError(f"expected a frame (B, C, H, W), given shape {tuple(x.shape)}")
-        if x.ndim < 2:
-            raise ValueError(f"expected a frame (B, C, ...), given shape {tuple(x.shape)}")
+        self._check_rank(x, "frame (B, C, H, W)", 4)
         return x.unsqueeze(2)
+
+    def _check_rank(self, x: Tensor, what: str, rank: int) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a {what} as a tensor, given {type(x).__name__}")
+        any_rank = all(getattr(part, "any_rank", True) for part in self.modules())
+        if x.ndim != rank and not (any_rank and x.ndim >= rank - 2):
+            raise ValueError(f"expected a {what}, given shape {tuple(x.shape)}")
 
     def _check_input(self, x: Tensor) -> None:
         """Rank, channels, dtype and device of a clip against the weights."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected a clip as a tensor, given {type(x).__name__}")
-        if not x.is_floating_point():
-            raise TypeError(f"expected floating-point frames, given {x.dtype}")
-        if self.expected_rank is not None and x.ndim != self.expected_rank:
-            raise ValueError(f"expected a clip (B, C, T, H, W), given shape {tuple(x.shape)}")
-        channels, _ = self.channels
+        self._check_rank(x, "clip (B, C, T, H, W)", 5)
+        channels = _expected_channels(self)
         if channels is not None and x.shape[1] != channels:
             raise ValueError(f"expected {channels} channels, given {x.shape[1]}")
-        weight = next(self.parameters(), None) if isinstance(self, nn.Module) else None
-        if weight is not None and x.dtype != weight.dtype:
+        if not x.is_floating_point():
+            raise TypeError(f"expected floating-point frames, given {x.dtype}")
+        weight = next(self.parameters(), x)
+        if x.dtype != weight.dtype:
             raise TypeError(f"expected {weight.dtype} as in the weights, given {x.dtype}")
-        if weight is not None and x.device != weight.device:
+        if x.device != weight.device:
             raise ValueError(f"expected device {weight.device} as in the weights, given {x.device}")
 
     def _check_state(self, state: Any) -> None:
@@ -204,29 +205,39 @@ class Continual:
             raise TypeError(
                 f"expected a state from begin(), step() or steps(), given {type(state).__name__}"
             )
-        if state["model"] != self._signature():
+        signature = self._signature()
+        if state["model"] != signature:
             raise ValueError(
-                f"expected a state of this model, {self._signature()}, given one of "
-                f"{state['model']}"
+                f"expected a state of this model, {signature}, given one of {state['model']}"
             )
         if state["closed"]:
             raise ValueError("expected an open state, given one that was closed by end=True")
 
-    def _check_frame(self, x: Tensor, state: State) -> tuple[int, ...]:
-        """The shape of a frame against those that the state has seen."""
-        shape = (x.shape[0], x.shape[1], *x.shape[3:])
-        if state["frame"] is None:
-            return shape
-        seen = tuple(state["frame"])
-        if shape != seen:
-            what = "batch" if shape[0] != seen[0] else "frame size"
-            raise ValueError(f"expected the {what} of the state, {seen}, given {shape}")
-        if state["dtype"] != str(x.dtype):  # of the frames: what layers hold may differ (autocast)
-            raise TypeError(f"expected {state['dtype']} as in the state, given {x.dtype}")
-        held = next(iter_tensors(state["layers"]), None)
-        if held is not None and held.device != x.device:
-            raise ValueError(f"expected device {held.device} as in the state, given {x.device}")
-        return shape
+
+def _expected_channels(module: nn.Module) -> int | None:
+    """Of the input, as the first layer says that has a number of them; None if any will do."""
+    for part in module.modules():
+        if isinstance(part, nn.Flatten) or getattr(part, "join", None) == "cat":
+            return None  # what follows has other channels
+        for name in ("in_channels", "num_features", "in_features"):
+            if hasattr(part, name):
+                return getattr(part, name)
+    return None
+
+
+def _check_frame(frame: tuple[int, ...], x: Tensor, state: State) -> None:
+    """Size, dtype and device of new frames against those that the state has seen."""
+    if state["frame"] is None:
+        return
+    seen = tuple(state["frame"])
+    if frame != seen:
+        what = "batch" if frame[0] != seen[0] else "frame size"
+        raise ValueError(f"expected the {what} of the state, {seen}, given {frame}")
+    if state["dtype"] != str(x.dtype):  # of the frames: what layers hold may differ (autocast)
+        raise TypeError(f"expected {state['dtype']} as in the state, given {x.dtype}")
+    device = next((kept.device for kept in iter_tensors(state["layers"])), x.device)
+    if device != x.device:
+        raise ValueError(f"expected device {device} as in the state, given {x.device}")
 
 
 def check_evaluation(module: Any) -> None:
@@ -237,7 +248,7 @@ def check_evaluation(module: Any) -> None:
             raise ValueError(f"expected evaluation mode, given {where} in training: use .eval()")
 
 
-def iter_tensors(state: Any):
+def iter_tensors(state: Any) -> Iterator[Tensor]:
     """All tensors of a state, in order."""
     if isinstance(state, Tensor):
         yield state
@@ -246,7 +257,7 @@ def iter_tensors(state: Any):
             yield from iter_tensors(value)
 
 
-def map_tensors(function, state: Any) -> Any:
+def map_tensors(function: Callable, state: Any) -> Any:
     """The same state with `function` applied to every tensor."""
     if isinstance(state, Tensor):
         return function(state)

@@ -1,11 +1,13 @@
 """A network with fewer layers and the same outputs: normalisation is folded into convolutions."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from .blocks import Sequential, Tree
 from .conv import Conv3d
-from .convert import rebuilt, twin_of
+from .convert import START, rebuilt, twin_of
 from .core import Timing, check_evaluation
 from .net import ClipNet
 from .pointwise import BatchNorm3d, Dropout, Identity
@@ -26,38 +28,28 @@ def fold(module: nn.Module) -> nn.Module:
     return _folded(module)[0]
 
 
-def _folded(
-    module: nn.Module, path: str = "", before: Timing | None = None
-) -> tuple[nn.Module, Timing | None]:
-    """As parts are made for `rebuilt`; nothing depends on the timing."""
+def _folded(module: nn.Module, path: str = "", before: Timing = START) -> tuple[nn.Module, Timing]:
+    """A folded part, as `rebuilt` takes it; the timing does not matter."""
+    if isinstance(module, Tree | ClipNet) and type(module) is not Sequential:
+        return rebuilt(module, type(module), _folded, path, before)
+    twin = twin_of(module)
     if type(module) is Sequential:
-        twin = twin_of(module)
-        twin._modules = _chain(module)
-        return twin, before
-    if isinstance(module, Tree | ClipNet):
-        return rebuilt(module, type(module), _folded, path)
-    return twin_of(module), before
+        twin._modules = parts = {}
+        last = None
+        for name, part in _flat(module):
+            if isinstance(part, BatchNorm3d) and last and type(parts[last]) is Conv3d:
+                parts[last] = _normalised(parts[last], part)
+            elif not isinstance(part, Dropout | Identity):
+                parts[name], _ = _folded(part)
+                last = name
+    return twin, before
 
 
-def _chain(sequential: Sequential) -> dict[str, nn.Module]:
-    """The parts of a chain and of the chains in it, by the joined names, norms folded."""
-    parts: dict[str, nn.Module] = {}
-    for name, part in flat(sequential):
-        if isinstance(part, Dropout | Identity):
-            continue
-        last = next(reversed(parts), None)
-        if isinstance(part, BatchNorm3d) and last and type(parts[last]) is Conv3d:
-            parts[last] = _normalised(parts[last], part)
-        else:
-            parts[name], _ = _folded(part)
-    return parts
-
-
-def flat(sequential: Sequential, before: str = ""):
-    """(name, part) of all parts, those of nested chains in their place."""
+def _flat(sequential: Sequential, before: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The names and parts of a chain, those of nested chains in their place."""
     for name, part in sequential._modules.items():
         if type(part) is Sequential:
-            yield from flat(part, f"{before}{name}__")
+            yield from _flat(part, f"{before}{name}__")
         else:
             yield before + name, part
 

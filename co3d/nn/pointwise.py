@@ -1,7 +1,5 @@
 """Layers that treat every frame alone, with the parameters and the `forward` of `torch.nn`."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from .core import Continual
 class Pointwise(Continual):
     """A layer that treats every frame alone: stepping it is calling it."""
 
-    expected_rank = None
+    any_rank = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -25,9 +23,6 @@ class Pointwise(Continual):
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         """As of the torch layer; without time there is nothing to leave out by `pad`."""
         return super().forward(x)
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        return (None if x is None else self.forward(x)), state
 
 
 def _pointwise(name: str, **body) -> type:
@@ -60,15 +55,15 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
     A `fresh` x is nobody else's and may be written over.
     """
 
-    expected_rank = 5
+    any_rank = False
     differs_in_training = True
 
     def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
-        # Torch's own takes new memory for every map, which costs more than the work.
-        in_place = fresh and x.device.type == "cpu" and not torch.is_grad_enabled()
-        wide = self.weight is not None and self.weight.dtype == x.dtype != torch.bfloat16
-        if self.training or not in_place or not wide or torch.compiler.is_compiling():
+        trains = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        wide = self.affine and self.weight.dtype == x.dtype != torch.bfloat16
+        if not fresh or trains or not wide or x.device.type != "cpu":
             return super().forward(x)
+        # Torch's own takes new memory for every map, which costs more than the work.
         scale = (self.running_var + self.eps).rsqrt_().mul_(self.weight)
         shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
         return torch.addcmul(shift.view(-1, 1, 1, 1), x, scale.view(-1, 1, 1, 1), out=x)
@@ -80,22 +75,9 @@ class BatchNorm3d(Pointwise, nn.BatchNorm3d):
                 "which normalises over time"
             )
 
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.num_features, True
-
-    def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
-        if self.training:
-            raise ValueError("expected evaluation mode for stepping, given training: use .eval()")
-        return super()._steps(x, state, end)
-
 
 class Linear(Pointwise, nn.Linear):
     """`torch.nn.Linear` over axis 1, the channels, of a vector (B, C), a frame or a clip."""
-
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return self.in_features, False
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return nn.Linear.forward(self, x.transpose(1, -1)).transpose(1, -1)
@@ -103,10 +85,6 @@ class Linear(Pointwise, nn.Linear):
 
 class Flatten(Pointwise, nn.Flatten):
     """`torch.nn.Flatten` of every frame: (B, C, T, H, W) to (B, C H W, T)."""
-
-    @property
-    def channels(self) -> tuple[int | None, bool]:
-        return None, False
 
     def _prepare(self) -> None:
         if (self.start_dim, self.end_dim) != (1, -1):

@@ -9,47 +9,47 @@ from torch import Tensor, nn
 
 from .core import Timing
 from .pointwise import Pointwise
-from .temporal import Windowed, check_long_enough
+from .temporal import Windowed
 
 
-class MaxPool3d(Windowed, nn.MaxPool3d):
+class Pool(Windowed):
+    """A pool that pads in time itself.
+
+    Torch refuses clips shorter than a kernel, and the padding of an even one that is dilated.
+    """
+
+    def _slide(self, x: Tensor, padding: int = 0) -> Tensor:
+        if padding:
+            x = F.pad(x, (0, 0, 0, 0, padding, padding), value=self.pad_value)
+        (_, _, height, _), (_, _, width, _) = self._along(1), self._along(2)
+        return self._pool(x, (0, height, width))
+
+    def _pool(self, x: Tensor, padding: tuple[int, int, int]) -> Tensor:
+        raise NotImplementedError
+
+
+class MaxPool3d(Pool, nn.MaxPool3d):
     """`torch.nn.MaxPool3d` that can be stepped; before and after a clip stands minus infinity."""
 
     pad_value = -math.inf
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._prepare()
 
     def _prepare(self) -> None:
         super()._prepare()
         if self.return_indices:
             raise ValueError("expected return_indices=False, given True")
-        kernel, dilation, *_ = self._time
+        kernel, dilation, padding, _ = self._time
         half = dilation * (kernel // 2)
-        if self._time[2] > half:
+        if padding > half:
             raise ValueError(
-                f"expected a temporal padding of at most {half}, half the kernel, given "
-                f"{self._time[2]}"
+                f"expected a temporal padding of at most {half}, half the kernel, given {padding}"
             )
 
-    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        # Padded here: torch refuses the padding of an even kernel that dense=True has dilated.
-        padding = self._time[2] if pad else 0
-        padded = F.pad(x, (0, 0, 0, 0, padding, padding), value=self.pad_value) if padding else x
-        return super().forward(padded, pad=False)
-
-    def _valid(self, x: Tensor) -> Tensor:
-        padding = (0, *_triple(self.padding)[1:])
+    def _pool(self, x: Tensor, padding: tuple[int, int, int]) -> Tensor:
         return F.max_pool3d(x, self.kernel_size, self.stride, padding, self.dilation)
 
 
-class AvgPool3d(Windowed, nn.AvgPool3d):
+class AvgPool3d(Pool, nn.AvgPool3d):
     """`torch.nn.AvgPool3d` that can be stepped."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._prepare()
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -59,21 +59,9 @@ class AvgPool3d(Windowed, nn.AvgPool3d):
                 "depends on where the clip ends"
             )
 
-    def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        # Padded here: torch refuses clips shorter than the kernel, which padding makes long enough.
-        padding = self._time[2] if pad else 0
-        return super().forward(F.pad(x, (0, 0, 0, 0, padding, padding)), pad=False)
-
-    def _valid(self, x: Tensor) -> Tensor:
-        padding = (0, *_triple(self.padding)[1:])
-        return F.avg_pool3d(
-            *(x, self.kernel_size, self.stride, padding, False),
-            *(self.count_include_pad, self.divisor_override),
-        )
-
-
-def _triple(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (value,) * 3 if isinstance(value, int) else tuple(value)
+    def _pool(self, x: Tensor, padding: tuple[int, int, int]) -> Tensor:
+        inside, divisor = self.count_include_pad, self.divisor_override
+        return F.avg_pool3d(x, self.kernel_size, self.stride, padding, False, inside, divisor)
 
 
 class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
@@ -82,19 +70,16 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
     With temporal size 1 it is the head of a clip net, whose continual twin is `RunningWindow`.
     """
 
-    expected_rank = 5
-
-    @property
-    def _leaves_time(self) -> bool:
-        return not isinstance(self.output_size, int) and self.output_size[0] is None
+    any_rank = False
 
     @property
     def timing(self) -> Timing:
         """Over whole clips it has one output, and the next one would be endlessly far."""
-        return Timing() if self._leaves_time else Timing(sys.maxsize, 0, sys.maxsize)
+        leaves_time = not isinstance(self.output_size, int) and self.output_size[0] is None
+        return Timing() if leaves_time else Timing(sys.maxsize, 0, sys.maxsize)
 
     def _begin(self, start: int, fill: str, emit: str) -> tuple[Any, int]:
-        if not self._leaves_time:
+        if self.timing != Timing():
             raise ValueError(
                 "expected a module that can be stepped, given AdaptiveAvgPool3d over whole clips: "
                 "convert it with continual(module, window=frames)"
@@ -102,16 +87,14 @@ class AdaptiveAvgPool3d(Pointwise, nn.AdaptiveAvgPool3d):
         return (), start
 
 
-class RunningWindow(Windowed, nn.Module):
+class RunningWindow(Windowed):
     """Global average pool whose temporal extent is a running window, as in the paper.
 
-    (B, C, T, H, W) to (B, C, T - dilation (window - 1), 1, 1). The state holds the spatial means of
-    the last frames, and the mean is taken anew at each step: nothing drifts, and a NaN is gone
-    after `window` frames.
+    (B, C, T, H, W) to (B, C, T - dilation (window - 1), 1, 1). The mean of the last spatial means
+    is taken anew at each step: nothing drifts, and a NaN is gone after `window` frames.
 
     Args:
-        window: frames that are averaged.
-        dilation: distance between them.
+        window: frames that are averaged, `dilation` apart.
 
     Raises:
         ValueError: for a clip shorter than the window.
@@ -120,29 +103,23 @@ class RunningWindow(Windowed, nn.Module):
     stride, padding = 1, 0
 
     def __init__(self, window: int, dilation: int = 1) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if not isinstance(window, int) or window < 1:
             raise ValueError(f"expected a window of 1 or more frames, given {window!r}")
         self.window, self.dilation = window, dilation
-        self._prepare()
+        self.kernel_size = (window, 1, 1)  # of the pool that it stands for
 
     def extra_repr(self) -> str:
         return f"window={self.window}, dilation={self.dilation}"
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
-        check_long_enough(self, x, self.receptive_field)
-        return self._valid(spatial_mean(x))
+        return super().forward(spatial_mean(x))
 
     def _steps(self, x: Tensor | None, state: Any, end: bool) -> tuple[Tensor | None, Any]:
         return super()._steps(None if x is None else spatial_mean(x), state, end)
 
-    def _valid(self, x: Tensor) -> Tensor:
+    def _slide(self, x: Tensor, padding: int = 0) -> Tensor:
         return x.unfold(2, self.receptive_field, 1)[..., :: self.dilation].mean(-1)
-
-    @property
-    def kernel_size(self) -> tuple[int, int, int]:
-        """(window, 1, 1), as of the pool that it stands for."""
-        return (self.window, 1, 1)
 
 
 def spatial_mean(x: Tensor) -> Tensor:

@@ -75,13 +75,13 @@ def unstack(state: State) -> list[State]:
     if state["frame"] is None:
         raise ValueError("expected a state that has seen a frame, given a new one")
 
-    def pick(n: int) -> State:
-        single = map_tensors(lambda held: held[n : n + 1].clone(), state)
-        return {**single, "frame": (1, *state["frame"][1:])}
-
-    return [pick(n) for n in range(state["frame"][0])]
+    batch, *size = state["frame"]
+    return [
+        {**map_tensors(lambda x, n=n: x[n : n + 1].clone(), state), "frame": (1, *size)}
+        for n in range(batch)
+    ]
 
 
 def state_bytes(state: State) -> int:
     """Memory of the tensors that a state holds, in bytes."""
-    return sum(held.numel() * held.element_size() for held in iter_tensors(state))
+    return sum(x.nbytes for x in iter_tensors(state))

@@ -15,11 +15,9 @@ class TwoPath(Tree):
     """A slow path over every alpha-th frame beside a fast path over all of them
     (SlowFast, https://arxiv.org/abs/1812.03982, section 3).
 
-    Behind a stage that has a lateral convolution the maps of the fast path, at the slow path's
-    rate, are concatenated to those of the slow path. At the end both outputs are concatenated,
-    slow first. Columns are joined by index, so what comes early waits in a queue, and columns that
-    one side lacks at the end of a clip are left out; nothing of the slow path runs between its
-    frames.
+    Behind a stage that has a lateral convolution its maps are concatenated to those of the slow
+    path, and at the end the outputs of both paths, slow first. Nothing of the slow path runs
+    between its frames.
 
     Args:
         slow, fast: the stages of the paths, of the same names and strides; the last one is the
@@ -59,18 +57,19 @@ class TwoPath(Tree):
             )
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"expected sampling in {SAMPLINGS}, given {self.sampling!r}")
-        for name, slow, fast in zip(names, self.slow, self.fast, strict=True):
-            strides = slow.timing.stride, fast.timing.stride
-            if len(set(strides)) > 1:
+        for name, *stages in zip(names, self.slow, self.fast, strict=True):
+            slow, fast = (stage.timing.stride for stage in stages)
+            if slow != fast:
                 raise ValueError(
-                    f"expected stages of one temporal stride in both paths, given {strides[0]} and "
-                    f"{strides[1]} in {name}"
+                    "expected stages of one temporal stride in both paths, given "
+                    f"{slow} and {fast} in {name}"
                 )
         for name, part in self.lateral.items():
-            if part.timing.stride != self.alpha:
+            stride = part.timing.stride
+            if stride != self.alpha:
                 raise ValueError(
-                    f"expected lateral convolutions of stride {self.alpha}, given "
-                    f"{part.timing.stride} behind {name}"
+                    f"expected lateral convolutions of stride {self.alpha}, given {stride} "
+                    f"behind {name}"
                 )
 
     def extra_repr(self) -> str:
