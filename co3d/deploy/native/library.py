@@ -116,7 +116,6 @@ def _typed(engine: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     engine.co3d_create.restype = pointer
     engine.co3d_create.argtypes = [pointer]
-    engine.co3d_instruction_bytes.restype = number
     engine.co3d_destroy.argtypes = [pointer]
     engine.co3d_destroy.restype = None
     engine.co3d_advise.argtypes = [pointer, number]
