@@ -18,10 +18,6 @@ class Lanes(NamedTuple):
     lanes: int
     block: int
 
-    def whole(self, channels: int) -> int:
-        """Channels, padded to whole vectors."""
-        return aligned(channels, self.lanes)
-
     def blocks(self, columns: int) -> list[tuple[int, int]]:
         """Blocks of columns, (start, end): as few and as alike as can be."""
         vectors = -(-columns // self.lanes)

@@ -78,7 +78,7 @@ class Program:
         operation = self.operations[value - 1]
         if value and isinstance(operation, ops.Sample | ops.Late):
             return self.layouts[operation.sources[0]]
-        channels, step = tuple(range(count)), self.lanes.whole(count)
+        channels, step = tuple(range(count)), aligned(count, self.lanes.lanes)
         if value and not _is_dense(operation) and value < len(self.operations):
             channels, step = self._channels(operation)
         elif not value and self._is_for_products(0):
@@ -180,16 +180,17 @@ class Program:
         for rings in groups.values():
             for ring in rings:
                 ring.table = len(self.slots)
-                self.slots += [self._slot(ring) for _ in range(ring.length)]
+                for _ in range(ring.length):
+                    self._add_slot(ring)
                 self.slots.append(0)  # for what was replaced
             if self._replaces_early(rings[0], rings[0]):
                 for ring in rings:
                     ring.spare = len(self.slots)
-                self.slots.append(self._slot(rings[0]))
+                self._add_slot(rings[0])
 
-    def _slot(self, ring: Ring) -> int:
+    def _add_slot(self, ring: Ring) -> None:
+        self.slots.append(self.state_bytes)
         self.state_bytes += ring.layout.bytes
-        return self.state_bytes - ring.layout.bytes
 
     def _replaces_early(self, old: Ring, new: Ring) -> bool:
         """Whether `new` is written after `old`, but before the last read of what that replaced."""
@@ -240,6 +241,8 @@ class Program:
 
     def pack(self, key: object, matrix: Tensor, half: bool = False) -> int:
         """Keeps weights [repeats, depth, columns] in blocks of columns; where they begin."""
+        if key in self.constants:  # packed for another phase
+            return self.constants[key][0]
         matrix = F.pad(matrix, (0, -matrix.shape[2] % self.lanes.lanes))
         blocks = []
         for start, end in self.lanes.blocks(matrix.shape[2]):
@@ -274,8 +277,8 @@ class Program:
             constants[begin : begin + len(data)] = data
         instructions, puts, phases = [], [], []
         for phase in self.phases:
-            sizes = len(instructions), len(phase.instructions), len(puts), len(phase.writes)
-            phases.append(sizes)
+            counts = len(phase.instructions), len(puts), len(phase.writes)
+            phases.append((len(instructions), *counts))
             instructions += phase.instructions
             puts += phase.writes
         memory = {
