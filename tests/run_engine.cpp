@@ -14,29 +14,23 @@ template <class T> std::vector<T> part(std::ifstream& file, int64_t bytes) {
 
 int main(int, char** arguments) {
     std::ifstream file(arguments[1], std::ios::binary);
-    int64_t sizes[11];
+    int64_t sizes[10];
     file.read(reinterpret_cast<char*>(sizes), sizeof sizes);
-    auto program = part<Program>(file, sizes[0])[0];
-    auto instructions = part<Instruction>(file, sizes[1]);  // of all phases
-    auto puts = part<int32_t>(file, sizes[2]);
-    auto phases = part<Phase>(file, sizes[3]);  // whose pointers have to be found
-    auto taps = part<Tap>(file, sizes[4]);
+    auto program = part<Program>(file, sizes[0])[0];  // whose pointers have to be found
+    auto phases = part<Phase>(file, sizes[1]);
+    auto instructions = part<Instruction>(file, sizes[2]);
+    auto puts = part<int64_t>(file, sizes[3]);
+    auto taps = part<View>(file, sizes[4]);
     auto rings = part<Ring>(file, sizes[5]);
     auto rows = part<int32_t>(file, sizes[6]);
-    auto packed = part<char>(file, sizes[7]);
-    auto floats = part<float>(file, sizes[8]);
-    auto slots = part<int32_t>(file, sizes[9]);
-    auto frames = part<float>(file, sizes[10]);
-    const Instruction* instruction = instructions.data();
-    const int32_t* put = puts.data();
-    for (auto& phase : phases) {
-        phase.instructions = instruction, phase.puts = put;
-        instruction += phase.count, put += phase.put_count;
-    }
-    program.phases = phases.data(), program.taps = taps.data(), program.rings = rings.data();
-    program.rows = rows.data(), program.packed = packed.data(), program.floats = floats.data();
+    auto constants = part<char>(file, sizes[7]);
+    auto slots = part<int32_t>(file, sizes[8]);
+    auto frames = part<float>(file, sizes[9]);
+    program.phases = phases.data(), program.instructions = instructions.data();
+    program.puts = puts.data(), program.taps = taps.data(), program.rings = rings.data();
+    program.rows = rows.data(), program.constants = constants.data();
     void* net = co3d_create(&program);
-    std::vector<char> state(program.batch * program.state_bytes);
+    std::vector<char> state(program.batch * std::atoll(arguments[4]));
     std::vector<float> logits(program.batch * std::atoi(arguments[2]));
     const int64_t count = std::atoi(arguments[3]), size = frames.size() / count;
     for (int64_t n = 0; n < count; n++)

@@ -1,6 +1,5 @@
 """The native engine: how it is built, for which CPUs, and what it runs."""
 
-import ctypes
 import os
 import shutil
 import stat
@@ -18,9 +17,9 @@ from hypothesis import strategies as st
 import co3d
 import co3d.nn as nn
 from co3d.deploy import Explicit
-from co3d.deploy.native import Engine, NoCompiler, Unsupported, first_slots, library, words_of
+from co3d.deploy.native import Engine, NoCompiler, Unsupported, library
 from co3d.deploy.native.layout import Lanes
-from co3d.deploy.native.program import Compiler
+from co3d.deploy.native.program import Program
 from co3d.deploy.optimize import OptimizedStream
 from co3d.measure.equivalence import calibrate
 
@@ -72,16 +71,11 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     net, example = net_of(name), torch.zeros(1, 3, SIZE, SIZE)
     count = net.warmup + net.stride + 1
     frames = torch.randn(count, *example.shape)
-    program = Compiler(Explicit(net, example), Lanes(4, 4), False)
-    words = words_of(program, 2, lambda count: torch.empty(count, dtype=torch.uint8))
-    phases = words.phases[: len(program.phases)]
-    instructions = [one for phase in phases for one in phase.instructions[: phase.count]]
-    puts = [ctypes.c_int32(n) for phase in phases for n in phase.puts[: phase.put_count]]
-    rings = words.rings[: len(program.rings)]
-    lists = [words], instructions, puts, phases, program.taps, rings
-    parts = [b"".join(map(bytes, items)) for items in lists]
-    slots = first_slots(program.groups, program.table_length)
-    parts += [x.numpy().tobytes() for x in (*words.kept[1:], slots, frames)]
+    program = Program(Explicit(net, example), Lanes(4, 4), False)
+    words, memory = program.words(2, lambda count: torch.empty(count, dtype=torch.uint8))
+    slots = torch.tensor(program.slots, dtype=torch.int32)
+    tensors = *memory.values(), slots, frames
+    parts = [bytes(words), *(x.numpy().tobytes() for x in tensors)]
     sizes = struct.pack(f"{len(parts)}q", *map(len, parts))
     (tmp_path / "program").write_bytes(sizes + b"".join(parts))
     source, flags = Path(__file__).with_name("run_engine.cpp"), library.FLAGS
@@ -89,8 +83,8 @@ def test_neon_gives_the_same_numbers(tmp_path, name):
     include = f"-I{library.SOURCE.parent}"
     command = [COMPILER, *flags, "-static", include, str(source), "-o", str(tmp_path / "run")]
     subprocess.run(command, check=True, capture_output=True)
-    columns = -(-net.classifier.out_features // 4) * 4
-    command = [EMULATOR, tmp_path / "run", tmp_path / "program", str(columns), str(count)]
+    numbers = map(str, (program.layouts[-1].bytes // 4, count, program.state_bytes))
+    command = [EMULATOR, tmp_path / "run", tmp_path / "program", *numbers]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     given = torch.tensor([float(line) for line in done.stdout.split()])
     expected = state = None
@@ -173,6 +167,36 @@ def test_nets_of_a_user_run_as_they_are(net, batch, threads, data):
         logits = engine.step(frame, number % net.stride, number, memory)
         if expected is not None:
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.SiLU(), nn.Conv3d(3, 4, (3, 1, 1))],
+        [nn.Conv3d(3, 4, 1), nn.ReLU(), nn.SiLU(), nn.Sigmoid()],
+        [nn.Delay(2), nn.Conv3d(3, 4, (3, 1, 1))],
+        [nn.Subsample(2), nn.Conv3d(3, 4, (3, 1, 1))],
+        [
+            nn.Conv3d(3, 4, 1),
+            nn.Conv3d(4, 4, 3, (1, 2, 2), 1, groups=4),
+            nn.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0)),
+        ],
+    ],
+    ids=["activation first", "three activations", "delay first", "subsample first", "sums"],
+)
+def test_what_reads_the_frame_or_follows_sums(layers):
+    net = nn.StreamNet(nn.Sequential(*layers, nn.RunningWindow(2)), nn.Linear(4, 6)).eval()
+    example = torch.zeros(2, 3, 11, 9)
+    engine = Engine(Explicit(net, example), threads=2)
+    assert agree(net, engine, example, net.warmup + net.stride + 5) < 3e-5
+
+
+def test_a_pool_of_the_frame_is_refused_in_bfloat16():
+    body = nn.Sequential(nn.MaxPool3d((1, 2, 2)), nn.Conv3d(3, 4, 1), nn.RunningWindow(2))
+    net = nn.StreamNet(body, nn.Linear(4, 2)).eval()
+    explicit = Explicit(net, torch.zeros(1, 3, 6, 6))
+    with pytest.raises(Unsupported, match=r"Pool 0|AVX512-BF16"):
+        Engine(explicit, half=True)
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,15 @@
 
 import ctypes
 import weakref
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..step import Explicit
-from .kinds import Unsupported
-from .layout import (
-    HUGE_PAGE,
-    Instruction,
-    Lanes,
-    PhaseWords,
-    ProgramWords,
-    Ring,
-    RingWords,
-    Tap,
-    aligned,
-    array,
-)
+from .layout import Lanes
 from .library import NoCompiler, load
-from .program import Compiler
+from .phase import Unsupported
+from .program import Program
 
 __all__ = ["Engine", "NoCompiler", "Unsupported"]
 
@@ -51,29 +39,21 @@ class Engine:
         if half and not self._library.co3d_bfloat16():
             raise Unsupported("the native engine needs a CPU with AVX512-BF16 for bfloat16")
         lanes = Lanes(self._library.co3d_lanes(), self._library.co3d_max_vectors())
-        if self._library.co3d_instruction_bytes() != ctypes.sizeof(Instruction):
-            raise RuntimeError("the engine and layout.py know other instructions")
-        net = Compiler(explicit, lanes, half)
+        self.program = net = Program(explicit, lanes, half)
         self.batch, self.threads = net.batch, threads
-        self.classes = explicit.shapes[-1][1]
-        self.columns = lanes.whole(self.classes)
-        self.groups, self.state_bytes, self.table = net.groups, net.state_bytes, net.table_length
+        self.classes, self.columns = explicit.shapes[-1][1], net.layouts[-1].bytes // 4
         self.emits = [phase.emits for phase in explicit.phases]
-        self._program = words_of(net, threads, self._empty)
-        self._handle = self._library.co3d_create(ctypes.byref(self._program))
+        words, self._memory = net.words(threads, self._empty)
+        self._handle = self._library.co3d_create(ctypes.byref(words))
         weakref.finalize(self, self._library.co3d_destroy, self._handle)
 
     def begin(self) -> Memory:
         """The memory of new streams: `rings` (B, bytes), and `slots` (B, entries), a table that
-        says what lies in which slot."""
-        memory = self._empty(self.batch * self.state_bytes).view(self.batch, -1).zero_()
-        for rings in self.groups:
-            if rings[0].initial:
-                kind = torch.bfloat16 if rings[0].layout.half else torch.float32
-                self._memory_of(memory, rings).view(kind).fill_(rings[0].initial)
+        says what lies where."""
+        size, slots = self.program.state_bytes, self.program.slots
         return {
-            "rings": memory,
-            "slots": first_slots(self.groups, self.table).repeat(self.batch, 1),
+            "rings": self._empty(self.batch * size).view(self.batch, size).zero_(),
+            "slots": torch.tensor(slots, dtype=torch.int32).repeat(self.batch, 1),
         }
 
     def step(self, frame: Tensor, phase: int, age: int, memory: Memory) -> Tensor | None:
@@ -106,70 +86,14 @@ class Engine:
         self._library.co3d_advise(memory.data_ptr(), count)
         return memory
 
-    def _memory_of(self, memory: Tensor, rings: list[Ring]) -> Tensor:
-        """(B, slots, bytes) of a group of rings."""
-        count = sum(ring.length for ring in rings) + (rings[0].spare >= 0)
-        offset, size = rings[0].offset, rings[0].layout.bytes
-        return memory[:, offset : offset + count * size].unflatten(1, (count, size))
-
     @torch.inference_mode()  # in which the streams may have begun
     def _align(self, memory: Tensor, slots: Tensor) -> None:
-        """Moves what all streams hold into the slots of the first one."""
-        for rings in self.groups:
-            group = self._memory_of(memory, rings)
-            entries = [n for r in rings for n in range(r.table, r.table + r.length)]
-            for stream in range(1, self.batch):
-                moved = group[stream][slots[stream, entries]]
-                group[stream][slots[0, entries]] = moved
+        """Moves what all streams hold to where the first one holds it."""
+        for stream in range(1, self.batch):
+            before = memory[stream].clone()
+            for ring in self.program.rings.values():
+                size, entries = ring.layout.bytes, range(ring.table, ring.table + ring.length)
+                for entry in entries:
+                    source, goal = slots[stream, entry], slots[0, entry]
+                    memory[stream, goal : goal + size] = before[source : source + size]
         slots[1:] = slots[0].clone()
-
-
-def first_slots(groups: list[list[Ring]], length: int) -> Tensor:
-    """The table of slots of a new stream."""
-    slots = torch.zeros(length, dtype=torch.int32)
-    for rings in groups:
-        number = 0
-        for ring in rings:
-            entries = torch.arange(number, number + ring.length)
-            slots[ring.table : ring.table + ring.length] = entries
-            number += ring.length
-        if rings[0].spare >= 0:
-            slots[rings[0].spare] = number
-    return slots
-
-
-def words_of(net: Compiler, threads: int, empty: Callable[[int], Tensor]) -> ProgramWords:
-    """A program as the engine reads it; it keeps the tensors to which it points.
-
-    Args:
-        empty: gives so many bytes.
-    """
-    phases = [
-        PhaseWords(array(Instruction, part), len(part), array(ctypes.c_int32, puts), len(puts))
-        for part, puts in zip(net.phases, net.puts, strict=True)
-    ]
-    rings = [
-        RingWords(r.offset, r.layout.bytes, r.table, r.length, r.spare) for r in net.rings.values()
-    ]
-    parts = [data for _, data in net.packed.values()]
-    packed = torch.cat(parts, out=empty(sum(map(len, parts)))) if parts else empty(0)
-    rows = net.rows()
-    floats = torch.cat([x for _, x in net.floats.values()]) if net.floats else torch.zeros(0)
-    words = ProgramWords(
-        phases=array(PhaseWords, phases),
-        longest=max(map(len, net.phases)),
-        taps=array(Tap, net.taps),
-        rings=array(RingWords, rings),
-        table=net.table_length,
-        rows=rows.data_ptr(),
-        packed=packed.data_ptr(),
-        floats=floats.data_ptr(),
-        batch=net.batch,
-        state_bytes=net.state_bytes,
-        threads=threads,
-        scratch_bytes=aligned(net.scratch_bytes + 4 * net.gate_floats * threads, HUGE_PAGE),
-        gates_begin=net.scratch_bytes,
-        gate_bytes=4 * net.gate_floats,
-    )
-    words.kept = phases, rows, packed, floats
-    return words

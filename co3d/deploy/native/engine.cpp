@@ -2,7 +2,7 @@
 //
 // A map is rows of pixels, each with its channels side by side, padded to whole vectors with zeros.
 // Tables say where each pixel begins, so borders, strides and batches need no code of their own.
-// State lies in rings, into which the instructions write directly. program.py makes the
+// State lies in rings, into which the instructions write directly. phase.py makes the
 // instructions; this file runs them. It needs vector types of the compiler: GCC or Clang.
 
 #include <algorithm>
@@ -104,83 +104,76 @@ inline Vec activate(Vec x, int64_t kind) {
 }
 
 // ---- The program, as layout.py lays it out ----------------------------------------------------
-enum Place { NOWHERE, LOGITS, SCRATCH, STATE };
+enum Base { NOWHERE, LOGITS, SCRATCH, SPARE, STATE };
 enum Kind { INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, TILES_IN, TILES_OUT, SUMS };
 
-struct Map {  // where numbers lie
-    int64_t place;
-    int64_t ring, back;  // of STATE: what was put in `back` times before the newest
-    int64_t offset;      // bytes to the first pixel
-    int64_t rows;        // where its table begins, which gives the element of every pixel
-};
-
-struct Tap {
-    Map map;
-    int64_t length;  // of PRODUCT: neighbours that it multiplies
+struct View {  // of pixels
+    int64_t base;    // STATE + n: ring n
+    int64_t back;    // of a ring: what was put in `back` times before the newest
+    int64_t offset;  // bytes to the first pixel
+    int64_t rows;    // where its table begins, which gives the element of every pixel
+    int64_t length;  // of what PRODUCT reads: neighbours that it multiplies
 };
 
 struct Instruction {
     int64_t kind;
-    Map out, add;              // the result, and what is added to it
-    int64_t first, infinite;   // before frame `first` the result is 0, or minus infinity
+    View out, add;             // the result, and what is added to it
+    int64_t first;             // before that frame the result is 0
     int64_t first_sums;        // of SUMS: before that frame the new sums are 0
     int64_t activation;
     int64_t rows, vectors;     // of the result
     int64_t in_half, out_half;  // bfloat16 rather than float32
     int64_t tap, taps;         // what it reads, in the list of taps
-    int64_t weights, bias;     // where they begin: bytes, floats; bias -1: none
-    int64_t height, width;     // of the result, for each stream
-    int64_t in_height, in_width;
-    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int64_t weights, bias;     // where they begin, in bytes
+    int64_t size[2], in_size[2];  // height and width of the result and the input, for each stream
+    int64_t kernel[2], stride[2], padding[2], dilation[2];
+    int64_t grid[2];           // into how many chunks the work is cut: rows, vectors
     int64_t pitch, step;       // elements from one line, from one pixel of the input to the next
     int64_t channels;          // of INPUT
     int64_t inner;             // of SCALE: channels between the two products of the gate
-    int64_t sums, parts;       // scratch bytes of sums over pixels, -1: none; how many per image
+    int64_t sums, parts;       // whether it sums pixels for a gate; of SCALE: sums of an image
     int64_t repeats, in_repeat, out_repeat, weights_repeat;  // of PRODUCT: for each tile element
-    int64_t grid_rows, grid_vectors;  // into how many chunks the work is cut
 };
 
-// A ring keeps the last `length` maps. Its entries in the table of a stream tell the slots, the newest
-// first, and one more that which was replaced. A new map goes into the spare slot of all rings that
+// A ring keeps the last `length` maps. Its entries in the table of a stream tell where they lie, the
+// newest first, and one more what was replaced. A new map goes into the spare slot of all rings that
 // share memory, and the oldest one becomes the spare; without a spare it replaces the oldest.
 struct Ring {
-    int64_t offset, slot;  // bytes into the state, bytes of a slot
     int64_t table, length;
-    int64_t spare;         // in the table; -1: none
+    int64_t spare;  // in the table; -1: none
 };
 
 struct Phase {
-    const Instruction* instructions;
-    int64_t count;
-    const int32_t* puts;  // the rings into which it puts something
-    int64_t put_count;
+    int64_t first, count;          // instructions
+    int64_t first_put, put_count;  // the rings into which it puts something
 };
 
 struct Program {  // the caller keeps all that this points to
     const Phase* phases;
-    int64_t longest;  // instructions of a phase
-    const Tap* taps;
+    const Instruction* instructions;
+    const int64_t* puts;
+    const View* taps;
     const Ring* rings;
-    int64_t table;  // entries of a stream's table of slots
     const int32_t* rows;
-    const char* packed;   // weights
-    const float* floats;  // biases and gates
-    int64_t batch, state_bytes, threads;
-    int64_t scratch_bytes;            // whole pages of HUGE_PAGE
-    int64_t gates_begin, gate_bytes;  // scratch of each thread
+    const char* constants;  // weights and biases
+    int64_t longest;        // instructions of a phase
+    int64_t table;          // entries of a stream's table of slots
+    int64_t batch, threads;
+    int64_t scratch_bytes;  // whole pages of HUGE_PAGE
+    int64_t spare;          // where the scratch begins that one operation uses
 };
 
 typedef std::unique_ptr<char, decltype(&std::free)> Memory;
 
 struct Net : Program {
     std::mutex lock;
-    std::vector<Memory> spare;  // scratch memory that no call uses
+    std::vector<Memory> unused;  // scratch memory that no call uses
     struct Pool* pool = nullptr;
 };
 
 struct Stream {  // what one call works on
     char* state;
-    const int32_t* slots;  // of all rings, the same in all streams of a batch
+    const int32_t* slots;  // bytes into the state, the same in all streams of a batch
     float* logits;
     char* scratch;
     const float* frame;
@@ -194,27 +187,24 @@ struct Work {
     const Net& net;
     const Stream& s;
     const Instruction& i;
-    const float* gates;
     int64_t row = 0, row_end = 0, vector = 0, vector_end = 0, part = 0;
 
-    template <class T> T* at(const Map& map) const {
-        if (map.place == NOWHERE) return nullptr;
-        char* base = map.place == LOGITS ? reinterpret_cast<char*>(s.logits) : s.scratch;
-        if (map.place == STATE) {
-            const Ring& ring = net.rings[map.ring];
-            base = s.state + ring.offset + s.slots[ring.table + map.back] * ring.slot;
-        }
-        return reinterpret_cast<T*>(base + map.offset);
+    template <class T> T* at(const View& view) const {
+        if (view.base == NOWHERE) return nullptr;
+        char* base = view.base == LOGITS ? reinterpret_cast<char*>(s.logits) : s.scratch;
+        if (view.base == SPARE) base += net.spare;
+        if (view.base >= STATE)
+            base = s.state + s.slots[net.rings[view.base - STATE].table + view.back];
+        return reinterpret_cast<T*>(base + view.offset);
     }
-    const int32_t* rows(const Map& map) const { return net.rows + map.rows; }
-    const Tap& tap(int64_t n) const { return net.taps[i.tap + n]; }
+    const int32_t* rows(const View& view) const { return net.rows + view.rows; }
+    const View& tap(int64_t n) const { return net.taps[i.tap + n]; }
     int64_t begin() const { return vector * LANES; }
     int64_t end() const { return vector_end * LANES; }
-    Vec bias(int64_t c) const { return i.bias < 0 ? Vec{} : load(net.floats + i.bias + c); }
-    float* sums() const {
-        if (i.sums < 0) return nullptr;
-        return reinterpret_cast<float*>(s.scratch + i.sums) + part * i.vectors * LANES;
+    template <class T> const T* constants(int64_t at) const {
+        return reinterpret_cast<const T*>(net.constants + at);
     }
+    float* sums() const { return reinterpret_cast<float*>(s.scratch + net.spare); }
 };
 
 // ---- Products ---------------------------------------------------------------------------------
@@ -238,7 +228,7 @@ template <class In, class Out> struct Tile {  // what a tile of rows and columns
 template <class In, class Out, int R, int V> void product_tile(const Tile<In, Out>& t) {
     Vec sum[R][V];
     UNROLL for (int v = 0; v < V; v++) {
-        const Vec start = t.bias ? load(t.bias + v * LANES) : Vec{};
+        const Vec start = load(t.bias + v * LANES);
         UNROLL for (int r = 0; r < R; r++) sum[r][v] = start;
     }
     UNROLL for (int r = 0; r < R; r++)
@@ -280,19 +270,19 @@ template <class In, class Out> void product(const Work& w) {
     t.count = i.taps, t.relu = i.activation == RELU;
     int64_t depth = 0;
     for (int64_t n = 0; n < i.taps; n++) {
-        const Tap& tap = w.tap(n);
-        t.taps[n] = w.at<In>(tap.map) + w.part * i.in_repeat, t.tables[n] = tap.map.rows;
+        const View& tap = w.tap(n);
+        t.taps[n] = w.at<In>(tap) + w.part * i.in_repeat, t.tables[n] = tap.rows;
         depth += t.lengths[n] = tap.length;
     }
     Out* out = w.at<Out>(i.out) + w.part * i.out_repeat;
     const Out* add = w.at<Out>(i.add);
-    const In* weights = reinterpret_cast<const In*>(w.net.packed + i.weights);
+    const In* weights = w.constants<In>(i.weights);
     const int64_t blocks = (i.vectors + MAX_VECTORS - 1) / MAX_VECTORS;
     for (int64_t block = w.vector; block < w.vector_end; block++) {
         const int64_t from = cut(i.vectors, blocks, block);
         const int64_t width = cut(i.vectors, blocks, block + 1) - from;
         t.weights = weights + w.part * i.weights_repeat + from * LANES * depth;
-        t.bias = i.bias < 0 ? nullptr : w.net.floats + i.bias + from * LANES;
+        t.bias = w.constants<float>(i.bias) + from * LANES;
         t.out = out + from * LANES, t.add = add ? add + from * LANES : nullptr;
         const int64_t count = w.row_end - w.row, parts = (count - 1) / rows_of(width) + 1;
         for (int64_t n = 0; n < parts; n++) {
@@ -367,14 +357,15 @@ template <class T, int OUT, int K, int S> void plane_lines(const Work& w, Plane<
         return std::array<Function, P>{plane_tile<T, OUT, n + 1, K, S>...};
     }(std::make_index_sequence<P>());
     const Instruction& i = w.i;
-    float* sums = w.sums();
+    float* sums = i.sums ? w.sums() + w.part * i.vectors * LANES : nullptr;
+    const float* bias = w.constants<float>(i.bias);
     if (sums) std::fill(sums + w.begin(), sums + w.end(), 0.0f);
-    for (int64_t line = w.row; line < w.row_end; line += i.width)
-        for (int64_t row = line, end = line + i.width, n; row < end; row += n) {
+    for (int64_t line = w.row; line < w.row_end; line += i.size[1])
+        for (int64_t row = line, end = line + i.size[1], n; row < end; row += n) {
             n = std::min<int64_t>(P, end - row);
             if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike
             for (int64_t c = w.begin(); c < w.end(); c += LANES) {
-                g.bias = w.bias(c);
+                g.bias = load(bias + c);
                 const Vec total = tiles[n - 1](g, row, c);
                 if (i.activation)
                     for (int64_t p = row; p < row + n; p++) {
@@ -388,37 +379,39 @@ template <class T, int OUT, int K, int S> void plane_lines(const Work& w, Plane<
 
 template <class T, int OUT> void depthwise(const Work& w) {
     const Instruction& i = w.i;
-    Plane<T, OUT> g = {OUT == 1 ? i.taps : 1, i.kernel_h, i.dilation_h * i.pitch, i.step * i.dilation_w};
+    Plane<T, OUT> g = {OUT == 1 ? i.taps : 1, i.kernel[0], i.dilation[0] * i.pitch, i.step};
     g.channels = i.vectors * LANES, g.early = w.s.age < i.first_sums;
-    g.weights = reinterpret_cast<const float*>(w.net.packed + i.weights);
+    g.weights = w.constants<float>(i.weights);
     for (int64_t n = 0; n < g.taps; n++)
-        g.in[n] = w.at<T>(w.tap(n).map), g.in_rows[n] = w.rows(w.tap(n).map);
+        g.in[n] = w.at<T>(w.tap(n)), g.in_rows[n] = w.rows(w.tap(n));
     g.out[0] = w.at<T>(i.out), g.out_rows[0] = w.rows(i.out);
     g.add[0] = w.at<T>(i.add), g.add_rows[0] = w.rows(i.add);
     if constexpr (OUT == 3) {  // the taps: input, two sums, two places for new ones
         for (int t = 0; t < 2; t++) {
-            g.add[t] = w.at<T>(w.tap(1 + t).map), g.add_rows[t] = w.rows(w.tap(1 + t).map);
-            g.out[1 + t] = w.at<T>(w.tap(3 + t).map), g.out_rows[1 + t] = w.rows(w.tap(3 + t).map);
+            g.add[t] = w.at<T>(w.tap(1 + t)), g.add_rows[t] = w.rows(w.tap(1 + t));
+            g.out[1 + t] = w.at<T>(w.tap(3 + t)), g.out_rows[1 + t] = w.rows(w.tap(3 + t));
         }
-        return i.stride_w == 1 ? plane_lines<T, 3, 3, 1>(w, g) : plane_lines<T, 3, 3, 2>(w, g);
+        return i.stride[1] == 1 ? plane_lines<T, 3, 3, 1>(w, g) : plane_lines<T, 3, 3, 2>(w, g);
     } else {
-        if (i.kernel_w == 1) return plane_lines<T, 1, 1, 1>(w, g);
-        return i.stride_w == 1 ? plane_lines<T, 1, 3, 1>(w, g) : plane_lines<T, 1, 3, 2>(w, g);
+        if (i.kernel[1] == 1) return plane_lines<T, 1, 1, 1>(w, g);
+        return i.stride[1] == 1 ? plane_lines<T, 1, 3, 1>(w, g) : plane_lines<T, 1, 3, 2>(w, g);
     }
 }
 
 // ---- The gate of squeeze and excitation -------------------------------------------------------
 // Each thread computes the gates of all streams for itself, which is cheaper than waiting.
-void compute_gates(const Work& w, float* gates) {
+thread_local std::vector<float> gates;
+
+void compute_gates(const Work& w) {
     const Instruction& i = w.i;
     const int64_t batch = w.net.batch, wide = i.vectors * LANES, narrow = i.inner;
-    const float* sums = reinterpret_cast<const float*>(w.s.scratch + i.sums);
-    const float* w1 = w.net.floats + i.weights;  // [narrow][wide], then its biases
+    const float *sums = w.sums(), *w1 = w.constants<float>(i.weights);  // [narrow][wide], then biases
     const float *b1 = w1 + narrow * wide, *w2 = b1 + narrow, *b2 = w2 + narrow * wide;
     const float per_pixel = float(batch) / float(i.rows);
-    float* inner = gates + batch * wide;
+    gates.resize(std::max<size_t>(gates.size(), batch * wide + narrow));
+    float* inner = gates.data() + batch * wide;
     for (int64_t n = 0; n < batch; n++) {
-        float* gate = gates + n * wide;
+        float* gate = gates.data() + n * wide;
         for (int64_t c = 0; c < wide; c += LANES) {
             Vec total = {};
             for (int64_t p = 0; p < i.parts; p++) total += load(sums + (n * i.parts + p) * wide + c);
@@ -443,7 +436,7 @@ void compute_gates(const Work& w, float* gates) {
 template <class T> void scale(const Work& w) {
     const int64_t pixels = w.i.rows / w.net.batch, wide = w.i.vectors * LANES;
     for (int64_t row = w.row; row < w.row_end; row++) {
-        const float* gate = w.gates + row / pixels * wide;
+        const float* gate = gates.data() + row / pixels * wide;
         T* y = w.at<T>(w.i.out) + w.rows(w.i.out)[row];
         for (int64_t c = 0; c < wide; c += LANES)
             store(y + c, activate(load(y + c) * load(gate + c), w.i.activation));
@@ -453,12 +446,12 @@ template <class T> void scale(const Work& w) {
 // ---- The rest ---------------------------------------------------------------------------------
 void input(const Work& w) {  // rows are lines of the frame
     const Instruction& i = w.i;
-    const int64_t pixels = i.height * i.width;
+    const int64_t pixels = i.size[0] * i.size[1];
     for (int64_t row = w.row; row < w.row_end; row++) {
-        const int64_t image = row / i.height, y = row % i.height;
-        const float* in = w.s.frame + image * i.channels * pixels + y * i.width;
-        float* out = w.at<float>(i.out) + w.rows(i.out)[row * i.width];
-        for (int64_t x = 0; x < i.width; x++)
+        const int64_t image = row / i.size[0], y = row % i.size[0];
+        const float* in = w.s.frame + image * i.channels * pixels + y * i.size[1];
+        float* out = w.at<float>(i.out) + w.rows(i.out)[row * i.size[1]];
+        for (int64_t x = 0; x < i.size[1]; x++)
             for (int64_t c = 0; c < i.channels; c++) out[x * i.step + c] = in[c * pixels + x];
     }
 }
@@ -468,18 +461,18 @@ template <class T> void pool(const Work& w) {  // of one pixel: a copy
     const T* add = w.at<T>(i.add);
     const Vec lowest = splat(-std::numeric_limits<float>::infinity());
     for (int64_t row = w.row; row < w.row_end; row++) {
-        const int64_t top = row / i.width % i.height * i.stride_h - i.pad_h;
-        const int64_t left = row % i.width * i.stride_w - i.pad_w;
+        const int64_t top = row / i.size[1] % i.size[0] * i.stride[0] - i.padding[0];
+        const int64_t left = row % i.size[1] * i.stride[1] - i.padding[1];
         T* out = w.at<T>(i.out) + w.rows(i.out)[row];
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
             Vec best = lowest;
             for (int64_t n = 0; n < i.taps; n++) {
-                const T* in = w.at<T>(w.tap(n).map) + w.rows(w.tap(n).map)[row] + c;
-                for (int64_t v = 0; v < i.kernel_h; v++)
-                    for (int64_t u = 0; u < i.kernel_w; u++) {
-                        const int64_t down = v * i.dilation_h, across = u * i.dilation_w;
-                        if (top + down < 0 || top + down >= i.in_height) continue;
-                        if (left + across < 0 || left + across >= i.in_width) continue;
+                const T* in = w.at<T>(w.tap(n)) + w.rows(w.tap(n))[row] + c;
+                for (int64_t v = 0; v < i.kernel[0]; v++)
+                    for (int64_t u = 0; u < i.kernel[1]; u++) {
+                        const int64_t down = v * i.dilation[0], across = u * i.dilation[1];
+                        if (top + down < 0 || top + down >= i.in_size[0]) continue;
+                        if (left + across < 0 || left + across >= i.in_size[1]) continue;
                         const Vec x = load(in + down * i.pitch + across * i.step);
                         best = x > best || x != x ? x : best;
                     }
@@ -491,13 +484,13 @@ template <class T> void pool(const Work& w) {  // of one pixel: a copy
 }
 
 template <class T> void average(const Work& w) {  // over all taps, and the pixels of each
-    const int64_t pixels = w.i.in_height * w.i.in_width;
+    const int64_t pixels = w.i.in_size[0] * w.i.in_size[1];
     for (int64_t row = w.row; row < w.row_end; row++)
         for (int64_t c = w.begin(); c < w.end(); c += LANES) {
             Vec total = {};
             for (int64_t n = 0; n < w.i.taps; n++) {
-                const T* in = w.at<T>(w.tap(n).map) + c;
-                const int32_t* rows = w.rows(w.tap(n).map) + row * pixels;
+                const T* in = w.at<T>(w.tap(n)) + c;
+                const int32_t* rows = w.rows(w.tap(n)) + row * pixels;
                 for (int64_t p = 0; p < pixels; p++) total += load(in + rows[p]);
             }
             store(w.at<float>(w.i.out) + w.rows(w.i.out)[row] + c, total / float(w.i.taps * pixels));
@@ -530,7 +523,7 @@ void tiles_in(const Work& w) {
     const Instruction& i = w.i;
     for (int64_t row = w.row; row < w.row_end; row++)
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
-            const float* in = w.at<float>(w.tap(0).map) + w.rows(w.tap(0).map)[row] + c;
+            const float* in = w.at<float>(w.tap(0)) + w.rows(w.tap(0))[row] + c;
             float* out = w.at<float>(i.out) + w.rows(i.out)[row] + c;
             Vec x[36], y[36];
             for (int64_t n = 0; n < 36; n++) x[n] = load(in + n / 6 * i.pitch + n % 6 * i.step);
@@ -543,21 +536,21 @@ void tiles_in(const Work& w) {
 void tiles_out(const Work& w) {
     const Instruction& i = w.i;
     float* out = w.at<float>(i.out);
-    const float* add = w.at<float>(i.add);
-    const int64_t across = (i.width + 3) / 4, down = (i.height + 3) / 4;
+    const float *add = w.at<float>(i.add), *bias = w.constants<float>(i.bias);
+    const int64_t across = (i.size[1] + 3) / 4, down = (i.size[0] + 3) / 4;
     for (int64_t row = w.row; row < w.row_end; row++) {
         const int64_t top = row / across % down * 4, left = row % across * 4;
-        const int64_t first = (row / (across * down) * i.height + top) * i.width + left;
+        const int64_t first = (row / (across * down) * i.size[0] + top) * i.size[1] + left;
         for (int64_t c = 0; c < i.vectors * LANES; c += LANES) {
-            const float* in = w.at<float>(w.tap(0).map) + w.rows(w.tap(0).map)[row] + c;
+            const float* in = w.at<float>(w.tap(0)) + w.rows(w.tap(0))[row] + c;
             Vec x[36], y[36];
             for (int64_t n = 0; n < 36; n++) x[n] = load(in + n * i.in_repeat);
             for (int64_t n = 0; n < 6; n++) tile_out(x + n, 6, y + n);
             for (int64_t n = 0; n < 4; n++) tile_out(y + 6 * n, 1, x + 6 * n);
-            for (int64_t v = 0; v < std::min<int64_t>(4, i.height - top); v++)
-                for (int64_t u = 0; u < std::min<int64_t>(4, i.width - left); u++) {
-                    const int64_t pixel = first + v * i.width + u;
-                    Vec sum = x[6 * v + u] + w.bias(c);
+            for (int64_t v = 0; v < std::min<int64_t>(4, i.size[0] - top); v++)
+                for (int64_t u = 0; u < std::min<int64_t>(4, i.size[1] - left); u++) {
+                    const int64_t pixel = first + v * i.size[1] + u;
+                    Vec sum = x[6 * v + u] + load(bias + c);
                     if (add) sum += load(add + w.rows(i.add)[pixel] + c);
                     const Vec result = w.s.age < i.first ? Vec{} : activate(sum, i.activation);
                     store(out + w.rows(i.out)[pixel] + c, result);
@@ -568,10 +561,9 @@ void tiles_out(const Work& w) {
 
 // ---- Running ----------------------------------------------------------------------------------
 template <class T> void fill(const Work& w) {  // before `first`
-    const Vec value = splat(w.i.infinite ? -std::numeric_limits<float>::infinity() : 0.0f);
     for (int64_t row = w.row; row < w.row_end; row++)
         for (int64_t c = 0; c < w.i.vectors * LANES; c += LANES)
-            store(w.at<T>(w.i.out) + w.rows(w.i.out)[row] + c, value);
+            store(w.at<T>(w.i.out) + w.rows(w.i.out)[row] + c, Vec{});
 }
 
 template <class T> void run(const Work& w) {
@@ -584,18 +576,18 @@ template <class T> void run(const Work& w) {
     }
 }
 
-void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t number, float* gates) {
-    Work w = {net, s, i, gates};
-    const int64_t across = number % i.grid_vectors, down = number / i.grid_vectors % i.grid_rows;
-    w.part = number / (i.grid_vectors * i.grid_rows);
-    w.row = cut(i.rows, i.grid_rows, down), w.row_end = cut(i.rows, i.grid_rows, down + 1);
+void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t number) {
+    Work w = {net, s, i};
+    const int64_t across = number % i.grid[1], down = number / i.grid[1] % i.grid[0];
+    w.part = number / (i.grid[1] * i.grid[0]);
+    w.row = cut(i.rows, i.grid[0], down), w.row_end = cut(i.rows, i.grid[0], down + 1);
     const int64_t unit = i.kind == PRODUCT ? MAX_VECTORS : 1, columns = (i.vectors + unit - 1) / unit;
-    w.vector = cut(columns, i.grid_vectors, across);
-    w.vector_end = cut(columns, i.grid_vectors, across + 1);
+    w.vector = cut(columns, i.grid[1], across);
+    w.vector_end = cut(columns, i.grid[1], across + 1);
     if (i.kind == DEPTHWISE || i.kind == SUMS) {  // whole lines of an image
-        const int64_t top = down / i.parts * i.height, part = down % i.parts;
-        w.row = (top + cut(i.height, i.parts, part)) * i.width;
-        w.row_end = (top + cut(i.height, i.parts, part + 1)) * i.width;
+        const int64_t parts = i.grid[0] / net.batch, part = down % parts, top = down / parts * i.size[0];
+        w.row = (top + cut(i.size[0], parts, part)) * i.size[1];
+        w.row_end = (top + cut(i.size[0], parts, part + 1)) * i.size[1];
         w.part = down;
     }
     if (i.kind == INPUT) return input(w);
@@ -607,18 +599,13 @@ void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t nu
     return i.out_half ? product<float, Half>(w) : product<float, float>(w);
 }
 
-inline int64_t chunks(const Instruction& i) { return i.repeats * i.grid_rows * i.grid_vectors; }
-
-inline float* gates_of(const Net& net, const Stream& s, int thread) {
-    return reinterpret_cast<float*>(s.scratch + net.gates_begin + thread * net.gate_bytes);
-}
+inline int64_t chunks(const Instruction& i) { return i.repeats * i.grid[0] * i.grid[1]; }
 
 void run_alone(const Net& net, const Stream& s, const Phase& phase) {
-    float* gates = gates_of(net, s, 0);
     for (int64_t index = 0; index < phase.count; index++) {
-        const Instruction& i = phase.instructions[index];
-        if (i.kind == SCALE) compute_gates({net, s, i, gates}, gates);
-        for (int64_t n = 0; n < chunks(i); n++) run_chunk(net, s, i, n, gates);
+        const Instruction& i = net.instructions[phase.first + index];
+        if (i.kind == SCALE) compute_gates({net, s, i});
+        for (int64_t n = 0; n < chunks(i); n++) run_chunk(net, s, i, n);
     }
 }
 
@@ -674,7 +661,7 @@ struct Pool {
         const uint32_t number = call.load() + 1;
         stream = s, phase = p;
         for (int64_t i = 0; i < p.count; i++) {
-            const int64_t count = chunks(p.instructions[i]);
+            const int64_t count = chunks(net.instructions[p.first + i]);
             left[i].value.store(count, std::memory_order_relaxed);
             for (int t = 0; t < threads; t++)
                 next[i * threads + t].value.store(uint64_t(number) << 32 | share(count, t));
@@ -699,17 +686,16 @@ struct Pool {
         return -1;
     }
     void work(uint32_t number, int thread, const Stream& s, const Phase& p) {
-        float* gates = gates_of(net, s, thread);
         for (int64_t i = 0; i < p.count; i++) {
-            const Instruction& instruction = p.instructions[i];
+            const Instruction& instruction = net.instructions[p.first + i];
             const int64_t count = chunks(instruction);
             bool is_ready = instruction.kind != SCALE;
             for (int n = 0; n < threads; n++) {
                 const int of = (thread + n) % threads;
                 int64_t chunk;
                 while ((chunk = claim(number, next[i * threads + of], share(count, of + 1))) >= 0) {
-                    if (!is_ready) compute_gates({net, s, instruction, gates}, gates), is_ready = true;
-                    run_chunk(net, s, instruction, chunk, gates);
+                    if (!is_ready) compute_gates({net, s, instruction}), is_ready = true;
+                    run_chunk(net, s, instruction, chunk);
                     if (left[i].value.fetch_sub(1) == 1) left[i].value.notify_all();
                 }
             }
@@ -732,7 +718,6 @@ extern "C" {
 int co3d_lanes() { return LANES; }
 int co3d_max_vectors() { return MAX_VECTORS; }
 int co3d_bfloat16() { return BFLOAT16; }
-int64_t co3d_instruction_bytes() { return sizeof(Instruction); }
 
 // Asks for large pages: with small ones the lookup of addresses costs time.
 void co3d_advise(void* memory, int64_t bytes) {
@@ -765,7 +750,7 @@ int co3d_step(void* handle, const float* frame, char* state, int32_t* slots, flo
     Memory scratch(nullptr, &std::free);
     {
         std::lock_guard<std::mutex> guard(net.lock);
-        if (!net.spare.empty()) scratch = std::move(net.spare.back()), net.spare.pop_back();
+        if (!net.unused.empty()) scratch = std::move(net.unused.back()), net.unused.pop_back();
     }
     if (!scratch) {
         scratch.reset(static_cast<char*>(std::aligned_alloc(HUGE_PAGE, net.scratch_bytes)));
@@ -775,7 +760,7 @@ int co3d_step(void* handle, const float* frame, char* state, int32_t* slots, flo
     }
     const Phase& now = net.phases[phase];
     for (int64_t n = 0; n < now.put_count * net.batch; n++) {
-        const Ring& ring = net.rings[now.puts[n % now.put_count]];
+        const Ring& ring = net.rings[net.puts[now.first_put + n % now.put_count]];
         int32_t *table = slots + n / now.put_count * net.table, *first = table + ring.table;
         std::copy_backward(first, first + ring.length, first + ring.length + 1);
         first[0] = ring.spare < 0 ? first[ring.length] : table[ring.spare];
@@ -790,7 +775,7 @@ int co3d_step(void* handle, const float* frame, char* state, int32_t* slots, flo
         run_alone(net, stream, now);
     }
     std::lock_guard<std::mutex> guard(net.lock);
-    net.spare.push_back(std::move(scratch));
+    net.unused.push_back(std::move(scratch));
     return 0;
 }
 

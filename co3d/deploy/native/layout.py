@@ -1,12 +1,15 @@
-"""How values of a step lie in memory, and the words that the engine knows: see `engine.cpp`."""
+"""How values of a step lie in memory, and the words that `engine.cpp` reads."""
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
-LOGITS, SCRATCH, STATE = range(1, 4)  # places
-ALIGNMENT, HUGE_PAGE = 64, 1 << 21  # bytes
+from torch import Tensor
+
+KINDS = "INPUT PRODUCT DEPTHWISE SCALE POOL AVERAGE TILES_IN TILES_OUT SUMS"
+Kind = IntEnum("Kind", KINDS, start=0)  # of instructions
+Base = IntEnum("Base", "NOWHERE LOGITS SCRATCH SPARE STATE", start=0)  # of places
 
 
 class Lanes(NamedTuple):
@@ -15,71 +18,61 @@ class Lanes(NamedTuple):
     lanes: int
     block: int
 
-    def whole(self, channels: int) -> int:
-        """Channels, padded to whole vectors."""
-        return aligned(channels, self.lanes)
-
-    def vectors(self, channels: int) -> int:
-        """Vectors that hold so many channels."""
-        return -(-channels // self.lanes)
-
-    def blocks(self, vectors: int) -> list[tuple[int, int]]:
-        """Blocks of columns, (start, end) in vectors: as few and as alike as can be."""
+    def blocks(self, columns: int) -> list[tuple[int, int]]:
+        """Blocks of columns, (start, end): as few and as alike as can be."""
+        vectors = -(-columns // self.lanes)
         count = -(-vectors // self.block)
-        return [(vectors * n // count, vectors * (n + 1) // count) for n in range(count)]
+        cuts = [vectors * n // count * self.lanes for n in range(count + 1)]
+        return list(zip(cuts, cuts[1:], strict=False))
 
 
 class Layout(NamedTuple):
     """A map as rows of pixels with a border of zeros, in elements.
 
     The border at the sides lies between two rows: it is the right one of a row and the left one of
-    the next. `step` is the distance of two pixels; `channels` tells where each channel lies.
+    the next.
+
+    Attributes:
+        size: height and width.
+        channels: where each lies in a pixel.
+        step: from one pixel to the next.
+        half: bfloat16 rather than float32.
     """
 
-    height: int
-    width: int
+    size: tuple[int, int]
     channels: tuple[int, ...]
     step: int
     top: int = 0
     bottom: int = 0
     side: int = 0
-    half: bool = False  # bfloat16
+    half: bool = False
 
     @property
     def pitch(self) -> int:
         """Elements from one row to the next."""
-        return (self.width + self.side) * self.step
+        return (self.size[1] + self.side) * self.step
 
     @property
-    def size(self) -> int:
+    def element(self) -> int:
         """Bytes of an element."""
         return 2 if self.half else 4
 
     @property
-    def first(self) -> int:
-        """Bytes to the first pixel inside the border."""
-        return (self.top * self.pitch + self.side * self.step) * self.size
-
-    @property
     def bytes(self) -> int:
         """Of a map with its border."""
-        rows = self.top + self.height + self.bottom
-        return aligned((rows * self.pitch + self.side * self.step) * self.size)
+        rows = self.top + self.size[0] + self.bottom
+        return aligned((rows * self.pitch + self.side * self.step) * self.element)
 
+    @property
+    def is_scattered(self) -> bool:
+        """Whether zeros lie between the channels."""
+        return self.channels[-1] != len(self.channels) - 1
 
-def vector(channels: int, lanes: Lanes) -> Layout:
-    """One pixel of float32."""
-    return Layout(1, 1, tuple(range(channels)), lanes.whole(channels))
-
-
-class Place(NamedTuple):
-    """Where a value lies during a step; `back` counts the slots of a ring from the newest."""
-
-    layout: Layout
-    place: int
-    offset: int = 0  # bytes
-    ring: int = 0
-    back: int = 0
+    def spread(self, x: Tensor, length: int | None = None) -> Tensor:
+        """Numbers (..., C), each where its channel lies in a pixel; zeros elsewhere."""
+        wide = x.new_zeros(*x.shape[:-1], length or self.step)
+        wide[..., list(self.channels)] = x.detach()
+        return wide
 
 
 @dataclass
@@ -87,58 +80,49 @@ class Ring:
     """A queue in the memory of a stream.
 
     Attributes:
-        keeps_oldest: whether that is read after something new was put in, which then needs a spare
-            slot; rings of one group share it.
+        first: the frame before which zeros are put in.
         table: where its slots begin in the table of a stream, the newest first.
-        spare: where in that table the spare slot of its group is; -1: none.
-        offset: bytes to the slots of its group in the memory of a stream.
+        spare: where in that table the slot is that a new map takes; -1: it takes the oldest one's.
     """
 
     number: int
     layout: Layout
     length: int
-    initial: float
-    keeps_oldest: bool = False
+    first: int
     table: int = 0
     spare: int = -1
+
+
+class Place(NamedTuple):
+    """Where a value lies during a step.
+
+    Attributes:
+        base: a `Base`, or Base.STATE + the number of a ring.
+        offset: bytes.
+        back: slots from the newest one of a ring.
+        first: the frame before which zeros are written.
+    """
+
+    layout: Layout
+    base: int
     offset: int = 0
-
-    @property
-    def group(self) -> tuple:
-        """Equal for rings whose slots may be exchanged."""
-        return self.layout, self.initial
+    back: int = 0
+    first: int = 0
 
 
-def aligned(n: int, to: int = ALIGNMENT) -> int:
+def aligned(n: int, to: int = 64) -> int:
     """The next multiple."""
     return -(-n // to) * to
 
 
-def array(kind: type, items: Sequence) -> ctypes.Array:
-    """Items side by side in memory."""
-    return (kind * len(items))(*items)
+def _words(names: str, kind: type = ctypes.c_int64) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names.split()]
 
 
-def _words(names: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_int64) for name in names.split()]
+class View(ctypes.Structure):
+    """Pixels of a place, and the table of where each begins."""
 
-
-class Map(ctypes.Structure):
-    """Where numbers lie, and the table of their rows."""
-
-    _fields_ = _words("place ring back offset rows")
-
-
-class Tap(ctypes.Structure):
-    """A part of the sums of a product."""
-
-    _fields_ = [("map", Map), *_words("length")]
-
-
-class RingWords(ctypes.Structure):
-    """A ring."""
-
-    _fields_ = _words("offset slot table length spare")
+    _fields_ = _words("base back offset rows length")
 
 
 class Instruction(ctypes.Structure):
@@ -146,47 +130,18 @@ class Instruction(ctypes.Structure):
 
     _fields_ = [
         *_words("kind"),
-        ("out", Map),
-        ("add", Map),
-        *_words("first infinite first_sums activation rows vectors in_half out_half"),
-        *_words("tap taps weights bias height width in_height in_width"),
-        *_words("kernel_h kernel_w stride_h stride_w pad_h pad_w dilation_h dilation_w"),
+        *_words("out add", View),
+        *_words("first first_sums activation rows vectors in_half out_half tap taps weights bias"),
+        *_words("size in_size kernel stride padding dilation grid", ctypes.c_int64 * 2),
         *_words("pitch step channels inner sums parts"),
-        *_words("repeats in_repeat out_repeat weights_repeat grid_rows grid_vectors"),
-    ]
-
-    def __init__(self, kind: int, out: Map, **words: int | Map) -> None:
-        defaults = dict.fromkeys(("bias", "sums"), -1)
-        defaults |= dict.fromkeys(("height", "width", "in_height", "in_width", "parts"), 1)
-        defaults |= dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1)
-        defaults |= dict.fromkeys(
-            ("dilation_h", "dilation_w", "repeats", "grid_rows", "grid_vectors"), 1
-        )
-        super().__init__(kind=kind, out=out, **defaults | words)
-
-
-class PhaseWords(ctypes.Structure):
-    """The instructions of a phase, and the rings that it puts something into."""
-
-    _fields_ = [
-        ("instructions", ctypes.POINTER(Instruction)),
-        *_words("count"),
-        ("puts", ctypes.POINTER(ctypes.c_int32)),
-        *_words("put_count"),
+        *_words("repeats in_repeat out_repeat weights_repeat"),
     ]
 
 
-class ProgramWords(ctypes.Structure):
-    """All of it."""
+class Words(ctypes.Structure):
+    """A program."""
 
     _fields_ = [
-        ("phases", ctypes.POINTER(PhaseWords)),
-        *_words("longest"),
-        ("taps", ctypes.POINTER(Tap)),
-        ("rings", ctypes.POINTER(RingWords)),
-        *_words("table"),
-        ("rows", ctypes.c_void_p),
-        ("packed", ctypes.c_void_p),
-        ("floats", ctypes.c_void_p),
-        *_words("batch state_bytes threads scratch_bytes gates_begin gate_bytes"),
+        *_words("phases instructions puts taps rings rows constants", ctypes.c_void_p),
+        *_words("longest table batch threads scratch_bytes spare"),
     ]

@@ -38,17 +38,18 @@ def load(target: str = "") -> ctypes.CDLL:
         NoCompiler: without a C++ compiler, or if it fails.
         PermissionError: if others may write to the folder of the compiled engine.
     """
-    return _typed(ctypes.CDLL(str(build(target))))
+    engine, pointer, number = ctypes.CDLL(str(build(target))), ctypes.c_void_p, ctypes.c_int64
+    engine.co3d_create.restype = pointer
+    engine.co3d_create.argtypes = engine.co3d_destroy.argtypes = [pointer]
+    engine.co3d_advise.argtypes = [pointer, number]
+    engine.co3d_step.argtypes = [*(pointer,) * 5, *(number,) * 3]
+    return engine
 
 
 def build(target: str = "") -> Path:
-    """The compiled engine, which is made if it is not there.
-
-    Raises:
-        NoCompiler, PermissionError: as `load`.
-    """
-    cxx = compiler()
-    flags = (*FLAGS, *shlex.split(target or _native_flag()))
+    """The compiled engine, which is made if it is not there; arguments and errors of `load`."""
+    cxx, is_arm = compiler(), platform.machine() in ("aarch64", "arm64")
+    flags = (*FLAGS, *shlex.split(target or ("-mcpu=native" if is_arm else "-march=native")))
     version = subprocess.run([cxx, "--version"], capture_output=True, check=False).stdout
     facts = (SOURCE.read_bytes(), " ".join(flags).encode(), version, _cpu().encode())
     key = hashlib.sha256(b"\0".join(facts)).hexdigest()[:16]
@@ -62,8 +63,8 @@ def build(target: str = "") -> Path:
                 command, capture_output=True, text=True, timeout=SECONDS, check=False
             )
             if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[0]
-                raise NoCompiler(f"the C++ compiler {cxx} cannot build the engine: {last}")
+                first = (done.stderr.strip().splitlines() or ["no message"])[0]
+                raise NoCompiler(f"the C++ compiler {cxx} cannot build the engine: {first}")
             made.replace(path)  # whole or not at all, whoever else builds it
     return path
 
@@ -74,18 +75,14 @@ def compiler() -> str:
     Raises:
         NoCompiler: if there is none.
     """
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
-    for name in names:
+    chosen = os.environ.get("CXX")
+    for name in [chosen] if chosen else COMPILERS:
         if path := shutil.which(name):
             return path
     raise NoCompiler(
         "there is no C++ compiler: install g++ or clang++ for the native engine, which is several "
         "times as fast"
     )
-
-
-def _native_flag() -> str:
-    return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 
 
 def _cpu() -> str:
@@ -110,17 +107,3 @@ def _private(folder: Path) -> Path:
         raise PermissionError(f"others may write to {folder}, from which code is loaded: "
                               f"chmod 700 {folder}, or set another CACHE_PATH")  # fmt: skip
     return folder
-
-
-def _typed(engine: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    engine.co3d_create.restype = pointer
-    engine.co3d_create.argtypes = [pointer]
-    engine.co3d_instruction_bytes.restype = number
-    engine.co3d_destroy.argtypes = [pointer]
-    engine.co3d_destroy.restype = None
-    engine.co3d_advise.argtypes = [pointer, number]
-    engine.co3d_advise.restype = None
-    engine.co3d_step.argtypes = [*(pointer,) * 5, *(number,) * 3]
-    engine.co3d_step.restype = ctypes.c_int
-    return engine

@@ -5,31 +5,23 @@ keeps it, into which the instruction that makes it writes. An activation, or the
 shortcut, becomes the end of the product before it.
 """
 
+from collections import defaultdict
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..operations import (
-    Convolution,
-    Gate,
-    Join,
-    Late,
-    Mean,
-    Operation,
-    Pool,
-    Sample,
-    SummingConvolution,
-    Window,
-)
-from ..operations import Map as Pointwise
+from .. import operations as ops
 from ..step import Explicit
-from .kinds import ACTIVATION, Unsupported, spread
-from .layout import Lanes, Layout, Ring, Tap, aligned
-from .writer import Writer
+from .layout import Base, Instruction, Lanes, Layout, Place, Ring, View, Words, aligned
+from .phase import Phase, Unsupported, is_activation, kept, unsupported
+
+HUGE_PAGE = 1 << 21  # bytes
 
 
-class Compiler:
-    """What all phases of a program share: layouts, rings, tables of rows and packed weights.
+class Program:
+    """What all phases of a program share: layouts, rings, tables of rows and constants.
 
     Args:
         explicit: the step.
@@ -38,8 +30,8 @@ class Compiler:
             the pool are float32.
 
     Attributes:
-        phases: the instructions of each.
-        puts: the rings that each phase puts something into.
+        slots: the table of a new stream: where in its state each slot lies, in bytes.
+        state_bytes: of one stream.
 
     Raises:
         Unsupported: for a layer that the engine cannot run.
@@ -47,7 +39,7 @@ class Compiler:
 
     def __init__(self, explicit: Explicit, lanes: Lanes, half: bool) -> None:
         self.explicit, self.lanes, self.half = explicit, lanes, half
-        self.operations: list[Operation] = list(explicit.operations)
+        self.operations: list[ops.Operation] = list(explicit.operations)
         self.batch = explicit.frame_shape[0]
         self.consumers: list[list[int]] = [[] for _ in explicit.shapes]
         for number, operation in enumerate(self.operations):
@@ -60,169 +52,188 @@ class Compiler:
         self.rings: dict[str, Ring] = {}
         for number, operation in enumerate(self.operations):
             self._make_rings(number, operation)
-        self.taps: list[Tap] = []
-        self.tables: dict[tuple, int] = {}
-        self.packed: dict[object, tuple[int, Tensor]] = {}  # bytes, by where they begin
-        self.floats: dict[object, tuple[int, Tensor]] = {}
-        self.row_count = self.packed_bytes = self.float_count = 0
-        self.buffers: list[tuple[int, object]] = []  # (offset, kind) of scratch memory
-        self.scratch_bytes = self.gate_floats = self.state_bytes = self.table_length = 0
-        self.phases, self.puts, self.orders = [], [], []
-        for phase in range(len(explicit.phases)):
-            writer = Writer(self, phase)
-            writer.write()
-            self.phases.append(writer.instructions)
-            self.puts.append(writer.ordered_puts())
-            self.orders.append(writer.orders())
-        self._share_slots()
+        self.lengths = [ring.length for ring in self.rings.values()]
+        self.taps: list[View] = []  # what instructions read
+        self.tables: dict[tuple, int] = {}  # where they begin
+        self.row_count = 0
+        self.constants: dict[object, tuple[int, Tensor]] = {}  # where they begin, and bytes
+        self.constant_bytes = 0
+        self.buffers: dict[Layout, list[int]] = defaultdict(list)  # in scratch memory, by kind
+        self.scratch_bytes = self.spare_bytes = 0
+        self.phases = [Phase(self, phase) for phase in range(len(explicit.phases))]
+        self.slots: list[int] = []
+        self.state_bytes = 0
+        self._lay_out_state()
+
+    def only_consumer(self, value: int) -> ops.Operation | None:
+        """The operation that takes a value, if there is but one."""
+        consumers = self.consumers[value]
+        return self.operations[consumers[0]] if len(consumers) == 1 else None
 
     # Layouts
 
     def _layout(self, value: int) -> Layout:
-        _, channels, height, width = (*self.explicit.shapes[value], 1, 1)[:4]
+        _, count, *size = self.explicit.shapes[value]
+        size = tuple(size) or (1, 1)
+        operation = self.operations[value - 1]
+        if value and isinstance(operation, ops.Sample | ops.Late):
+            return self.layouts[operation.sources[0]]
+        channels, step = tuple(range(count)), aligned(count, self.lanes.lanes)
+        if value and not _is_dense(operation) and value < len(self.operations):
+            channels, step = self._channels(operation)
+        elif not value and self._is_for_products(0):
+            step = count
         borders = [(0, 0, 0)]
-        readers = self._readers(value)
-        for conv in readers:
-            if isinstance(conv, Convolution):
-                borders.append(self._border(conv, height, width))
+        for reader in self._readers(value):
+            if isinstance(reader, ops.Convolution):
+                borders.append(self._border(reader, size))
         top, bottom, side = (max(sizes) for sizes in zip(*borders, strict=True))
-        dense = all(isinstance(r, Convolution) and r.options[3] == 1 for r in readers)
-        positions, step = tuple(range(channels)), self.lanes.whole(channels)
-        if value:
-            positions, step = self._channels(self.operations[value - 1], positions, step)
-        elif dense:
-            step = channels
-        half = self.half and height * width > 1 and value > 0
-        return Layout(height, width, positions, step, top, bottom, side, half)
+        half = self.half and size != (1, 1) and value > 0
+        return Layout(size, channels, step, top, bottom, side, half)
 
-    def _readers(self, value: int) -> list[Operation]:
+    def _is_for_products(self, value: int) -> bool:
+        """Whether products alone read the frame, and no queue needs a copy of it."""
+        readers = [self.operations[number] for number in self.consumers[value]]
+        queues = [reader for reader in readers if reader.name in self.explicit.queues]
+        return len(queues) <= (value == 0) and all(
+            _is_dense(reader)
+            or (isinstance(reader, ops.Sample) and self._is_for_products(number + 1))
+            for number, reader in zip(self.consumers[value], readers, strict=True)
+        )
+
+    def _readers(self, value: int) -> list[ops.Operation]:
         """The operations that read the memory of a value, also under other names."""
         readers = []
         for number in self.consumers[value]:
             operation = self.operations[number]
-            renames = isinstance(operation, Sample | Late | Pointwise)
+            renames = isinstance(operation, ops.Sample | ops.Late | ops.Map)
             readers += self._readers(number + 1) if renames else [operation]
         return readers
 
-    def _channels(
-        self, operation: Operation, compact: tuple[int, ...], step: int
-    ) -> tuple[tuple[int, ...], int]:
-        """Where the channels of a result lie: those that are joined lie side by side, each part
-        from a whole vector on, and what changes no channel leaves them where they are."""
+    def _channels(self, operation: ops.Operation) -> tuple[tuple[int, ...], int]:
+        """Where the channels of a result lie, and its step: those that are joined lie side by side,
+        each part from a whole vector on, and what changes no channel leaves them where they are."""
         sources = [self.layouts[source] for source in operation.sources]
-        if isinstance(operation, Join) and operation.concatenates:
-            positions, start = [], 0
+        if isinstance(operation, ops.Join) and operation.concatenates:
+            channels, start = [], 0
             for layout in sources:
-                positions += [start + channel for channel in layout.channels]
+                channels += [start + channel for channel in layout.channels]
                 start += layout.step
-            return tuple(positions), start
-        if isinstance(operation, Convolution) and operation.options[3] == 1:
-            return compact, step
+            return tuple(channels), start
         if len({layout.channels for layout in sources}) > 1:
-            raise Unsupported(f"the native engine has no sum like {operation.name}")
-        return sources[0].channels, max(sources[0].step, step)
+            raise unsupported(operation)
+        return sources[0].channels, sources[0].step
 
-    def _border(self, conv: Convolution, height: int, width: int) -> tuple[int, int, int]:
+    def _border(self, conv: ops.Convolution, size: tuple[int, int]) -> tuple[int, int, int]:
         """Rows of zeros that a convolution reads above and below a map, and columns at a side."""
-        if self.in_tiles(conv, height, width):
-            return 1, 1 - height % -4, 1 - width % -4
-        (above, below), (left, right) = (
-            _padding(size, kernel, *(option[axis] for option in conv.options[:3]))
-            for axis, (size, kernel) in enumerate(
-                zip((height, width), conv.taps[0].shape[2:], strict=True)
-            )
-        )
+        if self.in_tiles(conv, size):
+            return 1, 1 - size[0] % -4, 1 - size[1] % -4
+        options = zip(size, conv.taps[0].shape[2:], *conv.options[:3], strict=True)
+        (above, below), (left, right) = (_padding(*axis) for axis in options)
         return above, below, max(left, right)
 
-    def in_tiles(self, conv: Convolution, height: int, width: int) -> bool:
+    def in_tiles(self, conv: ops.Convolution, size: tuple[int, int]) -> bool:
         """Whether a 3x3 convolution is large enough to gain by Winograd's minimal filtering."""
         out_channels, in_channels, *kernel = conv.taps[0].shape
         plain = conv.options == ((1, 1), (1, 1), (1, 1), 1) and kernel == [3, 3]
-        wide = min(in_channels, out_channels) >= 32 and min(height, width) >= 8
+        wide = min(in_channels, out_channels) >= 32 and min(size) >= 8
         return plain and wide and len(conv.taps) == 1 and not self.half
 
     # State
 
-    def _make_rings(self, number: int, operation: Operation) -> None:
-        for name, source in _queues(operation):
-            queue = self.explicit.queues.get(name)
-            if queue is None:
-                continue
-            layout, length = self.layouts[source], queue.length
-            if isinstance(operation, SummingConvolution):
-                layout = self.layouts[number + 1]._replace(top=0, bottom=0, side=0)
-            elif isinstance(operation, Mean):
-                layout = self.layouts[number + 1]
-                length = operation.dilation * (operation.kernel - 1)
-            elif self._is_written(source):
+    def _make_rings(self, number: int, operation: ops.Operation) -> None:
+        result = self.layouts[number + 1]
+        layouts = {name: self.layouts[source] for name, source in kept(operation)}
+        if isinstance(operation, ops.SummingConvolution):
+            sums = result._replace(top=0, bottom=0, side=0)
+            layouts = {operation.queue(tap): sums for tap in range(operation.kernel - 1)}
+        elif isinstance(operation, ops.Mean):
+            layouts = {operation.name: result}
+        for name, layout in layouts.items():
+            if queue := self.explicit.queues.get(name):
+                vectors = queue.shape[1] if isinstance(operation, ops.Mean) else 1
+                length = queue.length * vectors
+                self.rings[name] = Ring(len(self.rings), layout, length, queue.first)
+        for name, source in kept(operation):
+            if name in self.rings and self._is_written(source):
                 self.homes.setdefault(source, name)
-            self.rings[name] = Ring(len(self.rings), layout, length, queue.initial)
 
     def _is_written(self, value: int) -> bool:
         """Whether an instruction writes a value, rather than it being another name of one."""
-        if value == 0:
-            return True
         operation = self.operations[value - 1]
-        if type(operation) is Pointwise and type(operation.function) in ACTIVATION:
+        if value and is_activation(operation):
             (source,) = operation.sources
-            return not source or not isinstance(self.operations[source - 1], Gate)
-        return isinstance(operation, Convolution | Pool | Join)
+            return not source or not isinstance(self.operations[source - 1], ops.Gate)
+        return not value or isinstance(operation, ops.Convolution | ops.Pool | ops.Join)
 
-    def _share_slots(self) -> None:
-        """Lays out the slots of all rings. Those of one layout share the spare slot where each is
-        written behind the last read of what the one before it has replaced."""
+    def _lay_out_state(self) -> None:
+        """Gives each ring its slots. One that is written before the last read of what that replaces
+        needs one more, which the rings of a layout share where no read comes too late."""
         groups: dict[object, list[Ring]] = {}
         for ring in self.rings.values():
-            key = ring.group if ring.keeps_oldest else ring.number
-            before = groups.get(key, [])[-1:]
-            clashes = before and any(
-                before[0].number in reads and ring.number in writes
-                and writes[ring.number] <= reads[before[0].number]
-                for writes, reads in self.orders
-            )  # fmt: skip
-            groups.setdefault(ring.number if clashes else key, []).append(ring)
+            others = groups.get(ring.layout, [])
+            shares = self._replaces_early(ring, ring) and not any(
+                self._replaces_early(ring, other) or self._replaces_early(other, ring)
+                for other in others
+            )
+            groups.setdefault(ring.layout if shares else ring.number, []).append(ring)
         for rings in groups.values():
             for ring in rings:
-                ring.offset, ring.table = self.state_bytes, self.table_length
-                self.table_length += ring.length + 1
-            spares = int(rings[0].keeps_oldest)
-            slots = sum(ring.length for ring in rings) + spares
-            self.state_bytes += slots * rings[0].layout.bytes
-            for ring in rings if spares else ():
-                ring.spare = self.table_length
-            self.table_length += spares
-        self.groups = list(groups.values())
+                ring.table = len(self.slots)
+                for _ in range(ring.length):
+                    self._add_slot(ring)
+                self.slots.append(0)  # for what was replaced
+            if self._replaces_early(rings[0], rings[0]):
+                for ring in rings:
+                    ring.spare = len(self.slots)
+                self._add_slot(rings[0])
+
+    def _add_slot(self, ring: Ring) -> None:
+        self.slots.append(self.state_bytes)
+        self.state_bytes += ring.layout.bytes
+
+    def _replaces_early(self, old: Ring, new: Ring) -> bool:
+        """Whether `new` is written after `old`, but before the last read of what that replaced."""
+        return any(
+            phase.writes[old.number] <= phase.writes[new.number] <= phase.reads[old.number]
+            for phase in self.phases
+            if old.number in phase.reads and new.number in phase.writes
+        )
+
+    # Scratch memory
+
+    @staticmethod
+    def kind(layout: Layout) -> Layout:
+        """Equal for maps that may share memory: a border stays zero, because they have the same."""
+        return layout._replace(channels=())
+
+    def scratch(self, layout: Layout) -> int:
+        """New memory for a map; where it begins."""
+        self.buffers[self.kind(layout)].append(self.scratch_bytes)
+        self.scratch_bytes += layout.bytes * self.batch
+        return self.buffers[self.kind(layout)][-1]
 
     # Constants
 
-    def table(
-        self,
-        layout: Layout,
-        between: int | None,
-        height: int,
-        width: int,
-        stride: tuple[int, int] = (1, 1),
-    ) -> int:
-        """Where the table begins that maps pixels (b, y, x) to elements.
-
-        `between` are elements from one stream to the next; None stands for the state of a stream,
-        whose length is known at the end.
-        """
-        steps = stride[0] * layout.pitch, stride[1] * layout.step
-        key = (*steps, between, layout.size, height, width)
+    def table(self, place: Place, size: tuple[int, int], stride: tuple[int, int]) -> int:
+        """Where the table begins that maps pixels (b, y, x) to elements."""
+        layout = place.layout
+        # The state of a stream has a length that is known at the end.
+        image = None if place.base >= Base.STATE else layout.bytes // layout.element
+        key = (image, stride[0] * layout.pitch, stride[1] * layout.step, layout.element, size)
         if key not in self.tables:
             self.tables[key] = self.row_count
-            self.row_count += self.batch * height * width
+            self.row_count += self.batch * size[0] * size[1]
         return self.tables[key]
 
-    def rows(self) -> Tensor:
+    def _rows(self) -> Tensor:
         """All tables, behind one another."""
         tables = []
-        for down, across, between, size, height, width in self.tables:
-            between = self.state_bytes // size if between is None else between
-            lengths, steps = (self.batch, height, width), (between, down, across)
-            axes = [torch.arange(n) * step for n, step in zip(lengths, steps, strict=True)]
-            tables.append((axes[0][:, None, None] + axes[1][:, None] + axes[2]).flatten())
+        for image, down, across, element, (height, width) in self.tables:
+            image = self.state_bytes // element if image is None else image
+            images = torch.arange(self.batch)[:, None, None] * image
+            lines = torch.arange(height)[:, None] * down
+            tables.append((images + lines + torch.arange(width) * across).flatten())
         rows = torch.cat(tables)
         if rows.max() >= 2**31:
             raise Unsupported("the native engine has no addresses for so many streams at a time")
@@ -230,58 +241,74 @@ class Compiler:
 
     def pack(self, key: object, matrix: Tensor, half: bool = False) -> int:
         """Keeps weights [repeats, depth, columns] in blocks of columns; where they begin."""
-        if key not in self.packed:
-            lanes = self.lanes.lanes
-            matrix = F.pad(matrix, (0, -matrix.shape[2] % lanes))
-            blocks = []
-            for start, end in self.lanes.blocks(matrix.shape[2] // lanes):
-                block = matrix[:, :, start * lanes : end * lanes]
-                if half:  # neighbours in depth lie side by side
-                    block = block.unflatten(1, (-1, 2)).transpose(2, 3)
-                blocks.append(block.flatten(1))
-            return self._keep(key, torch.cat(blocks, 1), half)
-        return self.packed[key][0]
+        if key in self.constants:  # packed for another phase
+            return self.constants[key][0]
+        matrix = F.pad(matrix, (0, -matrix.shape[2] % self.lanes.lanes))
+        blocks = []
+        for start, end in self.lanes.blocks(matrix.shape[2]):
+            block = matrix[:, :, start:end]
+            if half:  # neighbours in depth lie side by side
+                block = block.unflatten(1, (-1, 2)).transpose(2, 3)
+            blocks.append(block.flatten(1))
+        return self.keep(key, torch.cat(blocks, 1), half=half)
 
-    def pack_planes(self, key: object, taps: Tensor, layout: Layout) -> int:
-        """Keeps depthwise weights [taps, h, w, C]; where they begin."""
-        return self._keep(key, spread(taps, layout), False)
+    def keep_bias(self, key: object, bias: Tensor | None, layout: Layout) -> int:
+        """Keeps a bias, or zeros; where it begins."""
+        x = torch.zeros(len(layout.channels)) if bias is None else bias
+        return self.keep((key, "bias"), layout.spread(x))
 
-    def _keep(self, key: object, x: Tensor, half: bool) -> int:
-        if key not in self.packed:
-            x = x.detach().to(torch.bfloat16 if half else torch.float32).contiguous().flatten()
-            data = x.view(torch.uint8)
-            data = F.pad(data, (0, -len(data) % 64))
-            self.packed[key] = self.packed_bytes, data
-            self.packed_bytes += len(data)
-        return self.packed[key][0]
+    def keep(self, key: object, *tensors: Tensor, half: bool = False) -> int:
+        """Keeps numbers behind one another; where they begin, in bytes."""
+        if key not in self.constants:
+            kind = torch.bfloat16 if half else torch.float32
+            numbers = torch.cat([x.detach().to(kind).flatten() for x in tensors])
+            self.constants[key] = self.constant_bytes, numbers.view(torch.uint8)
+            self.constant_bytes += aligned(numbers.nbytes)
+        return self.constants[key][0]
 
-    def keep_floats(self, key: object, *tensors: Tensor) -> int:
-        """Keeps numbers behind one another; where they begin."""
-        if key not in self.floats:
-            numbers = torch.cat([x.detach().float().flatten() for x in tensors])
-            self.floats[key] = self.float_count, numbers
-            self.float_count += len(numbers)
-        return self.floats[key][0]
+    def words(self, threads: int, empty: Callable[[int], Tensor]) -> tuple[Words, dict]:
+        """The program as the engine reads it, and the memory to which it points.
 
-    def scratch(self, size: int, kind: object) -> int:
-        """New scratch memory; where it begins."""
-        offset = self.scratch_bytes
-        self.scratch_bytes += aligned(size)
-        self.buffers.append((offset, kind))
-        return offset
+        Args:
+            empty: gives so many bytes.
+        """
+        constants = empty(self.constant_bytes)
+        for begin, data in self.constants.values():
+            constants[begin : begin + len(data)] = data
+        instructions, puts, phases = [], [], []
+        for phase in self.phases:
+            counts = len(phase.instructions), len(puts), len(phase.writes)
+            phases.append((len(instructions), *counts))
+            instructions += phase.instructions
+            puts += phase.writes
+        memory = {
+            "phases": torch.tensor(phases),
+            "instructions": _packed(Instruction, instructions),
+            "puts": torch.tensor(puts),
+            "taps": _packed(View, self.taps),
+            "rings": torch.tensor([[r.table, r.length, r.spare] for r in self.rings.values()]),
+            "rows": self._rows(),
+            "constants": constants,
+        }
+        words = Words(
+            **{name: x.data_ptr() for name, x in memory.items()},
+            longest=max(len(phase.instructions) for phase in self.phases),
+            table=len(self.slots),
+            batch=self.batch,
+            threads=threads,
+            scratch_bytes=aligned(self.scratch_bytes + self.spare_bytes, HUGE_PAGE),
+            spare=self.scratch_bytes,
+        )
+        return words, memory
 
 
-def _queues(operation: Operation) -> list[tuple[str, int]]:
-    """The queues of an operation, and the values that go into them."""
-    if isinstance(operation, Join):
-        return [
-            (name, source)
-            for (name, _), source in zip(operation.waits, operation.sources, strict=True)
-        ]
-    (source,) = operation.sources
-    if isinstance(operation, SummingConvolution):
-        return [(operation.queue(tap), source) for tap in range(operation.kernel - 1)]
-    return [(operation.name, source)] if isinstance(operation, Window | Late) else []
+def _packed(kind: type, items: list) -> Tensor:
+    """Structures side by side in memory."""
+    return torch.frombuffer((kind * len(items))(*items), dtype=torch.int64)
+
+
+def _is_dense(operation: ops.Operation) -> bool:
+    return isinstance(operation, ops.Convolution) and operation.options[3] == 1
 
 
 def _padding(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
