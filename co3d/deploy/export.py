@@ -62,7 +62,8 @@ def export(
     path = Path(path)
     format = format or {end: name for name, end in FORMATS.items()}.get(path.suffix)
     if format not in FORMATS or path.suffix != FORMATS[format]:
-        raise ValueError(f"expected .onnx for format onnx or .xml for openvino, given {path.name}")
+        given = f"{path.name} and {format}"
+        raise ValueError(f"expected .onnx for onnx, .xml for openvino, given {given}")
     if precision not in PRECISIONS or (format == "onnx" and precision == "bfloat16"):
         raise ValueError(f"expected precision float32, or bfloat16 in OpenVINO (ONNX Runtime has "
                          f"no convolution in it), given {precision!r}")  # fmt: skip

@@ -51,7 +51,8 @@ class Runner(OptimizedStream):
             raise ValueError(f"expected a runtime that runs {path.name}, given {runtime!r}")
         if threads is not None and threads < 1:
             raise ValueError(f"expected 1 or more threads, given {threads}")
-        for file in [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]:
+        files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+        for file in files:
             if not file.is_file():
                 sentence = f"expected {file.name} in {path.parent}: exported files keep their names"
                 raise FileNotFoundError(sentence)
