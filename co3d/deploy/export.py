@@ -1,11 +1,12 @@
 """Writes a net as files of ONNX or OpenVINO, through the exporter of torch."""
 
 import io
+import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from torch import Tensor, nn
 from ..data.transforms import Transform
 from ..nn.fold import fold
 from ..nn.net import ClipNet, StreamNet
-from .record import KEY, PRECISIONS, Ports, Record, companions, digest_of
-from .step import Explicit, Phase
+from .record import DIGEST, KEY, PRECISIONS, Record
+from .runtimes import digest_of, prefixes
+from .step import Explicit
 
 TIMING = ("receptive_field", "padding", "warmup", "stride", "window")
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
-ALIGNMENT = 4096  # bytes, so that weights can be mapped to memory
-SMALL = 256  # bytes of a tensor that stays in its graph: shapes and axes
 
 
 @torch.no_grad()
@@ -37,16 +37,15 @@ def export(
 ) -> list[Path]:
     """Writes a net for inference on a CPU by another runtime; `Runner` opens what it wrote.
 
-    A continual net becomes its step, one graph for each phase of its temporal strides, which share
-    a file of weights (`dense=True` makes a net of one phase). In ONNX each phase has a file. In
-    OpenVINO all are parts of one model, whose inputs and outputs have names such as phase0.frame.
-    Normalisation is folded into the weights, and the shape of the input is fixed.
+    A continual net becomes its step: the phases of its temporal strides are parts of one graph and
+    share their weights. `Record` has the names of inputs and outputs; `onnx.utils.extract_model`
+    cuts out a phase. Normalisation is folded into the weights, and the shape of the input is fixed.
 
     Args:
         model: a net in evaluation mode, on the CPU in float32.
-        path: the file to write, with the suffix of the format; others go beside it, by its name.
+        path: the file to write, .onnx, or .xml of OpenVINO, which has its weights in .bin beside.
         example: a frame (B, C, H, W) for a continual net, a clip (B, C, T, H, W) for another one.
-        format: "onnx" or "openvino" (default: as the suffix, .onnx or .xml, says).
+        format: "onnx" or "openvino" (default: as the suffix says).
         precision: of the arithmetic: "float32", or "bfloat16" (OpenVINO alone).
         transform: of the input (default: that of the model's spec).
         labels: names of the classes (default: those of the weights).
@@ -63,41 +62,35 @@ def export(
     path = Path(path)
     format = format or {end: name for name, end in FORMATS.items()}.get(path.suffix)
     if format not in FORMATS or path.suffix != FORMATS[format]:
-        raise ValueError(
-            f"expected a file .onnx of format onnx or .xml of format openvino, given {path.name} "
-            f"and {format}"
-        )
+        given = f"{path.name} and {format}"
+        raise ValueError(f"expected .onnx for onnx, .xml for openvino, given {given}")
     if precision not in PRECISIONS or (format == "onnx" and precision == "bfloat16"):
-        raise ValueError(
-            f"expected precision 'float32', or 'bfloat16' of openvino (the CPU provider of ONNX "
-            f"Runtime has no convolution in bfloat16), given {precision!r}"
-        )
+        raise ValueError(f"expected precision float32, or bfloat16 in OpenVINO (ONNX Runtime has "
+                         f"no convolution in it), given {precision!r}")  # fmt: skip
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
     weight = next(model.parameters())
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
-        raise ValueError(
-            f"expected a net in float32 on the CPU, given {weight.dtype} on {weight.device}"
-        )
+        kind = f"{weight.dtype} on {weight.device}"
+        raise ValueError(f"expected a net in float32 on the CPU, given {kind}")
     facts = _facts(model, transform, labels)
     if isinstance(model, StreamNet):
         explicit = Explicit(model, example, channels_last=format == "openvino")
-        graphs = [_graph_of_step(phase, explicit, example) for phase in explicit.phases]
+        steps = _Steps(explicit, PRECISIONS[precision])
+        graph = _graph(steps, steps.inputs, steps.outputs)
         facts |= {"kind": "step", "queues": tuple(explicit.queues.values())}
         facts |= {name: getattr(model, name) for name in TIMING}
     else:
         folded = fold(model)
         folded(example)  # refuses what does not fit, in its own words
-        graphs = [_graph(folded, {"clip": example}, ["logits"])]
+        graph = _graph(folded, {"clip": example}, ["logits"])
         facts |= {"window": example.shape[2], "receptive_field": example.shape[2]}
-    phases = tuple(Ports(_names(graph.graph.input), _names(graph.graph.output)) for graph in graphs)
-    record = Record(**facts, precision=precision, shape=tuple(example.shape), phases=phases)
-    write = _write_onnx if format == "onnx" else _write_openvino
+    record = Record(**facts, precision=precision, shape=tuple(example.shape))
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        files = write(graphs, record, Path(folder) / path.name)
-        for file in reversed(files):  # the named one last
-            file.replace(path.with_name(file.name))
-    return [path.with_name(file.name) for file in files]
+        _write(graph, record, Path(folder) / path.name)
+        files = sorted(Path(folder).iterdir())  # the named one last
+        written = [file.replace(path.with_name(file.name)) for file in files]
+    return written[::-1]
 
 
 def _facts(model: ClipNet, transform: Transform | None, labels: Sequence[str]) -> dict[str, Any]:
@@ -125,95 +118,63 @@ def _facts(model: ClipNet, transform: Transform | None, labels: Sequence[str]) -
     }
 
 
-def _graph_of_step(phase: Phase, explicit: Explicit, frame: Tensor) -> Any:
-    inputs = {"frame": frame, "counter": torch.tensor(0)}
-    for name, depth in phase.reads:
-        inputs[f"state.{name}@{depth}"] = torch.zeros(explicit.queues[name].shape)
-    logits = ["logits"] if phase.emits else []
-    return _graph(phase, inputs, logits + [f"state.{name}" for name in phase.writes])
+class _Steps(nn.Module):
+    """The steps of all phases as one function, which has their weights once."""
+
+    def __init__(self, explicit: Explicit, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.phases, self.dtype = nn.ModuleList(explicit.phases), dtype
+        self.inputs, self.outputs = {}, []  # examples by name, and names
+        for phase, prefix in zip(explicit.phases, prefixes(len(explicit.phases)), strict=True):
+            self.inputs[f"{prefix}frame"] = torch.zeros(explicit.frame_shape)
+            self.inputs[f"{prefix}counter"] = torch.tensor(0)
+            for name, depth in phase.reads:
+                x = torch.zeros(explicit.queues[name].shape, dtype=dtype)
+                self.inputs[f"{prefix}state.{name}@{depth}"] = x
+            self.outputs += [f"{prefix}logits"] if phase.emits else []
+            self.outputs += [f"{prefix}state.{name}" for name in phase.writes]
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        given, results = iter(inputs), []
+        for phase in self.phases:
+            frame, counter = next(given), next(given)
+            outputs = list(phase(frame, counter, *(next(given).float() for _ in phase.reads)))
+            results += [outputs.pop(0)] if phase.emits else []
+            results += [x.to(self.dtype) for x in outputs]
+        return results
 
 
 def _graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> Any:
     """A module as a model of ONNX, with no word of where it was made."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it misses torchvision
+    names = {"input_names": list(inputs), "output_names": outputs}
     with warnings.catch_warnings():  # torch 2.13 warns of its own code
         warnings.simplefilter("ignore")
         model = torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamo=True,
-            verbose=False,
+            module.eval(), tuple(inputs.values()), dynamo=True, verbose=False, **names
         ).model_proto
     graph = model.graph
-    used = {name for node in graph.node for name in node.input}
-    for port in [port for port in graph.input if port.name not in used]:
-        graph.input.remove(port)
     graph.ClearField("value_info")
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
     return model
 
 
-def _names(ports: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(port.name for port in ports)
-
-
-def _write_onnx(models: list[Any], record: Record, path: Path) -> list[Path]:
-    """A file for each phase and, if there are several, one for the weights of all."""
+def _write(model: Any, record: Record, path: Path) -> None:
+    """Writes a model of ONNX with its record, as the suffix says."""
     import onnx
 
-    others = companions(path, len(models))
-    if others:
-        _move_weights(models, others[-1])
-    for model, file in zip(models[1:], others, strict=False):
-        file.write_bytes(model.SerializeToString())
-    record = replace(record, digest=digest_of(others))
-    onnx.helper.set_model_props(models[0], {KEY: record.to_json()})
-    path.write_bytes(models[0].SerializeToString())
-    return [path, *others]
-
-
-def _move_weights(models: list[Any], path: Path) -> None:
-    """Moves the large tensors of all graphs into a file, each once."""
-    from onnx.external_data_helper import set_external_data
-
-    offsets: dict[bytes, int] = {}
-    with path.open("wb") as file:
-        for tensor in [tensor for model in models for tensor in model.graph.initializer]:
-            data = tensor.raw_data
-            if len(data) > SMALL and data not in offsets:
-                file.write(bytes(-file.tell() % ALIGNMENT))
-                offsets[data] = file.tell()
-                file.write(data)
-            if len(data) > SMALL:
-                set_external_data(tensor, path.name, offsets[data], len(data))
-                tensor.ClearField("raw_data")
-
-
-def _write_openvino(models: list[Any], record: Record, path: Path) -> list[Path]:
-    """A file for the graphs of all phases, and one for their weights, each once."""
+    onnx.helper.set_model_props(model, {KEY: json.dumps(asdict(record))})
+    if path.suffix == ".onnx":
+        path.write_bytes(model.SerializeToString())
+        return
     import openvino
 
-    parameters, results = [], []
-    for phase, model in enumerate(models):
-        graph = openvino.Core().read_model(io.BytesIO(model.SerializeToString()))
-        _keep_apart(graph)
-        if record.precision == "bfloat16":
-            _use_bfloat16(graph, record.phases[phase])
-        if len(models) > 1:
-            for port in (*graph.inputs, *graph.outputs):
-                port.get_tensor().set_names({f"phase{phase}.{port.any_name}"})
-        parameters += graph.get_parameters()
-        results += graph.get_results()
-    whole = openvino.Model(results, parameters, record.model)
-    openvino.save_model(whole, path, compress_to_fp16=False)
-    files = [path, *companions(path, len(models))]
-    record = replace(record, digest=digest_of(files[1:]))
-    whole.set_rt_info(record.to_json(), KEY)
-    openvino.save_model(whole, path, compress_to_fp16=False)
-    return files
+    graph = openvino.Core().read_model(io.BytesIO(model.SerializeToString()))
+    _keep_apart(graph)
+    openvino.save_model(graph, path, compress_to_fp16=False)
+    graph.set_rt_info(digest_of(path.with_suffix(".bin")), DIGEST)
+    openvino.save_model(graph, path, compress_to_fp16=False)  # now with the digest
 
 
 def _keep_apart(graph: Any) -> None:
@@ -226,28 +187,13 @@ def _keep_apart(graph: Any) -> None:
     from openvino import opset13
 
     passed = {"Transpose": 0, "Relu": 0, "Select": 1}  # and which of their inputs is followed
-    sums = {}
     for result in graph.get_results():
         node = result.input_value(0).get_node()
         while node.get_type_name() in passed:
             node = node.input_value(passed[node.get_type_name()]).get_node()
         terms = [value.get_node().get_type_name() for value in node.input_values()]
         if node.get_type_name() == "Add" and any("Convolution" in term for term in terms):
-            sums[node.get_friendly_name()] = node
-    for node in sums.values():
-        targets = node.output(0).get_target_inputs()
-        same = opset13.minimum(node, opset13.abs(node))
-        for target in targets:
-            target.replace_source_output(same.output(0))
-
-
-def _use_bfloat16(graph: Any, ports: Ports) -> None:
-    """State goes in and out as the runtime computes it, and has half the size."""
-    import openvino
-
-    processor = openvino.preprocess.PrePostProcessor(graph)
-    for names, port in ((ports.inputs, processor.input), (ports.outputs, processor.output)):
-        for n, name in enumerate(names):
-            if name.startswith("state."):
-                port(n).tensor().set_element_type(openvino.Type.bf16)
-    processor.build()
+            targets = node.output(0).get_target_inputs()
+            same = opset13.minimum(node, opset13.abs(node))
+            for target in targets:
+                target.replace_source_output(same.output(0))

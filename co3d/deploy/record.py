@@ -1,36 +1,30 @@
-"""What exported files say of themselves: enough to run them with nothing else at hand."""
+"""What an exported file says of itself: enough to run it with nothing else at hand."""
 
-import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from .operations import Queue
 
 KEY = "co3d"  # of the record in the metadata of a file
-PRECISIONS = ("float32", "bfloat16")
-LIMITS = 10_000, 2**31  # phases or tensors in a queue, and numbers in a state, of a sane file
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The graph of a phase: the names of its inputs and outputs, in order.
-
-    Inputs are `clip`, or `frame`, `counter` (the number of the frame, from 0) and `state.QUEUE@N`,
-    which is what was put into a queue N times ago. Outputs are `logits`, and `state.QUEUE` for what
-    is put into a queue. What a phase has no use for is left out.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+DIGEST = "co3d_weights_sha256"  # likewise, of the file of weights of OpenVINO
+LAYOUT = 2  # of files and records; a higher one cannot read a lower one
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Record:
-    """Facts of an exported net. Frame n of a step takes phase n modulo their number."""
+    """Facts of an exported net.
+
+    The graph of a clip net takes `clip` and gives `logits`. A step takes `frame`, `counter` (the
+    number of the frame, from 0) and `state.QUEUE@N`, which was put into a queue N times ago, and
+    gives `logits` and `state.QUEUE`, which is put into a queue; what it has no use for is left out.
+    Frame n takes phase n modulo `stride`. Several phases are parts of one graph, in which their
+    names begin with `phase0.`, `phase1.` and so on.
+    """
 
     version: str  # of co3d
     model: str  # name, or the class of a net without one
@@ -43,62 +37,35 @@ class Record:
     weights: dict[str, str]  # where they come from: source, sha256, training_data, licence
     window: int  # frames, as the next four
     receptive_field: int
-    phases: tuple[Ports, ...]
     padding: int = 0
     warmup: int = 0
     stride: int = 1
     kind: str = "clip"  # or "step"
     queues: tuple[Queue, ...] = ()
-    digest: str = ""  # sha256 of the other files of the export, one after the other
-
-    def to_json(self) -> str:
-        """The text that files carry; `from_json` reads it."""
-        return json.dumps(asdict(self))
+    layout: int = LAYOUT
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """The record in a text, which may come from anywhere.
 
         Raises:
-            ValueError: if it is none, or has sizes that no export has.
+            ValueError: if it is none, is of another layout, or has sizes that no export has.
         """
         try:
-            facts = json.loads(text, object_hook=lambda part: {k: _tuples(part[k]) for k in part})
-            queues = tuple(Queue(**queue) for queue in facts["queues"])
-            phases = tuple(Ports(**ports) for ports in facts["phases"])
-            record = cls(**{**facts, "queues": queues, "phases": phases})
-            record._check()
-        except (TypeError, KeyError, ValueError, RecursionError) as error:
+            facts = json.loads(text, object_hook=_with_tuples)
+            if facts.get("layout") != LAYOUT:
+                raise ValueError("another version of co3d wrote it: export the net again")
+            facts["queues"] = tuple(Queue(**queue) for queue in facts["queues"])
+            record = cls(**facts)
+            sizes = [(queue.length, *queue.shape) for queue in record.queues]
+            for counts in [record.shape, (record.stride, record.classes), *sizes]:
+                whole = all(type(n) is int and 0 < n < 10**5 for n in counts)
+                if not whole or math.prod(counts) > 2**31:
+                    raise ValueError(f"sizes {counts}")
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"its record cannot be read ({error})") from None
         return record
 
-    def _check(self) -> None:
-        counts = [self.stride, *(queue.length for queue in self.queues)]
-        sizes = [self.classes, *self.shape, *(n for queue in self.queues for n in queue.shape)]
-        if not all(type(n) is int and n > 0 for n in (*counts, *sizes)):
-            raise ValueError("sizes")
-        numbers = sum(queue.length * math.prod(queue.shape) for queue in self.queues)
-        if max(counts) > LIMITS[0] or numbers > LIMITS[1] or self.stride != len(self.phases):
-            raise ValueError("lengths")
-        if self.kind not in ("step", "clip") or self.precision not in PRECISIONS:
-            raise ValueError("kinds")
 
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def companions(path: Path, phases: int) -> list[Path]:
-    """The other files of an export: graphs of further phases, then the weights."""
-    if path.suffix == ".xml":
-        return [path.with_suffix(".bin")]
-    graphs = [path.with_name(f"{path.stem}.phase{n}.onnx") for n in range(1, phases)]
-    return [*graphs, path.with_suffix(".weights")] if graphs else []
-
-
-def digest_of(paths: Sequence[Path]) -> str:
-    """The sha256 of some files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _with_tuples(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(x) if isinstance(x, list) else x for key, x in facts.items()}
