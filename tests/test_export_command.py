@@ -46,7 +46,7 @@ def test_formats_and_options_reach_the_file(run, tmp_path):
         (["cox3d_m"], "no weights come with cox3d_m"),
         (
             ["cox3d_mini", "--out", "a.onnx", "--format", "openvino"],
-            "given a.onnx and openvino",
+            "expected a file .xml of openvino, given a.onnx",
         ),
         (["cox3d_mini", "--precision", "bfloat16"], "ONNX Runtime has no convolution in it"),
         (["cox3d_mini", "--out", "none/a.onnx"], "there is no folder"),

@@ -42,19 +42,22 @@ def export(
     import torch
 
     from .. import deploy
+    from ..measure import equivalence
 
     path = out or Path(f"{name}{deploy.FORMATS[format or 'onnx']}")
+    if format and path.suffix != deploy.FORMATS[format]:
+        raise ValueError(f"expected a file {deploy.FORMATS[format]} of {format}, given {path.name}")
     model, transform, labels = _loaded(name, weights, window, dense)
     size = size or model.spec.image_size
     clip = () if model.spec.continual else (model.spec.frames,)
     example = torch.zeros(batch, 3, *clip, size, size)
-    options = {"format": format, "precision": precision, "transform": transform, "labels": labels}
+    options = {"precision": precision, "transform": transform, "labels": labels}
     files = deploy.export(model, path, example, **options)
     for file in files:
         click.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
     if check:
-        away = deploy.difference(model, deploy.Runner(path))
-        if not away <= deploy.TOLERANCES[precision]:
+        away = equivalence.difference(model, deploy.Runner(path))
+        if not away <= equivalence.EXPORTED[precision]:
             raise ValueError(f"{path} differs from {name} by {away:.1e} of its largest logit")
         click.echo(f"equals {name} to {away:.1e} of its largest logit")
 

@@ -2,17 +2,15 @@
 
 from .export import FORMATS, export
 from .optimize import OptimizedClip, OptimizedStream, optimize
-from .runner import TOLERANCES, Runner, difference
+from .runner import Runner
 from .step import Explicit
 
 __all__ = [
     "FORMATS",
-    "TOLERANCES",
     "Explicit",
     "OptimizedClip",
     "OptimizedStream",
     "Runner",
-    "difference",
     "export",
     "optimize",
 ]

@@ -30,7 +30,6 @@ def export(
     path: str | Path,
     example: Tensor,
     *,
-    format: str | None = None,
     precision: str = "float32",
     transform: Transform | None = None,
     labels: Sequence[str] = (),
@@ -45,7 +44,6 @@ def export(
         model: a net in evaluation mode, on the CPU in float32.
         path: the file to write, .onnx, or .xml of OpenVINO, which has its weights in .bin beside.
         example: a frame (B, C, H, W) for a continual net, a clip (B, C, T, H, W) for another one.
-        format: "onnx" or "openvino" (default: as the suffix says).
         precision: of the arithmetic: "float32", or "bfloat16" (OpenVINO alone).
         transform: of the input (default: that of the model's spec).
         labels: names of the classes (default: those of the weights).
@@ -60,11 +58,9 @@ def export(
         OSError: if a file cannot be written.
     """
     path = Path(path)
-    format = format or {end: name for name, end in FORMATS.items()}.get(path.suffix)
-    if format not in FORMATS or path.suffix != FORMATS[format]:
-        given = f"{path.name} and {format}"
-        raise ValueError(f"expected .onnx for onnx, .xml for openvino, given {given}")
-    if precision not in PRECISIONS or (format == "onnx" and precision == "bfloat16"):
+    if path.suffix not in FORMATS.values():
+        raise ValueError(f"expected a file .onnx, or .xml of OpenVINO, given {path.name}")
+    if precision not in PRECISIONS or (path.suffix == ".onnx" and precision == "bfloat16"):
         raise ValueError(f"expected precision float32, or bfloat16 in OpenVINO (ONNX Runtime has "
                          f"no convolution in it), given {precision!r}")  # fmt: skip
     if not path.parent.is_dir():
@@ -75,7 +71,7 @@ def export(
         raise ValueError(f"expected a net in float32 on the CPU, given {kind}")
     facts = _facts(model, transform, labels)
     if isinstance(model, StreamNet):
-        explicit = Explicit(model, example, channels_last=format == "openvino")
+        explicit = Explicit(model, example, channels_last=path.suffix == ".xml")
         steps = _Steps(explicit, PRECISIONS[precision])
         graph = _graph(steps, steps.inputs, steps.outputs)
         facts |= {"kind": "step", "queues": tuple(explicit.queues.values())}

@@ -13,13 +13,9 @@ from torch import Tensor
 
 from ..data.transforms import Transform
 from ..nn.core import map_tensors
-from ..nn.net import ClipNet, StreamNet
-from ..nn.stream import Stream
 from .optimize import OptimizedStream, _check_input
 from .record import PRECISIONS, Record
 from .runtimes import Phase, digest_of, read
-
-TOLERANCES = {"float32": 3e-4, "bfloat16": 0.1}  # of the largest logit
 
 
 class Runner(OptimizedStream):
@@ -176,27 +172,3 @@ class Rings:
 def kind(x: Tensor) -> tuple:
     """What a tensor of a state is like."""
     return tuple(x.shape), x.dtype, x.device.type, x.is_contiguous()
-
-
-@torch.no_grad()
-def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
-    """The largest difference of their logits on noise, divided by the largest logit.
-
-    Of a continual net over the warm-up and a few predictions, at all phases.
-
-    Raises:
-        ValueError: if they predict at other frames.
-    """
-    frames, shape = 1, runner.shape
-    if isinstance(model, StreamNet):
-        frames = model.warmup + 2 * model.stride
-        model, runner = Stream(model), Stream(runner)
-    differences, generator = [], torch.Generator().manual_seed(seed)
-    for _ in range(frames):
-        x = torch.randn(shape, generator=generator)
-        expected, given = model(x), runner(x)
-        if (given is None) != (expected is None):
-            raise ValueError("expected predictions at the same frames")
-        if expected is not None:
-            differences.append((given - expected).abs().max() / expected.abs().max())
-    return torch.stack(differences).max().item()

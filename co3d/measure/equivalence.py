@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..nn import ClipNet, SqueezeExcite, StreamNet, TwoPath, continual
+from ..deploy import Runner
+from ..nn import ClipNet, SqueezeExcite, Stream, StreamNet, TwoPath, continual
 from ..zoo import create, spec
 
 # Equalities, and then differences; what each one compares is in `rows`.
@@ -19,6 +20,7 @@ DENSE, DENSE_STEADY = "dense[::stride] = stream", "dense steady = unpadded clip"
 REVERSED, FIRST, PADDING = "time reversed", "first output", "padding"
 GATE, SAMPLING = "gate", "slow-path sampling"
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+EXPORTED = {"float32": 3e-4, "bfloat16": 0.1}  # tolerances of files in another runtime
 
 
 def calibrate(model: nn.Module, clip: Tensor, seed: int = 0) -> nn.Module:
@@ -206,3 +208,27 @@ def error_over_time(stream: StreamNet, clip: Tensor) -> list[dict]:
         {"frame": stream.warmup + 1 + number * stream.stride, "max_rel_diff": error}
         for number, error in enumerate(errors)
     ]
+
+
+@torch.no_grad()
+def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
+    """The largest difference of their logits on noise, divided by the largest logit.
+
+    Of a continual net over the warm-up and a few predictions, at all phases.
+
+    Raises:
+        ValueError: if they predict at other frames.
+    """
+    frames, shape = 1, runner.shape
+    if isinstance(model, StreamNet):
+        frames = model.warmup + 2 * model.stride
+        model, runner = Stream(model), Stream(runner)
+    differences, generator = [], torch.Generator().manual_seed(seed)
+    for _ in range(frames):
+        x = torch.randn(shape, generator=generator)
+        expected, given = model(x), runner(x)
+        if (given is None) != (expected is None):
+            raise ValueError("expected predictions at the same frames")
+        if expected is not None:
+            differences.append((given - expected).abs().max() / expected.abs().max())
+    return torch.stack(differences).max().item()
