@@ -435,8 +435,9 @@ void compute_gates(const Work& w) {
 
 template <class T> void scale(const Work& w) {
     const int64_t pixels = w.i.rows / w.net.batch, wide = w.i.vectors * LANES;
+    const float* all = gates.data();
     for (int64_t row = w.row; row < w.row_end; row++) {
-        const float* gate = gates.data() + row / pixels * wide;
+        const float* gate = all + row / pixels * wide;
         T* y = w.at<T>(w.i.out) + w.rows(w.i.out)[row];
         for (int64_t c = 0; c < wide; c += LANES)
             store(y + c, activate(load(y + c) * load(gate + c), w.i.activation));

@@ -7,9 +7,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-KINDS = "INPUT PRODUCT DEPTHWISE SCALE POOL AVERAGE TILES_IN TILES_OUT SUMS"
-Kind = IntEnum("Kind", KINDS, start=0)  # of instructions
-Base = IntEnum("Base", "NOWHERE LOGITS SCRATCH SPARE STATE", start=0)  # of places
+
+class Kind(IntEnum):
+    """Of instructions."""
+
+    INPUT, PRODUCT, DEPTHWISE, SCALE, POOL, AVERAGE, TILES_IN, TILES_OUT, SUMS = range(9)
+
+
+class Base(IntEnum):
+    """Of places."""
+
+    NOWHERE, LOGITS, SCRATCH, SPARE, STATE = range(5)
 
 
 class Lanes(NamedTuple):
