@@ -47,7 +47,7 @@ def stepping(form, net, frame, folder):
         memory = engine.begin()
 
         def step(frame, number):
-            logits = engine.step(frame, number % net.stride, number, memory)
+            logits, _ = engine.step(frame, number % net.stride, number, memory)
             return None if number < net.warmup else logits
 
         return step

@@ -12,7 +12,7 @@ from ..nn.conv import Conv3d
 from ..nn.core import Timing
 from ..nn.pointwise import ACTIVATIONS, Linear
 from ..nn.pool import AvgPool3d, MaxPool3d
-from ..nn.temporal import Delay, Windowed
+from ..nn.temporal import Delay, Subsample, Windowed
 
 ON_FRAMES = (*ACTIVATIONS.values(), Linear)  # layers that take (B, C, H, W) as they are
 
@@ -142,21 +142,6 @@ class Gate(Map):
         return x * gate[:, :, None, None]
 
 
-class Late(Operation):
-    """`Delay`: hands on what came `frames` columns before."""
-
-    def __init__(self, name: str, source: int, before: Timing, layer: Delay) -> None:
-        super().__init__(name, (source,), before.then(layer.timing))
-        self.frames = layer.frames
-
-    def forward(self, tape: Tape, x: Tensor | None) -> Tensor | None:
-        if x is None:
-            return None
-        late = tape.read(self.name, self.frames, x)
-        tape.put(x, self.name, self.frames)
-        return late
-
-
 class Join(Operation):
     """A sum, or a concatenation of channels, of columns with the same index.
 
@@ -211,11 +196,16 @@ class Window(Operation):
         return past
 
 
-class Sample(Window):
-    """Every stride-th frame."""
+class Pick(Window):
+    """`Subsample` and `Delay`: hands on one input."""
+
+    def __init__(self, name: str, source: int, before: Timing, layer: Subsample | Delay) -> None:
+        super().__init__(name, source, before, layer)
+        self.depths = [layer.delay] if layer.delay else []
 
     def forward(self, tape: Tape, x: Tensor | None) -> Tensor | None:
-        return None if self.past(tape, x) is None else x
+        past = self.past(tape, x)
+        return None if past is None else [x, *past][-1]
 
 
 class Mean(Window):

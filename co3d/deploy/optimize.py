@@ -12,10 +12,10 @@ from torch import Tensor
 from ..nn.core import EMITS, FILLS, State
 from ..nn.fold import fold
 from ..nn.net import ClipNet, StreamNet
-from .engines import Native, Torch
-from .native import NoCompiler, Unsupported
+from .engines import Torch
+from .native import Engine, NoCompiler, Unsupported
 from .operations import Queue
-from .step import Explicit
+from .step import Explicit, kinds
 
 ENGINES = ("native", "torch")
 STATE_KEYS = {"model", "frame", "dtype", "age", "layers"}
@@ -97,14 +97,14 @@ class OptimizedStream:
 
     def _backend_of(
         self, explicit: Explicit, threads: int | None, engine: str | None
-    ) -> Native | Torch:
+    ) -> Engine | Torch:
         chosen = engine or os.environ.get("CO3D_ENGINE") or None
         if chosen not in (None, *ENGINES):
             raise ValueError(f"expected engine in {ENGINES}, given {chosen!r}")
         is_native = self.device.type == "cpu" and self.dtype in (torch.float32, torch.bfloat16)
         if is_native and self.given == torch.float32 and chosen != "torch":
             try:
-                return Native(explicit, self.dtype == torch.bfloat16, threads)
+                return Engine(explicit, self.dtype == torch.bfloat16, threads)
             except (Unsupported, NoCompiler, PermissionError) as error:
                 if chosen == "native":
                     raise
@@ -197,11 +197,14 @@ class OptimizedStream:
         given["frame"] = tuple(given["frame"])
         if given != self._facts:
             raise ValueError(f"expected a state of {self._facts}, given one of {given}")
-        if not self._backend.fits(state["layers"]):
+        if not self._fits(state["layers"]):
             raise ValueError(
                 f"expected a state of the {self.engine} engine on {self.device}, given one of "
                 "another engine or device"
             )
+
+    def _fits(self, layers: Any) -> bool:
+        return isinstance(layers, dict) and kinds(layers) == self._backend.kinds
 
 
 class OptimizedClip(ClipNet):

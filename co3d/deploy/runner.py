@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..data.transforms import Transform
-from ..nn.core import map_tensors
 from .optimize import OptimizedStream, _check_input
 from .record import PRECISIONS, Record
 from .runtimes import Phase, digest_of, read
+from .step import kinds
 
 
 class Runner(OptimizedStream):
@@ -94,6 +94,10 @@ class Runner(OptimizedStream):
         self._backend.phases[0].bind([clip.detach().contiguous(), logits])()
         return logits
 
+    def _fits(self, layers: Any) -> bool:
+        # The memory of a stream needs no check at every step, but a copy does.
+        return isinstance(layers, Memory) or super()._fits({**layers, "next": 0})
+
 
 class Memory(dict):
     """The state of a stream: a ring of tensors for each queue, and `next`, a place in the round.
@@ -125,6 +129,7 @@ class Rings:
         self.record, self.phases = record, phases
         longest = max((queue.length for queue in record.queues), default=0)
         self.round = (1 << longest.bit_length()) * len(phases)
+        self.kinds = kinds(dict(self.begin())) if record.kind == "step" else {}
 
     def begin(self) -> Memory:
         """The state before the first frame; raises ValueError for a clip net."""
@@ -137,18 +142,10 @@ class Rings:
             state[f"state.{queue.name}"] = tuple(tensors)
         return Memory(state, self.record)
 
-    def fits(self, layers: Any) -> bool:
-        """Whether tensors are those of a stream."""
-        if isinstance(layers, Memory):
-            return True
-        if not isinstance(layers, dict) or layers.get("next") not in range(self.round):
-            return False
-        return map_tensors(kind, {**layers, "next": 0}) == map_tensors(kind, dict(self.begin()))
-
     def step(self, frame: Tensor, phase: int, age: int, layers: dict) -> tuple[Tensor | None, dict]:
         """Changes the state in place; one that was copied is bound anew."""
         memory = layers if isinstance(layers, Memory) else Memory(layers, self.record)
-        place = memory["next"]
+        place = memory["next"] % self.round
         if place not in memory.calls:
             memory.calls[place] = self._bind(memory, place)
         memory.frame.numpy()[...] = frame.detach().numpy()  # torch would leave threads spinning
@@ -167,8 +164,3 @@ class Rings:
             puts = sum(name in phase.ports for phase in phases[:place])
             tensors.append(rings[name][(puts - int(depth or 0)) % len(rings[name])])
         return phases[place].bind(tensors)
-
-
-def kind(x: Tensor) -> tuple:
-    """What a tensor of a state is like."""
-    return tuple(x.shape), x.dtype, x.device.type, x.is_contiguous()

@@ -9,6 +9,7 @@ take a net in this form.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..nn.blocks import Node, SqueezeExcite, Tree
 from ..nn.blocks import run as run_tree
 from ..nn.conv import Conv3d
-from ..nn.core import Timing
+from ..nn.core import Timing, map_tensors
 from ..nn.fold import fold
 from ..nn.net import StreamNet
 from ..nn.pointwise import Dropout, Flatten, Identity, Pointwise
@@ -26,13 +27,12 @@ from .operations import (
     Convolution,
     Gate,
     Join,
-    Late,
     Map,
     Mean,
     Operation,
+    Pick,
     Pool,
     Queue,
-    Sample,
     SummingConvolution,
     Tape,
 )
@@ -42,8 +42,8 @@ FORMS = {
     MaxPool3d: Pool,
     AvgPool3d: Pool,
     RunningWindow: Mean,
-    Subsample: Sample,
-    Delay: Late,
+    Subsample: Pick,
+    Delay: Pick,
     SqueezeExcite: Gate,
 }
 
@@ -138,6 +138,11 @@ class Phase(nn.Module):
         tape = Tape(self.phase, self.queues, self.channels_last, tensors, counter)
         logits = run(self.operations, frame, tape)[-1]
         return (*((logits,) if self.emits else ()), *tape.written.values())
+
+
+def kinds(state: Any) -> Any:
+    """A state with what each tensor is like in its place: shape, dtype, device and contiguity."""
+    return map_tensors(lambda x: (tuple(x.shape), x.dtype, x.device.type, x.is_contiguous()), state)
 
 
 def run(operations: Iterable[Operation], frame: Tensor, tape: Tape) -> list[Tensor | None]:

@@ -300,7 +300,7 @@ def python_share(name: str, steps: int = 200) -> float | None:
     fast = optimize(net, frame)
     if fast.engine != "native":
         return None
-    engine, spent = fast._backend.net, []
+    engine, spent = fast._backend, []
     library = engine._library
 
     def step(*arguments: Any) -> int:

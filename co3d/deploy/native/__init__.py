@@ -1,12 +1,13 @@
 """The native engine: whole steps in one call, from one C++ file that is compiled at first use."""
 
 import ctypes
+import time
 import weakref
 
 import torch
 from torch import Tensor
 
-from ..step import Explicit
+from ..step import Explicit, kinds
 from .layout import Lanes
 from .library import NoCompiler, load
 from .phase import Unsupported
@@ -15,6 +16,7 @@ from .program import Program
 __all__ = ["Engine", "NoCompiler", "Unsupported"]
 
 Memory = dict[str, Tensor]
+TRIAL = 0.05  # seconds of steps by which a number of threads is chosen
 
 
 class Engine:
@@ -23,7 +25,7 @@ class Engine:
     Args:
         explicit: the step, in float32.
         half: whether it computes in bfloat16.
-        threads: that share the work of a step at most; `Engine.threads` may be set to 1.
+        threads: that share the work of a step (default: one, or those of torch if it is faster).
         target: flags for the C++ compiler in the place of those for this CPU.
 
     Raises:
@@ -32,20 +34,30 @@ class Engine:
         NoCompiler, PermissionError: if the engine cannot be built here.
     """
 
+    name = "native"
+
     def __init__(
-        self, explicit: Explicit, half: bool = False, threads: int = 1, target: str = ""
+        self,
+        explicit: Explicit,
+        half: bool = False,
+        threads: int | None = None,
+        target: str = "",
     ) -> None:
         self._library = load(target)
         if half and not self._library.co3d_bfloat16():
             raise Unsupported("the native engine needs a CPU with AVX512-BF16 for bfloat16")
         lanes = Lanes(self._library.co3d_lanes(), self._library.co3d_max_vectors())
         self.program = net = Program(explicit, lanes, half)
-        self.batch, self.threads = net.batch, threads
+        self.batch, self.threads = net.batch, threads or torch.get_num_threads()
         self.classes, self.columns = explicit.shapes[-1][1], net.layouts[-1].bytes // 4
         self.emits = [phase.emits for phase in explicit.phases]
-        words, self._memory = net.words(threads, self._empty)
+        words, self._memory = net.words(self.threads, self._empty)
         self._handle = self._library.co3d_create(ctypes.byref(words))
         weakref.finalize(self, self._library.co3d_destroy, self._handle)
+        self.kinds = kinds(self.begin())
+        if threads is None and self.threads > 1:
+            frame = torch.zeros(explicit.frame_shape)
+            self.threads = min((1, self.threads), key=lambda n: self._seconds(frame, n))
 
     def begin(self) -> Memory:
         """The memory of new streams: `rings` (B, bytes), and `slots` (B, entries), a table that
@@ -56,7 +68,9 @@ class Engine:
             "slots": torch.tensor(slots, dtype=torch.int32).repeat(self.batch, 1),
         }
 
-    def step(self, frame: Tensor, phase: int, age: int, memory: Memory) -> Tensor | None:
+    def step(
+        self, frame: Tensor, phase: int, age: int, memory: Memory
+    ) -> tuple[Tensor | None, Memory]:
         """Feeds a frame (B, C, H, W) in float32, and changes the memory.
 
         Args:
@@ -64,7 +78,7 @@ class Engine:
             age: frames before it; past all start-ups any number will do.
 
         Returns:
-            Logits (B, classes), or None at a phase that gives none.
+            Logits (B, classes), or None at a phase that gives none, and the same memory.
         """
         logits = torch.empty(self.batch, self.columns)
         frame, rings, slots = frame.contiguous(), memory["rings"], memory["slots"]
@@ -77,8 +91,19 @@ class Engine:
         if status:
             raise MemoryError("there is no memory for a step of the native engine")
         if not self.emits[phase]:
-            return None
-        return logits if self.columns == self.classes else logits[:, : self.classes]
+            return None, memory
+        return (logits if self.columns == self.classes else logits[:, : self.classes]), memory
+
+    def _seconds(self, frame: Tensor, threads: int) -> float:
+        """Of the fastest period with so many threads."""
+        self.threads, memory, times = threads, self.begin(), []
+        end = time.perf_counter() + TRIAL
+        while len(times) < 2 or time.perf_counter() < end:
+            begun = time.perf_counter()
+            for phase in range(len(self.emits)):
+                self.step(frame, phase, len(times), memory)
+            times.append(time.perf_counter() - begun)
+        return min(times)
 
     def _empty(self, count: int) -> Tensor:
         """Bytes in large pages, as far as the system has them."""

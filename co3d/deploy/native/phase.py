@@ -300,12 +300,8 @@ class Phase:
         return out
 
     @_write.register
-    def _(self, sample: ops.Sample, value: int) -> Place:
-        return self.places[sample.sources[0]]
-
-    @_write.register
-    def _(self, late: ops.Late, value: int) -> Place:
-        return self._earlier(late.name, late.frames)
+    def _(self, pick: ops.Pick, value: int) -> Place:
+        return self._inputs(pick)[-1]
 
     @_write.register
     def _(self, join: ops.Join, value: int, **words) -> Place:
@@ -468,7 +464,7 @@ def kept(operation: ops.Operation) -> list[tuple[str, int]]:
     if isinstance(operation, ops.Join):
         names = [name for name, _ in operation.waits]
         return list(zip(names, operation.sources, strict=True))
-    keeps = isinstance(operation, ops.Window | ops.Late)
+    keeps = isinstance(operation, ops.Window)
     if not keeps or isinstance(operation, ops.SummingConvolution | ops.Mean):
         return []
     return [(operation.name, operation.sources[0])]

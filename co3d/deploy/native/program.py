@@ -76,7 +76,7 @@ class Program:
         _, count, *size = self.explicit.shapes[value]
         size = tuple(size) or (1, 1)
         operation = self.operations[value - 1]
-        if value and isinstance(operation, ops.Sample | ops.Late):
+        if value and isinstance(operation, ops.Pick):
             return self.layouts[operation.sources[0]]
         channels, step = tuple(range(count)), aligned(count, self.lanes.lanes)
         if value and not _is_dense(operation) and value < len(self.operations):
@@ -97,7 +97,7 @@ class Program:
         queues = [reader for reader in readers if reader.name in self.explicit.queues]
         return len(queues) <= (value == 0) and all(
             _is_dense(reader)
-            or (isinstance(reader, ops.Sample) and self._is_for_products(number + 1))
+            or (isinstance(reader, ops.Pick) and self._is_for_products(number + 1))
             for number, reader in zip(self.consumers[value], readers, strict=True)
         )
 
@@ -106,7 +106,7 @@ class Program:
         readers = []
         for number in self.consumers[value]:
             operation = self.operations[number]
-            renames = isinstance(operation, ops.Sample | ops.Late | ops.Map)
+            renames = isinstance(operation, ops.Pick | ops.Map)
             readers += self._readers(number + 1) if renames else [operation]
         return readers
 
