@@ -37,8 +37,7 @@ def copies(folder, tmp_path):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"path": "net.pt"}, "expected .onnx for onnx, .xml for openvino, given net.pt and None"),
-        ({"path": "net.xml", "format": "onnx"}, "given net.xml and onnx"),
+        ({"path": "net.pt"}, "expected a file .onnx, or .xml of OpenVINO, given net.pt"),
         ({"path": "none/net.xml"}, "there is no folder"),
         ({"precision": "float16"}, "expected precision float32, .* given 'float16'"),
         ({"precision": "bfloat16"}, "bfloat16 in OpenVINO .ONNX Runtime has no convolution in it"),

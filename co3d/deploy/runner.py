@@ -95,8 +95,10 @@ class Runner(OptimizedStream):
         return logits
 
     def _fits(self, layers: Any) -> bool:
-        # The memory of a stream needs no check at every step, but a copy does.
-        return isinstance(layers, Memory) or super()._fits({**layers, "next": 0})
+        if isinstance(layers, Memory):  # which only a step has changed
+            return True
+        places = range(self._backend.round)
+        return layers.get("next") in places and super()._fits({**layers, "next": 0})
 
 
 class Memory(dict):
@@ -145,7 +147,7 @@ class Rings:
     def step(self, frame: Tensor, phase: int, age: int, layers: dict) -> tuple[Tensor | None, dict]:
         """Changes the state in place; one that was copied is bound anew."""
         memory = layers if isinstance(layers, Memory) else Memory(layers, self.record)
-        place = memory["next"] % self.round
+        place = memory["next"]
         if place not in memory.calls:
             memory.calls[place] = self._bind(memory, place)
         memory.frame.numpy()[...] = frame.detach().numpy()  # torch would leave threads spinning

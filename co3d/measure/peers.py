@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from .. import nn as ours
 from ..nn import StreamNet, fold
 
-CHUNK = 16  # frames
-
 
 class NoPeer(ValueError):
     """A network that the library has no layers for."""
@@ -61,10 +59,10 @@ class Peer(nn.Module):
         y = self.body.forward_step(frame)
         return (self.classifier(y.flatten(1)) if isinstance(y, Tensor) else None), None
 
-    def start(self, frame: Tensor, count: int) -> None:
-        """Feeds a frame so many times, some at once, which is faster than step by step."""
-        for frames in frame[:, :, None].expand(-1, -1, count, -1, -1).split(CHUNK, 2):
-            self.body.forward_steps(frames)
+    def steps(self, frames: Tensor, state: None = None) -> tuple[None, None]:
+        """Feeds frames (B, C, T, H, W) of the start-up at once."""
+        self.body.forward_steps(frames)
+        return None, None
 
     def state_bytes(self) -> int:
         """Memory of what the layers hold between frames: their buffers named state_buffer."""

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ..step import Explicit, kinds
-from .layout import Lanes
+from .layout import Lanes, Unsupported
 from .library import NoCompiler, load
-from .phase import Unsupported
 from .program import Program
 
 __all__ = ["Engine", "NoCompiler", "Unsupported"]

@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .. import operations as ops
+
+CHUNKS = 8  # into which the work of an instruction is cut at most
+
 
 class Kind(IntEnum):
     """Of instructions."""
@@ -116,6 +120,21 @@ class Place(NamedTuple):
     offset: int = 0
     back: int = 0
     first: int = 0
+
+
+class Unsupported(TypeError):
+    """A layer that the engine cannot run."""
+
+
+def unsupported(operation: ops.Operation) -> Unsupported:
+    """The error that names an operation."""
+    kind = type(operation.function if type(operation) is ops.Map else operation).__name__
+    return Unsupported(f"the native engine has no form of {kind} {operation.name}")
+
+
+def chunks(work: int, worth: int) -> int:
+    """Into how many chunks work is cut, each worth the trouble."""
+    return max(1, min(CHUNKS, work // worth))
 
 
 def aligned(n: int, to: int = 64) -> int:

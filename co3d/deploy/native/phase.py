@@ -4,45 +4,21 @@ from collections import Counter
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from ...nn.pointwise import ACTIVATIONS, Linear
 from .. import operations as ops
-from .layout import Base, Instruction, Kind, Layout, Place, View
+from .convolutions import convolve, depthwise, is_depthwise, product
+from .layout import Base, Instruction, Kind, Layout, Place, View, chunks, unsupported
 
 if TYPE_CHECKING:
     from .program import Program
 
 ACTIVATION = {ACTIVATIONS["ReLU"]: 1, ACTIVATIONS["SiLU"]: 2, ACTIVATIONS["Sigmoid"]: 3}
-MAX_TAPS, MAX_FRAMES = 128, 32  # of a product, of a depthwise convolution
-CHUNKS = 8  # into which the work of an instruction is cut at most
-CHUNK = 150_000  # multiply-accumulates that are worth a chunk of their own
 DEFAULTS = dict.fromkeys(("kernel", "stride", "dilation", "grid"), (1, 1)) | {"repeats": 1}
-FILTERS = (  # of Winograd's F(4x4, 3x3)
-    *((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6)),
-    *((1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
-)
-
-
-class Unsupported(TypeError):
-    """A layer that the engine cannot run."""
-
-
-def unsupported(operation: ops.Operation) -> Unsupported:
-    """The error that names an operation."""
-    kind = type(operation.function if type(operation) is ops.Map else operation).__name__
-    return Unsupported(f"the native engine has no form of {kind} {operation.name}")
 
 
 def is_activation(operation: ops.Operation | None) -> bool:
     """Whether it is a function that other instructions may end with."""
     return type(operation) is ops.Map and type(operation.function) in ACTIVATION
-
-
-def chunks(work: int, worth: int) -> int:
-    """Into how many chunks work is cut, each worth the trouble."""
-    return max(1, min(CHUNKS, work // worth))
 
 
 class Phase:
@@ -115,7 +91,7 @@ class Phase:
             if not self.pending[place.offset]:
                 self.free[self.net.kind(place.layout)].append(place.offset)
 
-    def _view(
+    def view(
         self,
         place: Place,
         size: tuple[int, int] | None = None,
@@ -132,7 +108,7 @@ class Phase:
 
     # Instructions
 
-    def _add(
+    def add(
         self,
         kind: Kind,
         out: Place,
@@ -151,10 +127,10 @@ class Phase:
         result, net, number = out.layout, self.net, len(self.instructions)
         may_widen = kind == Kind.AVERAGE or (kind == Kind.PRODUCT and result.half)
         halves = {result.half, source.half if not may_widen else result.half}
-        views = [self._view(out), *sums]
+        views = [self.view(out), *sums]
         if added is not None:
             halves.add(added.layout.half)
-            words["add"] = self._view(added)
+            words["add"] = self.view(added)
             views.append(words["add"])
         if len(halves) > 1:
             raise unsupported(self.operation)
@@ -187,7 +163,7 @@ class Phase:
         """Copies a map, or the sum of two."""
         layout, vectors = place.layout, place.layout.step // self.net.lanes.lanes
         grid = chunks(layout.size[0] * layout.size[1] * vectors, 500), 1
-        self._add(Kind.POOL, out, layout, self._view(place), vectors=vectors, grid=grid, **words)
+        self.add(Kind.POOL, out, layout, self.view(place), vectors=vectors, grid=grid, **words)
 
     def _end(self, number: int, operation: ops.Operation) -> tuple[list[int], dict]:
         """The values that an operation makes in one go with those that follow, and the words for
@@ -222,7 +198,7 @@ class Phase:
         place = self._target(0)
         self._name(place, 0)
         words = {"rows": self.net.batch * height, "grid": (chunks(height * width, 4096), 1)}
-        self._add(Kind.INPUT, place, place.layout, channels=channels, **words)
+        self.add(Kind.INPUT, place, place.layout, channels=channels, **words)
 
     @singledispatchmethod
     def _write(self, operation: ops.Operation, value: int, **words) -> Place:
@@ -232,7 +208,7 @@ class Phase:
     @_write.register
     def _(self, conv: ops.Convolution, value: int, **words) -> Place:
         out, inputs = self._target(value), self._inputs(conv)
-        self._convolve(conv, dict(enumerate(inputs)), out, **words)
+        convolve(self, conv, dict(enumerate(inputs)), out, **words)
         return out
 
     @_write.register
@@ -243,14 +219,14 @@ class Phase:
         begun = [self._earlier(name, conv.dilation) for name in names]
         new = [self._newest(name) for name in names]
         is_alike = conv.kernel == conv.taps[0].shape[3] == 3 and not out.first
-        if is_alike and self._is_depthwise(conv):  # all in one instruction
-            sums = tuple(self._view(place) for place in (*begun, *new))
+        if is_alike and is_depthwise(conv):  # all in one instruction
+            sums = tuple(self.view(place) for place in (*begun, *new))
             words |= {"sums": sums, "first_sums": new[0].first}
-            self._depthwise(conv, dict.fromkeys(range(3), x), out, **words)
+            depthwise(self, conv, dict.fromkeys(range(3), x), out, **words)
             return out
         for tap, goal in enumerate((out, *new)):
             added = begun[tap] if tap < len(begun) else None
-            self._convolve(conv, {tap: x}, goal, added=added, **words)
+            convolve(self, conv, {tap: x}, goal, added=added, **words)
             words = {}
         return out
 
@@ -260,10 +236,10 @@ class Phase:
             raise unsupported(pool)
         out, inputs = self._target(value), self._inputs(pool)
         size, (above, left) = out.layout.size, pool.padding
-        views = [self._view(x, size, pool.step, (-above, -left)) for x in inputs]
+        views = [self.view(x, size, pool.step, (-above, -left)) for x in inputs]
         words |= {"kernel": pool.size, "stride": pool.step, "padding": pool.padding}
         words |= {"dilation": pool.options[0], "grid": (chunks(size[0], 4), 1)}
-        self._add(Kind.POOL, out, inputs[0].layout, *views, **words)
+        self.add(Kind.POOL, out, inputs[0].layout, *views, **words)
         return out
 
     @_write.register
@@ -283,7 +259,7 @@ class Phase:
         weights = net.keep(gate.name, *tensors, layout.spread(gate.fc2.bias))
         words |= {"weights": weights, "inner": len(first), "parts": parts}
         words["grid"] = chunks(maker.rows * maker.vectors, 200), 1
-        self._add(Kind.SCALE, place, layout, **words)
+        self.add(Kind.SCALE, place, layout, **words)
         return place
 
     @_write.register
@@ -291,12 +267,12 @@ class Phase:
         source, out = self.places[mean.sources[0]], self._target(value)
         grid = 1, min(source.layout.step // self.net.lanes.lanes, 4)
         newest = self._newest(mean.name) if mean.name in self.puts else out
-        self._add(Kind.AVERAGE, newest, source.layout, self._view(source), grid=grid)
+        self.add(Kind.AVERAGE, newest, source.layout, self.view(source), grid=grid)
         if newest is not out:
             depths = range(mean.dilation, mean.dilation * mean.kernel, mean.dilation)
             past = [self._earlier(mean.name, depth) for depth in depths]
-            views = [self._view(place) for place in (newest, *past)]
-            self._add(Kind.AVERAGE, out, newest.layout, *views, grid=grid)
+            views = [self.view(place) for place in (newest, *past)]
+            self.add(Kind.AVERAGE, out, newest.layout, *views, grid=grid)
         return out
 
     @_write.register
@@ -332,7 +308,7 @@ class Phase:
             out = Place(self.net.layouts[value], Base.LOGITS)
             weight = function.weight[None, :, :, None, None]
             shape = ((1, 1), (0, 0), (1, 1))
-            self._product(operation.name, weight, shape, [place], function.bias, out)
+            product(self, operation.name, weight, shape, [place], function.bias, out)
             return out
         if not is_activation(operation):
             raise unsupported(operation)
@@ -346,117 +322,6 @@ class Phase:
         """The newest input and the earlier ones."""
         past = [self._earlier(operation.name, depth) for depth in operation.depths]
         return [self.places[operation.sources[0]], *past]
-
-    def _convolve(
-        self, conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
-    ) -> None:
-        """Some kernel slices, each with its input."""
-        layout = next(iter(inputs.values())).layout
-        if conv.options[3] > 1:
-            self._depthwise(conv, inputs, out, **words)
-        elif self.net.in_tiles(conv, layout.size):
-            self._tiles(conv, inputs[0], out, **words)
-        else:
-            weight = torch.stack([conv.taps[tap] for tap in inputs])
-            bias, places = conv.bias if 0 in inputs else None, list(inputs.values())
-            key = conv.name, *inputs
-            self._product(key, weight, conv.options[:3], places, bias, out, **words)
-
-    def _product(
-        self,
-        key: object,
-        weight: Tensor,
-        shape: tuple,
-        inputs: list[Place],
-        bias: Tensor | None,
-        out: Place,
-        **words,
-    ) -> None:
-        """A product with weights (inputs, out, in, h, w) of a stride, padding and dilation."""
-        net, layout, (stride, padding, dilation) = self.net, inputs[0].layout, shape
-        _, columns, channels, kernel_h, kernel_w = weight.shape
-        length = layout.step if layout.is_scattered else channels + layout.half * (channels % 2)
-        # Neighbours in a row of the kernel are one tap where their channels join.
-        joined = kernel_w if layout.step == length and dilation[1] == 1 else 1
-        views = []
-        for place in inputs:
-            for y in range(kernel_h):
-                for x in range(0, kernel_w, joined):
-                    origin = y * dilation[0] - padding[0], x * dilation[1] - padding[1]
-                    views.append(
-                        self._view(place, out.layout.size, stride, origin, length * joined)
-                    )
-        if len(views) > MAX_TAPS:
-            raise unsupported(self.operation)
-        matrix = layout.spread(weight.permute(0, 3, 4, 1, 2), length).transpose(3, 4).flatten(0, 3)
-        rows = net.batch * out.layout.size[0] * out.layout.size[1]
-        parts = chunks(rows * matrix.numel(), CHUNK)
-        grid = parts, 1
-        if rows <= max(64, 12 * parts):  # few: by columns, whose weights are read once
-            across = min(len(net.lanes.blocks(columns)), parts)
-            uneven = across % 2 and rows > 12  # for two threads
-            grid = max(2 if uneven else 1, min(parts // across, rows // 12)), across
-        words |= {"weights": net.pack(key, matrix[None], layout.half), "grid": grid}
-        words["bias"] = net.keep_bias(key, bias, out.layout)
-        self._add(Kind.PRODUCT, out, layout, *views, **words)
-
-    def _is_depthwise(self, conv: ops.Convolution) -> bool:
-        """Whether it treats each channel alone, in a way that the engine knows."""
-        channels, depth, _, width = conv.taps[0].shape
-        (_, stride), _, (_, dilation), groups = conv.options
-        known = (width, stride) in ((1, 1), (3, 1), (3, 2)) and dilation == 1
-        return groups == channels and depth == 1 and known and conv.kernel <= MAX_FRAMES
-
-    def _depthwise(
-        self, conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
-    ) -> None:
-        if not self._is_depthwise(conv):
-            raise unsupported(conv)
-        net, kind = self.net, Kind.SUMS if "sums" in words else Kind.DEPTHWISE
-        places = list(inputs.values())[: 1 if kind == Kind.SUMS else None]
-        layout, size, key = places[0].layout, out.layout.size, (conv.name, *inputs)
-        stride, (above, left), dilation, _ = conv.options
-        views = [self._view(place, size, stride, (-above, -left)) for place in places]
-        planes = torch.stack([conv.taps[tap][:, 0].permute(1, 2, 0) for tap in inputs])
-        words["weights"] = net.keep(key, layout.spread(planes))
-        words["bias"] = net.keep_bias(key, conv.bias if 0 in inputs else None, out.layout)
-        words |= {"kernel": planes.shape[1:3], "stride": stride, "dilation": dilation}
-        parts = chunks(size[0], 4) if size[0] * size[1] > 64 else 1  # of an image
-        across = 1 if parts > 1 else min(layout.step // net.lanes.lanes, 4)
-        words["grid"] = net.batch * parts, across
-        self._add(kind, out, layout, *views, **words)
-
-    def _tiles(self, conv: ops.Convolution, place: Place, out: Place, **words) -> None:
-        """Winograd's F(4x4, 3x3): tiles in, 36 products, tiles out."""
-        net, layout, key = self.net, place.layout, (conv.name, "tiles")
-        down, across = (-(-n // 4) for n in out.layout.size)
-        before = Layout((down * across, 1), (), layout.step)
-        after = before._replace(step=out.layout.step)
-        first = Place(before, Base.SPARE)
-        second = Place(after, Base.SPARE, 36 * net.batch * before.bytes)
-        net.spare_bytes = max(net.spare_bytes, second.offset + 36 * net.batch * after.bytes)
-        in_repeat, out_repeat = (net.batch * tiles.bytes // 4 for tiles in (before, after))
-        grid = chunks(net.batch * down * across, 4), 1
-        corners = self._view(place, (down, across), (4, 4), (-1, -1))
-        self._add(Kind.TILES_IN, first, layout, corners, out_repeat=in_repeat, grid=grid)
-        filters, weight = torch.tensor(FILTERS, dtype=torch.float64), conv.taps[0].double()
-        matrix = torch.einsum("rh,sw,ochw->rsoc", filters, filters, weight).flatten(0, 1)
-        matrix = layout.spread(matrix).transpose(1, 2)
-        self._add(
-            Kind.PRODUCT,
-            second,
-            before,
-            self._view(first, length=before.step),
-            weights=net.pack(key, matrix),
-            bias=net.keep(("zeros", after.step), torch.zeros(after.step)),
-            repeats=36,
-            in_repeat=in_repeat,
-            out_repeat=out_repeat,
-            weights_repeat=before.step * after.step,
-        )
-        words |= {"bias": net.keep_bias(key, conv.bias, out.layout), "grid": grid}
-        words |= {"in_repeat": out_repeat, "rows": net.batch * down * across}
-        self._add(Kind.TILES_OUT, out, after, self._view(second), **words)
 
 
 def kept(operation: ops.Operation) -> list[tuple[str, int]]:

@@ -14,8 +14,20 @@ from torch import Tensor
 
 from .. import operations as ops
 from ..step import Explicit
-from .layout import Base, Instruction, Lanes, Layout, Place, Ring, View, Words, aligned
-from .phase import Phase, Unsupported, is_activation, kept, unsupported
+from .layout import (
+    Base,
+    Instruction,
+    Lanes,
+    Layout,
+    Place,
+    Ring,
+    Unsupported,
+    View,
+    Words,
+    aligned,
+    unsupported,
+)
+from .phase import Phase, is_activation, kept
 
 HUGE_PAGE = 1 << 21  # bytes
 
