@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import operations as ops
-from .layout import Base, Kind, Layout, Place, chunks, unsupported
+from .layout import CHUNKS, Base, Kind, Layout, Place, chunks, unsupported
 
 if TYPE_CHECKING:
     from .phase import Phase
@@ -64,7 +64,7 @@ def product(
     parts = chunks(rows * matrix.numel(), CHUNK)
     grid = parts, 1
     if rows <= max(64, 12 * parts):  # few: by columns, whose weights are read once
-        across = min(len(net.lanes.blocks(columns)), parts)
+        across = min(len(net.lanes.blocks(columns)), CHUNKS if rows < 12 else parts)
         uneven = across % 2 and rows > 12  # for two threads
         grid = max(2 if uneven else 1, min(parts // across, rows // 12)), across
     words |= {"weights": net.pack(key, matrix[None], layout.half), "grid": grid}
@@ -94,6 +94,7 @@ def depthwise(
     words["weights"] = net.keep(key, layout.spread(planes))
     words["bias"] = net.keep_bias(key, conv.bias if 0 in inputs else None, out.layout)
     words |= {"kernel": planes.shape[1:3], "stride": stride, "dilation": dilation}
+    words["padding"] = above, left
     parts = chunks(size[0], 4) if size[0] * size[1] > 64 else 1  # of an image
     across = 1 if parts > 1 else min(layout.step // net.lanes.lanes, 4)
     words["grid"] = net.batch * parts, across

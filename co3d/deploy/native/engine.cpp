@@ -304,6 +304,7 @@ template <class In, class Out> void product(const Work& w) {
 // sums of a 3x3x3 kernel: the first completes a result, the others go on as the new sums.
 template <class T, int OUT> struct Plane {
     int64_t taps, kernel_h, line, step, channels;
+    int64_t top, bottom;   // lines of the kernel that lie inside the image
     const T* in[32];
     const int32_t* in_rows[32];
     const float* weights;  // [tap][kernel_h][K][channels]
@@ -320,10 +321,10 @@ __attribute__((noinline)) Vec plane_tile(const Plane<T, OUT>& g, int64_t row, in
     constexpr int N = (P - 1) * S + K;
     Vec sum[OUT][P] = {};
     UNROLL for (int p = 0; p < P; p++) sum[0][p] = g.bias;
-    const float* w = g.weights + c;
     for (int64_t tap = 0; tap < g.taps; tap++) {
-        const T* line = g.in[tap] + g.in_rows[tap][row] + c;
-        for (int64_t y = 0; y < g.kernel_h; y++, line += g.line, w += K * g.channels) {
+        const T* line = g.in[tap] + g.in_rows[tap][row] + g.top * g.line + c;
+        const float* w = g.weights + (tap * g.kernel_h + g.top) * K * g.channels + c;
+        for (int64_t y = g.top; y < g.bottom; y++, line += g.line, w += K * g.channels) {
             const T* x = line;
             UNROLL for (int n = 0; n < N; n++, x += g.step) {
                 const Vec in = load(x);
@@ -360,7 +361,11 @@ template <class T, int OUT, int K, int S> void plane_lines(const Work& w, Plane<
     float* sums = i.sums ? w.sums() + w.part * i.vectors * LANES : nullptr;
     const float* bias = w.constants<float>(i.bias);
     if (sums) std::fill(sums + w.begin(), sums + w.end(), 0.0f);
-    for (int64_t line = w.row; line < w.row_end; line += i.size[1])
+    for (int64_t line = w.row; line < w.row_end; line += i.size[1]) {
+        const int64_t y = line / i.size[1] % i.size[0], d = i.dilation[0];
+        const int64_t top = y * i.stride[0] - i.padding[0];
+        g.top = std::max<int64_t>(0, (d - 1 - top) / d);
+        g.bottom = std::min(g.kernel_h, (i.in_size[0] - top + d - 1) / d);
         for (int64_t row = line, end = line + i.size[1], n; row < end; row += n) {
             n = std::min<int64_t>(P, end - row);
             if (end - row > P && end - row < 2 * P) n = (end - row + 1) / 2;  // two alike
@@ -375,6 +380,7 @@ template <class T, int OUT, int K, int S> void plane_lines(const Work& w, Plane<
                 if (sums) store(sums + c, load(sums + c) + total);
             }
         }
+    }
 }
 
 template <class T, int OUT> void depthwise(const Work& w) {
@@ -452,8 +458,8 @@ void input(const Work& w) {  // rows are lines of the frame
         const int64_t image = row / i.size[0], y = row % i.size[0];
         const float* in = w.s.frame + image * i.channels * pixels + y * i.size[1];
         float* out = w.at<float>(i.out) + w.rows(i.out)[row * i.size[1]];
-        for (int64_t x = 0; x < i.size[1]; x++)
-            for (int64_t c = 0; c < i.channels; c++) out[x * i.step + c] = in[c * pixels + x];
+        for (int64_t c = 0; c < i.channels; c++)
+            for (int64_t x = 0; x < i.size[1]; x++) out[x * i.step + c] = in[c * pixels + x];
     }
 }
 

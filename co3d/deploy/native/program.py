@@ -142,6 +142,8 @@ class Program:
             return 1, 1 - size[0] % -4, 1 - size[1] % -4
         options = zip(size, conv.taps[0].shape[2:], *conv.options[:3], strict=True)
         (above, below), (left, right) = (_padding(*axis) for axis in options)
+        if conv.options[3] > 1:  # whose instructions leave out what lies above and below
+            above = below = 0
         return above, below, max(left, right)
 
     def in_tiles(self, conv: ops.Convolution, size: tuple[int, int]) -> bool:
