@@ -64,9 +64,8 @@ def product(
     parts = chunks(rows * matrix.numel(), CHUNK)
     grid = parts, 1
     if rows <= max(64, 12 * parts):  # few: by columns, whose weights are read once
-        across = min(len(net.lanes.blocks(columns)), CHUNKS if rows < 12 else parts)
-        uneven = across % 2 and rows > 12  # for two threads
-        grid = max(2 if uneven else 1, min(parts // across, rows // 12)), across
+        across = min(len(net.lanes.blocks(columns)), parts + parts % 2 if rows > 12 else CHUNKS)
+        grid = max(1, min(parts // across, rows // 12)), across
     words |= {"weights": net.pack(key, matrix[None], layout.half), "grid": grid}
     words["bias"] = net.keep_bias(key, bias, out.layout)
     phase.add(Kind.PRODUCT, out, layout, *views, **words)

@@ -212,6 +212,10 @@ constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2, MAX_ROWS = 8, MAX_TAPS = 12
 constexpr int rows_of(int vectors) {  // accumulators, a row of weights and two numbers in registers
     return std::min(MAX_ROWS, (REGISTERS - 2 - vectors) / vectors);
 }
+inline int64_t blocks_of(int64_t vectors) {  // of columns: one or an even number, for two threads
+    const int64_t count = (vectors + MAX_VECTORS - 1) / MAX_VECTORS;
+    return count > 1 ? count + count % 2 : count;
+}
 template <class T> constexpr int DEPTH = sizeof(T) == 2 ? 2 : 1;  // numbers that `multiply` takes
 
 template <class In, class Out> struct Tile {  // what a tile of rows and columns needs
@@ -277,7 +281,7 @@ template <class In, class Out> void product(const Work& w) {
     Out* out = w.at<Out>(i.out) + w.part * i.out_repeat;
     const Out* add = w.at<Out>(i.add);
     const In* weights = w.constants<In>(i.weights);
-    const int64_t blocks = (i.vectors + MAX_VECTORS - 1) / MAX_VECTORS;
+    const int64_t blocks = blocks_of(i.vectors);
     for (int64_t block = w.vector; block < w.vector_end; block++) {
         const int64_t from = cut(i.vectors, blocks, block);
         const int64_t width = cut(i.vectors, blocks, block + 1) - from;
@@ -588,7 +592,7 @@ void run_chunk(const Net& net, const Stream& s, const Instruction& i, int64_t nu
     const int64_t across = number % i.grid[1], down = number / i.grid[1] % i.grid[0];
     w.part = number / (i.grid[1] * i.grid[0]);
     w.row = cut(i.rows, i.grid[0], down), w.row_end = cut(i.rows, i.grid[0], down + 1);
-    const int64_t unit = i.kind == PRODUCT ? MAX_VECTORS : 1, columns = (i.vectors + unit - 1) / unit;
+    const int64_t columns = i.kind == PRODUCT ? blocks_of(i.vectors) : i.vectors;
     w.vector = cut(columns, i.grid[1], across);
     w.vector_end = cut(columns, i.grid[1], across + 1);
     if (i.kind == DEPTHWISE || i.kind == SUMS) {  // whole lines of an image

@@ -31,9 +31,13 @@ class Lanes(NamedTuple):
     block: int
 
     def blocks(self, columns: int) -> list[tuple[int, int]]:
-        """Blocks of columns, (start, end): as few and as alike as can be."""
+        """Blocks of columns, (start, end): few and alike, an even number for two threads, or one.
+
+        `product` in engine.cpp cuts them likewise.
+        """
         vectors = -(-columns // self.lanes)
         count = -(-vectors // self.block)
+        count += count > 1 and count % 2
         cuts = [vectors * n // count * self.lanes for n in range(count + 1)]
         return list(zip(cuts, cuts[1:], strict=False))
 
