@@ -36,8 +36,8 @@ def export(
 ) -> None:
     """Write MODEL for inference on a CPU without torch's operators: weights folded, shape fixed.
 
-    A continual model becomes its step, one graph per phase of its temporal strides; another one a
-    function of clips. The files tell how they are to be run; co3d.deploy.Runner runs them.
+    A continual model becomes its step; the phases of its temporal strides are parts of one graph.
+    Another model becomes a function of clips. co3d.deploy.Runner runs the files.
     """
     import torch
 
