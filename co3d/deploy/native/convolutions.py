@@ -82,6 +82,7 @@ def is_depthwise(conv: ops.Convolution) -> bool:
 def depthwise(
     phase: "Phase", conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
 ) -> None:
+    """Kernel slices of each channel alone, or with `sums` in the words all that a frame adds to."""
     if not is_depthwise(conv):
         raise unsupported(conv)
     net, kind = phase.net, Kind.SUMS if "sums" in words else Kind.DEPTHWISE
