@@ -7,7 +7,7 @@ import torch
 
 import co3d
 from co3d import report
-from co3d.measure import bench, forms, memory
+from co3d.measure import bench, forms, gauges, memory
 from co3d.measure.bench import Subject
 from co3d.measure.forms import EAGER, ONNX, OPENVINO, OPTIMISED, TUNED
 from co3d.report import results, speedups
@@ -196,12 +196,12 @@ def test_bad_input_is_a_sentence(names, options, sentence):
 
 
 def test_pythons_share_of_a_step_is_part_of_it(monkeypatch):
-    share = bench.python_share("coslow_mini", steps=5)
+    share = gauges.python_share("coslow_mini", steps=5)
     if share is None:
         pytest.skip("the native engine does not run here")
     assert 0 < share < 1
     monkeypatch.setenv("CO3D_ENGINE", "torch")
-    assert bench.python_share("coslow_mini", steps=1) is None
+    assert gauges.python_share("coslow_mini", steps=1) is None
 
 
 def test_memory_by_hand():

@@ -299,3 +299,20 @@ def test_unknown_names_list_the_nearest():
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         co3d.create(**options)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in co3d.list_models() if n.endswith("_mini") and n[:2] != "co"]
+)
+def test_a_training_step_is_the_same_in_both_layouts(name):
+    torch.manual_seed(0)
+    net = co3d.create(name).double().train()
+    clip = torch.randn(2, 3, net.spec.frames, 32, 32, dtype=torch.float64)
+    steps = []
+    for layout in (torch.channels_last_3d, torch.contiguous_format):
+        net.to(memory_format=layout).zero_grad()
+        torch.manual_seed(1)  # of dropout
+        net(clip).square().sum().backward()
+        steps.append([p.grad.clone() for p in net.parameters()])
+    for last, contiguous in zip(*steps, strict=True):
+        torch.testing.assert_close(last, contiguous, rtol=0, atol=1e-9 * float(last.abs().max()))

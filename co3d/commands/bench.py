@@ -152,8 +152,8 @@ def _compare(rows: "pd.DataFrame") -> None:
     """Streams beside the peer, the file of OpenVINO, and their clip nets."""
     import pandas as pd
 
-    from ..measure.bench import python_share
     from ..measure.forms import OPENVINO, OPTIMISED, PEERS
+    from ..measure.gauges import python_share
     from ..report import speedups
 
     optimised = rows[(rows["implementation"] == OPTIMISED) & (rows["mode"] == "stream")]

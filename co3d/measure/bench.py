@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import chain, product
 from math import inf
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..deploy import optimize
 from ..nn import ClipNet, StreamNet, state_bytes
 from ..progress import bar
 from ..zoo import create, spec
@@ -289,36 +287,6 @@ def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
     subject.work()
     end = clock()
     return end - last, end - begun
-
-
-def python_share(name: str, steps: int = 200) -> float | None:
-    """Share of an optimised step that is spent in Python; None without the native engine.
-
-    The engine's function is replaced by one that takes its time, all steps are timed as a whole,
-    and what the engine did not take is Python's: the checks of frame and state, the tensor for the
-    logits, and the new state.
-    """
-    net = create(name)
-    frame = torch.randn(1, 3, net.spec.image_size, net.spec.image_size)
-    fast = optimize(net, frame)
-    if fast.engine != "native":
-        return None
-    engine, spent = fast._backend, []
-    library = engine._library
-
-    def step(*arguments: Any) -> int:
-        begun = time.perf_counter()
-        status = library.co3d_step(*arguments)
-        spent.append(time.perf_counter() - begun)
-        return status
-
-    engine._library = SimpleNamespace(co3d_step=step, co3d_advise=library.co3d_advise)
-    work = Steps(fast, frame, net.warmup)
-    spent.clear()
-    begun = time.perf_counter()
-    for _ in range(steps):
-        work()
-    return 1 - sum(spent) / (time.perf_counter() - begun)
 
 
 def _check(least: int, forms: Mapping[str, Collection[str]]) -> None:

@@ -1,12 +1,15 @@
-"""What a machine does at best, measured beside what networks do."""
+"""What a machine does at best, measured beside what networks do; the share of Python in a step."""
 
 import time
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 from ..deploy import optimize
-from ..nn import Conv3d, Linear, RunningWindow, Sequential, StreamNet
+from ..nn import Conv3d, Linear, RunningWindow, Sequential, Stream, StreamNet
+from ..zoo import create
 from .forms import EAGER, PRECISIONS, unavailable
 
 SIDE_CPU, SIDE_GPU = 2048, 8192  # of the square matrices whose product torch computes
@@ -88,3 +91,35 @@ def clock_of(device: str) -> Clock:
         return time.perf_counter()
 
     return clock
+
+
+def python_share(name: str, steps: int = 200) -> float | None:
+    """Share of an optimised step that is spent in Python; None without the native engine.
+
+    The engine's function is replaced by one that takes its time, all steps are timed as a whole,
+    and what the engine did not take is Python's: the checks of frame and state, the tensor for the
+    logits, and the new state.
+    """
+    net = create(name)
+    frame = torch.randn(1, 3, net.spec.image_size, net.spec.image_size)
+    fast = optimize(net, frame)
+    if fast.engine != "native":
+        return None
+    engine, spent = fast._backend, []
+    library = engine._library
+
+    def step(*arguments: Any) -> int:
+        begun = time.perf_counter()
+        status = library.co3d_step(*arguments)
+        spent.append(time.perf_counter() - begun)
+        return status
+
+    engine._library = SimpleNamespace(co3d_step=step, co3d_advise=library.co3d_advise)
+    stream = Stream(fast)
+    for _ in range(net.warmup):
+        stream(frame)
+    spent.clear()
+    begun = time.perf_counter()
+    for _ in range(steps):
+        stream(frame)
+    return 1 - sum(spent) / (time.perf_counter() - begun)
