@@ -149,7 +149,7 @@ class OptimizedStream:
                 consumed.
             TypeError: for something that is no tensor, or no state.
         """
-        _check_input(self, frame, "frame")
+        check_input(self, frame, "frame")
         state = self.begin() if state is None else state
         self._check_state(state)
         age, layers = state["age"], state["layers"]
@@ -233,7 +233,7 @@ class OptimizedClip(ClipNet):
             ValueError: for a clip of another shape, dtype or device.
             TypeError: for something that is no tensor.
         """
-        _check_input(self, clip, "clip")
+        check_input(self, clip, "clip")
         return super().features(clip.to(self.dtype), pad)
 
     @torch.no_grad()
@@ -256,7 +256,8 @@ def _take_example(twin: Any, net: ClipNet, example: Tensor, dtype: torch.dtype) 
             setattr(twin, name, getattr(net, name))
 
 
-def _check_input(twin: Any, x: Tensor, what: str) -> None:
+def check_input(twin: Any, x: Tensor, what: str) -> None:
+    """Raises TypeError or ValueError for what is not the frame or clip that a twin was made for."""
     if not isinstance(x, Tensor):
         raise TypeError(f"expected a {what} as a tensor, given {type(x).__name__}")
     if (x.shape, x.dtype, x.device) != (twin.shape, twin.given, twin.device):

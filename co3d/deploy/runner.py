@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.transforms import Transform
-from .optimize import OptimizedStream, _check_input
+from .optimize import OptimizedStream, check_input
 from .record import PRECISIONS, Record
 from .runtimes import Phase, digest_of, read
 from .step import kinds
@@ -89,7 +89,7 @@ class Runner(OptimizedStream):
         """
         if self.record.kind != "clip":
             raise ValueError(f"{self.record.model} is continual: call step")
-        _check_input(self, clip, "clip")
+        check_input(self, clip, "clip")
         logits = torch.empty(self.shape[0], self.record.classes)
         self._backend.phases[0].bind([clip.detach().contiguous(), logits])()
         return logits

@@ -110,7 +110,7 @@ def tiles(phase: "Phase", conv: ops.Convolution, place: Place, out: Place, **wor
     first = Place(before, Base.SPARE)
     second = Place(after, Base.SPARE, 36 * net.batch * before.bytes)
     net.spare_bytes = max(net.spare_bytes, second.offset + 36 * net.batch * after.bytes)
-    in_repeat, out_repeat = (net.batch * map_.bytes // 4 for map_ in (before, after))
+    in_repeat, out_repeat = (net.batch * tile.bytes // 4 for tile in (before, after))
     grid = chunks(net.batch * down * across, 4), 1
     corners = phase.view(place, (down, across), (4, 4), (-1, -1))
     phase.add(Kind.TILES_IN, first, layout, corners, out_repeat=in_repeat, grid=grid)

@@ -329,7 +329,7 @@ def kept(operation: ops.Operation) -> list[tuple[str, int]]:
     if isinstance(operation, ops.Join):
         names = [name for name, _ in operation.waits]
         return list(zip(names, operation.sources, strict=True))
-    keeps = isinstance(operation, ops.Window)
-    if not keeps or isinstance(operation, ops.SummingConvolution | ops.Mean):
-        return []
-    return [(operation.name, operation.sources[0])]
+    keeps_sums = isinstance(operation, ops.SummingConvolution | ops.Mean)
+    if isinstance(operation, ops.Window) and not keeps_sums:
+        return [(operation.name, operation.sources[0])]
+    return []
