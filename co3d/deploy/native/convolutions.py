@@ -95,7 +95,7 @@ def depthwise(
     words["bias"] = net.keep_bias(key, conv.bias if 0 in inputs else None, out.layout)
     words |= {"kernel": planes.shape[1:3], "stride": stride, "dilation": dilation}
     words["padding"] = above, left
-    parts = chunks(size[0], 4) if size[0] * size[1] > 64 else 1  # of an image
+    parts = min(8 if size[0] > 20 else 4, size[0]) if size[0] * size[1] > 64 else 1  # of an image
     across = 1 if parts > 1 else min(layout.step // net.lanes.lanes, 4)
     words["grid"] = net.batch * parts, across
     phase.add(kind, out, layout, *views, **words)
