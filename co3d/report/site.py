@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from pprint import pformat
 from tempfile import TemporaryDirectory
 
+import jinja2
 import pandas as pd
 
 from ..data import synthetic, synthetic_charades
@@ -23,98 +23,90 @@ from ..zoo.specs import SPECS
 from .schema import PROVENANCE
 
 MARK = ".buildinfo"  # Sphinx leaves it in what it has built
-FILES = (
-    *("*.md", "LICENSE", "notebooks/*.ipynb", "results/**/*.csv", "results/**/*.md"),
-    *("figures/*.svg", "figures/*.png", "figures/*.gif"),
-)
 PAGES = ("index", "models", "claims", "results", "figures", "data", "api", "commands")
 
 
-def build(out: Path, commands: Mapping[str, str], root: Path | None = None) -> None:
-    """Build the site of the repository at `root` (default: this one) into the folder `out`.
+def build(out: Path, commands: Mapping[str, str]) -> None:
+    """Build the site of this repository into the folder `out`.
 
     Args:
         commands: the help of each command by its name.
 
     Raises:
-        FileNotFoundError: if `root` is no clone of the repository.
-        ValueError: if `out` holds something else, Sphinx is not installed, or it warns, as of a
-            broken link.
+        FileNotFoundError: outside of a clone of the repository.
+        ValueError: if `out` holds something else, or Sphinx is missing or warns, as of a broken
+            link.
     """
-    root = root or repo_root()
+    root = repo_root()
     config = root / "notebooks" / "site"
     if not config.is_dir():
         raise FileNotFoundError(f"the site is built in a clone of the repository, given {root}")
     empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not empty and not (out / MARK).is_file():
         raise ValueError(f"expected a new or empty folder or an earlier site, given {out}")
-    if not find_spec("sphinx"):
-        raise ValueError("Sphinx is not installed: pip install 'co3d[site]'")
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     with TemporaryDirectory() as folder:
-        _write_sources(Path(folder), root, commands)
-        command = [sys.executable, "-m", "sphinx", "-qnW", "-j", "2", "-c", config]
-        command += ["-d", f"{folder}/.doctrees", folder, part]
+        source, html = Path(folder, "source"), Path(folder, "html")
+        _write_sources(source, root, commands)
+        options = ["-qnW", "-j", "2", "-c", config, "-d", Path(folder, "doctrees")]
+        command = [sys.executable, "-m", "sphinx", *options, source, html]
         run = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    if run.returncode:
+        if run.returncode:
+            raise ValueError(f"Sphinx (pip install 'co3d[site]') says:\n{run.stderr.strip()}")
+        part = out.with_name(f"{out.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        raise ValueError(f"Sphinx found problems:\n{run.stderr.strip()}")
-    if out.exists():
-        shutil.rmtree(out)
+        shutil.copytree(html, part)
+    shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
 
 
 def _write_sources(folder: Path, root: Path, commands: Mapping[str, str]) -> None:
-    """What Sphinx reads: files of the repository in their places, and the pages."""
-    for pattern in FILES:
-        for path in root.glob(pattern):
-            target = folder / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-    pages = _pages(root, commands)
-    for name in PAGES:
-        (folder / f"{name}.md").write_text(pages.get_template(f"{name}.md").render(), "utf-8")
+    """What Sphinx reads: the files of the repository in their places, and the pages."""
+    for name in ("notebooks", "results", "figures"):
+        shutil.copytree(root / name, folder / name)
+    for path in (*root.glob("*.md"), root / "LICENSE"):
+        shutil.copy(path, folder)
     (folder / "models").mkdir()
+    templates = _templates(root, commands)
+    pages = [(name, name, {}) for name in PAGES]
     for name, spec in SPECS.items():
-        text = pages.get_template("model.md").render(name=name, spec=spec)
-        (folder / "models" / f"{name}.md").write_text(text, "utf-8")
-    for name, rows in pages.globals["tables"].items():
-        text = pages.get_template("table.md").render(name=name, rows=rows)
-        (folder / "results" / f"{name}.md").write_text(text, "utf-8")
+        pages.append((f"models/{name}", "model", {"name": name, "spec": spec}))
+    for name, rows in templates.globals["tables"].items():
+        pages.append((f"results/{name}", "table", {"name": name, "rows": rows}))
+    for target, name, values in pages:
+        text = templates.get_template(f"{name}.md").render(values)
+        (folder / f"{target}.md").write_text(text, "utf-8")
 
 
-def _pages(root: Path, commands: Mapping[str, str]) -> "jinja2.Environment":  # noqa: F821
-    """The templates, and what they show."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader([root / "notebooks" / "site", root])
-    pages = jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _templates(root: Path, commands: Mapping[str, str]) -> jinja2.Environment:
+    """The Markdown in `notebooks/site`, with what it shows."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([root / "notebooks" / "site", root]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    pages.filters.update(cell=cell, table=table, beside=beside, pretty=pformat)
+    templates.filters.update(cell=cell, table=table, beside=beside, pretty=pformat)
     results = root / "results"
     tables = {
         path.relative_to(results).with_suffix("").as_posix(): read([path])
         for path in sorted(results.rglob("*.csv"))
     }
-    regular = [name for name, spec in SPECS.items() if not spec.continual]
-    pages.globals.update(
-        specs={name: SPECS[name] for clip in regular for name in (clip, f"co{clip}")},
+    benchmark = read(sorted(results.glob("benchmark-*.csv")))
+    clips = [name for name, spec in SPECS.items() if not spec.continual]
+    templates.globals.update(
+        specs={name: SPECS[name] for clip in clips for name in (clip, f"co{clip}")},
         shipped=shipped,
         claims=tables.pop("paper/claims"),
         tables=tables,
-        benchmark=read(sorted(results.glob("benchmark-*.csv"))),
+        benchmark=benchmark,
+        which=which(tables["models"], benchmark, tables["paper/kinetics400_published"]),
         provenance=list(PROVENANCE),
         figures={path.name: caption(path) for path in sorted((root / "figures").glob("*.svg"))},
         kinetics=synthetic,
         charades=synthetic_charades,
         commands=commands,
     )
-    pages.globals["which"] = which(
-        tables["models"], pages.globals["benchmark"], tables["paper/kinetics400_published"]
-    )
-    return pages
+    return templates
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
@@ -129,10 +121,10 @@ def table(rows: pd.DataFrame) -> str:
     same = "; ".join(f"{cell(name)} {cell(rows[name].iloc[0])}" for name in shared)
     rows = rows.drop(columns=shared)
     numbers = [pd.to_numeric(rows[name], errors="coerce").notna().any() for name in rows]
-    lines = [f"In all rows: {same}.\n"] if same else []
-    lines += [_line(map(cell, rows)), _line("--:" if number else ":--" for number in numbers)]
-    lines += [_line(map(cell, row)) for row in rows.to_numpy()]
-    return "\n".join(lines)
+    lines = [map(cell, rows), ("--:" if number else ":--" for number in numbers)]
+    lines += [map(cell, row) for row in rows.to_numpy()]
+    above = f"In all rows: {same}.\n\n" if same else ""
+    return above + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def beside(rows: pd.DataFrame) -> str:
@@ -141,15 +133,13 @@ def beside(rows: pd.DataFrame) -> str:
     return table(rows.T.reset_index(names="column"))
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def cell(value: object) -> str:
-    """A value as a cell in Markdown: text is escaped, long fractions have four digits."""
+    """A value as a cell in Markdown: escaped, or as code; long fractions have four digits."""
     text = "" if value is None or pd.isna(value) else str(value)
-    if re.fullmatch(r"-?\d+\.\d{3,}(e[-+]?\d+)?|-?\d+(\.\d+)?e[-+]?\d+", text):
+    if re.fullmatch(r"-?\d+\.\d{3,}(e[-+]?\d+)?|-?\d{5,}\.0|-?\d+(\.\d+)?e[-+]?\d+", text):
         return f"{float(text):.4g}" if abs(float(text)) < 1e4 else f"{float(text):.0f}"
+    if " --" in text:  # options of a command, not dashes
+        return f"`{text}`"
     return re.sub(r"([\\`*_<>\[\]|$~{}])", r"\\\1", text)
 
 
