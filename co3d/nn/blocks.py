@@ -89,7 +89,7 @@ class Tree(Continual):
 
     @property
     def padding(self) -> int:
-        """Aggregated temporal padding before a clip, in frames: receptive_field - 1 - warmup."""
+        """Aggregated temporal padding before a clip (receptive_field - 1 - warmup), in frames."""
         return self.timing.padding
 
     @property
