@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import paths
-from . import charades, downloads, files, folder, kinetics, remote, synthetic
+from . import charades, download, files, folder, kinetics, remote, synthetic
 from .dataset import Dataset
 
 NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
@@ -69,11 +69,12 @@ def open_parts(
     """The videos of Kinetics-400 that its first archives hold, which are fetched if need be.
 
     The set has a name of its own, so that what is measured on it is not taken for more. `tell` is
-    given the licence and what is fetched. Raises as `downloads.fetch_kinetics` and `open_set`.
+    given the licence and what is fetched. Raises as `download.fetch_kinetics` and `open_set`.
     """
     name = "kinetics400"
     split = files.split_name(split or DEFAULT_SPLITS[name])
-    root, names = downloads.fetch_kinetics_parts(split, parts, root=root, tell=tell)
+    root = download.fetch_kinetics(split, parts, root=root, tell=tell)
+    names = download.unpacked(download.kinetics_archives(split, parts, root), root)
     whole = open_set(name, split, root=root)
     held = tuple(video for video in whole.videos if video.path and video.path.name in names)
     return replace(whole, name=f"{name}-parts-{parts}", videos=held).first(limit)
