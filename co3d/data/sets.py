@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import paths
-from . import charades, download, files, folder, kinetics, remote, synthetic
-from .dataset import Dataset
+from . import charades, download, folder, kinetics, remote, synthetic, synthetic_charades
+from .dataset import Dataset, split_name
 
 NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
 DEFAULT_SPLITS = dict.fromkeys(NAMES, "test") | {"kinetics400": "val"}
@@ -49,10 +49,8 @@ def open_set(
         return _own(name, split).first(limit)
     split = split or DEFAULT_SPLITS[name]
     if name == "synthetic-kinetics":
-        return synthetic.dataset(files.split_name(split), root, limit=limit)
+        return synthetic.dataset(split_name(split), root, limit=limit)
     if name == "synthetic-charades":
-        from . import synthetic_charades
-
         return synthetic_charades.dataset(charades.split_name(split), root, limit=limit)
     load = kinetics.load if name == "kinetics400" else charades.load
     return load(set_root(name, root), split).first(limit)
@@ -72,7 +70,7 @@ def open_parts(
     given the licence and what is fetched. Raises as `download.fetch_kinetics` and `open_set`.
     """
     name = "kinetics400"
-    split = files.split_name(split or DEFAULT_SPLITS[name])
+    split = split_name(split or DEFAULT_SPLITS[name])
     root = download.fetch_kinetics(split, parts, root=root, tell=tell)
     names = download.unpacked(download.kinetics_archives(split, parts, root), root)
     whole = open_set(name, split, root=root)
@@ -89,8 +87,6 @@ def set_root(name: str, root: Path | None = None) -> Path:
     if name == "synthetic-kinetics":
         return Path(root or synthetic.folder())
     if name == "synthetic-charades":
-        from . import synthetic_charades
-
         return Path(root or synthetic_charades.folder())
     if root is None:
         base = paths.datasets_path()

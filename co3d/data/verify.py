@@ -1,6 +1,5 @@
 """What is missing, broken or extra in a data set's folder."""
 
-import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ..progress import bar
-from . import charades, files, folder, kinetics, sets
-from .dataset import Dataset, Video
+from . import charades, folder, kinetics, sets
+from .dataset import Dataset, Video, is_video, walk
 from .video import MAX_PIXELS, Reader, VideoError
 
 # Rows of the published annotations and files of the published archives.
@@ -87,15 +86,13 @@ def verify(
     that missing videos of generated sets are made. Raises as `sets.open_set`.
     """
     data = sets.open_set(name_or_folder, split, root=root)
-    findings = [
-        Finding("missing", video.id, video.label) for video in data.videos if video.path is None
-    ]
-    there = [video for video in data.videos if video.path is not None]
+    videos = [video for video in data.videos if video.path is not None]
+    findings = [Finding("missing", v.id, v.label) for v in data.videos if v.path is None]
     pool = ThreadPoolExecutor(os.cpu_count())  # decoding runs outside of Python's lock
     try:
-        faults = pool.map(partial(fault, decode=decode), there)
+        faults = pool.map(partial(fault, decode=decode), videos)
         for video, why in zip(
-            there, bar(faults, "verify", len(there), progress, "video"), strict=True
+            videos, bar(faults, "verify", len(videos), progress, "video"), strict=True
         ):
             if why:
                 findings.append(Finding("broken", str(video.path), why))
@@ -103,7 +100,7 @@ def verify(
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all of them
     note = ""
     try:
-        findings += _extra(data, _places(name_or_folder, data, root), root)
+        findings += _extra(name_or_folder, data, root)
     except FileNotFoundError as error:
         note = f"which files are extra ({error})"
     return Report(data, tuple(findings), note)
@@ -112,86 +109,74 @@ def verify(
 def fault(video: Video, decode: bool) -> str:
     """Why the video's file or folder of frames cannot be used, "" where nothing speaks against."""
     try:
-        return (_frames_fault if video.path.is_dir() else _file_fault)(video.path, decode)
+        if video.path.is_dir():
+            return _frames_fault(video.path, decode)
+        with video.path.open("rb") as file:
+            if WEB_PAGE.match(file.read(512)):
+                return "a web page, as servers send in place of a file"
+        with Reader(video.path) as reader:
+            for _ in reader.decode() if decode else ():
+                pass
+        return reader.note if decode and reader.status != "ok" else ""
     except VideoError as error:
         return str(error).removeprefix(f"{video.path}: ")
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
 
 
-def _file_fault(path: Path, decode: bool) -> str:
-    with path.open("rb") as file:
-        if WEB_PAGE.match(file.read(512)):
-            return "a web page, as servers send in place of a file"
-    with Reader(path) as reader:
-        for _ in reader.decode() if decode else ():
-            pass
-    return reader.note if decode and reader.status != "ok" else ""
-
-
-def _frames_fault(path: Path, decode: bool) -> str:
+def _frames_fault(folder: Path, decode: bool) -> str:
     """Numbers must run from 1 without a gap, and no file may be empty."""
-    numbers = [0]
-    with os.scandir(path) as entries:
-        for entry in entries:
-            match = FRAME.fullmatch(entry.name)
-            if not match or entry.name.startswith("."):
-                continue
-            numbers.append(int(match[2]))
-            if entry.stat().st_size == 0:
-                return f"{entry.name} is empty (0 bytes)"
-            if decode and (why := _picture_fault(Path(entry))):
-                return f"{entry.name} {why}"
-    numbers.sort()
-    if len(numbers) == 1:
+    frames = {int(match[2]): path for path in walk(folder) if (match := FRAME.fullmatch(path.name))}
+    if not frames:
         return "no frames such as ID-000001.jpg in it"
-    for before, number in itertools.pairwise(numbers):
-        if number != before + 1:
-            return f"frame {before + 1} is missing, or there twice"
+    for number in range(1, max(frames) + 1):
+        if number not in frames:
+            return f"frame {number} is missing"
+    for path in frames.values():
+        if path.stat().st_size == 0:
+            return f"{path.name} is empty (0 bytes)"
+        if decode and not _is_whole(path):
+            return f"{path.name} is cut off, damaged or no JPEG picture"
     return ""
 
 
-def _picture_fault(path: Path) -> str:
+def _is_whole(path: Path) -> bool:
     """By Pillow, because FFmpeg fills up the missing rest of a cut picture without a word."""
     try:
         with JpegImageFile(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                return f"claims {picture.width} x {picture.height} pixels"
+                return False
             picture.load()
     except (OSError, SyntaxError, ValueError):
-        return "is cut off, damaged or no JPEG picture"
-    return ""
+        return False
+    return True
 
 
-def _places(name_or_folder: str | Path, data: Dataset, root: Path | None) -> list[Path]:
-    """Folders that should hold the videos of this split and nothing else."""
-    if data.name not in sets.NAMES:
-        return folder.folders(Path(name_or_folder), data.split)
-    home = sets.set_root(data.name, root)
-    if data.multilabel:
-        media = charades.media(home)
-        return [media] if media else []
-    return kinetics.folders(home, data.split)
-
-
-def _extra(data: Dataset, places: list[Path], root: Path | None) -> Iterator[Finding]:
-    """Files in these folders that are no videos of the plan.
+def _extra(name_or_folder: str | Path, data: Dataset, root: Path | None) -> Iterator[Finding]:
+    """Files beside the videos of a split that are no videos of the plan.
 
     Videos of both splits of Charades lie in one folder. Raises FileNotFoundError where the
     annotation of the other is not there.
     """
     videos = data.videos
-    if data.multilabel and places:
-        other = "train" if data.split == "test" else "test"
+    if data.name not in sets.NAMES:
+        paths = [*walk(folder.place(Path(name_or_folder), data.split))]
+    elif not data.multilabel:
+        places = kinetics.folders(sets.set_root(data.name, root), data.split)
+        paths = [path for place in places for path in walk(place)]
+    else:
         home = sets.set_root(data.name, root)
+        other = "train" if data.split == "test" else "test"
+        media = charades.media(home)
+        if media is None:
+            return
         videos += charades.load(home, other, len(data.labels), data.name).videos
+        frames = media.name == charades.FRAME_FOLDER
+        paths = charades.media_by_id(media).values() if frames else walk(media)
     known = {os.path.abspath(video.path) for video in videos if video.path}
     names = {video.id for video in videos}
-    for place in places:
-        frames = place.name == charades.FRAME_FOLDER
-        found = charades.media_by_id(place).values() if frames else files.walk(place)
-        for path in sorted(found):
-            if os.path.abspath(path) not in known:
-                copy = path.stem in names and files.is_video(path)
-                why = "another file of its name is used" if copy else "no row plans it"
-                yield Finding("extra", str(path), why)
+    for path in sorted(paths):
+        if os.path.abspath(path) not in known:
+            copy = path.stem in names and is_video(path)
+            why = "another file of its name is used" if copy else "no row plans it"
+            yield Finding("extra", str(path), why)
