@@ -3,7 +3,6 @@
 Plain http is for this machine only.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -30,10 +29,6 @@ class UnreachableError(ConnectionError):
     """No answer at all."""
 
 
-class _CutError(ConnectionError):
-    """An answer that broke off."""
-
-
 def download(
     url: str,
     path: Path,
@@ -55,19 +50,13 @@ def download(
     """
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        before = _bytes(part)
-        try:
-            _receive(url, part, mebibytes)
-            break
-        except KeyboardInterrupt:
-            print(f"{part} keeps what came: run the command again, it resumes", file=sys.stderr)
-            raise
-        except _CutError:
-            if _bytes(part) <= before:
-                raise
     try:
+        while not _receive(url, part, mebibytes):  # goes on by itself as long as something comes
+            pass
         check(part)
+    except KeyboardInterrupt:
+        print(f"{part} keeps what came: run the command again, it resumes", file=sys.stderr)
+        raise
     except ValueError:
         _forget(part)
         raise
@@ -75,48 +64,49 @@ def download(
     _forget(part)
 
 
-def size(url: str, mebibytes: float | None = None) -> int | None:
-    """Bytes behind an address, None if the server does not say. Raises as `download`."""
+def size(url: str, mebibytes: float | None = None) -> int:
+    """Bytes behind an address, 0 if the server does not say. Raises as `download`."""
     with _open(url) as response:
         total = _length(response)
     _check_size(url, total, mebibytes)
     return total
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Raises OSError if the disk of a folder cannot take so many bytes more."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"{folder} needs {needed:,} bytes more, the disk has {free:,} free")
-
-
-def _receive(url: str, part: Path, mebibytes: float | None) -> None:
-    """Brings the rest of a file, or all of it where the rest cannot be had."""
-    have, validator = _kept(part, url)
-    ranged = {"Range": f"bytes={have}-", "If-Range": validator} if have else {}
-    with _open(url, ranged) as response:
+def _receive(url: str, part: Path, mebibytes: float | None) -> bool:
+    """Brings the rest of a file, or all of it where the rest cannot be had; whether it is whole."""
+    before = part.stat().st_size if part.is_file() else 0
+    validator = _note(part).read_text("utf-8") if before and _note(part).is_file() else ""
+    have = before if validator else 0
+    with _open(url, {"Range": f"bytes={have}-", "If-Range": validator} if have else {}) as response:
         if have and not _continues(response, have, validator):
+            _forget(part)
             if response.status_code != 200:
-                _forget(part)
                 return _receive(url, part, mebibytes)
             have = 0
-        left, validator = _length(response), _validator(response)
-        total = None if left is None else have + left
+        total, validator = have + _length(response), _validator(response)
         _check_size(url, total, mebibytes)
-        check_room(part.parent, left or 0)
-        _note(part).write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
-        reason = ""
-        with part.open("ab" if have else "wb") as file, _bar(part.stem, have, total) as bar:
+        free = shutil.disk_usage(part.parent).free
+        if total - have > free:
+            raise OSError(f"{part.stem} needs {total - have:,} bytes more, the disk has {free:,}")
+        if not have:  # no kill may leave the note of one file beside bytes of another
+            part.unlink(missing_ok=True)
+        _note(part).write_text(validator, "utf-8")
+        came, reason = have, ""
+        with part.open("ab") as file, _bar(part.stem, have, total) as bar:
             try:
                 for block in response.iter_content(BLOCK):
-                    bar.update(file.write(block))
+                    came += file.write(block)
+                    bar.update(len(block))
             except requests.RequestException as error:
                 reason = f" ({_reason(error)})"
-    came = _bytes(part)
-    if reason or came < (total or 0):
+    whole = not reason and came >= total
+    if not whole and came <= before:
         again = "resumes" if validator else "starts anew"
-        of = f"{came:,} of {total:,} bytes" if total else f"{came:,} bytes"
-        raise _CutError(f"{url} was cut off at {of}{reason}: run the command again, it {again}")
+        raise ConnectionError(
+            f"{url} was cut off at {came:,} of {total:,} bytes{reason}: run the command again, it "
+            f"{again}"
+        )
+    return whole
 
 
 def _open(url: str, headers: dict[str, str] | None = None) -> requests.Response:
@@ -147,9 +137,10 @@ def _continues(response: requests.Response, have: int, validator: str) -> bool:
     return response.status_code == 206 and same and place.startswith(f"bytes {have}-")
 
 
-def _length(response: requests.Response) -> int | None:
+def _length(response: requests.Response) -> int:
+    """Bytes of the body, 0 if the server does not say."""
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    return int(length) if length.isdecimal() else 0
 
 
 def _validator(response: requests.Response) -> str:
@@ -158,25 +149,15 @@ def _validator(response: requests.Response) -> str:
     return response.headers.get("Last-Modified", "") if etag[:2] in ("", "W/") else etag
 
 
-def _kept(part: Path, url: str) -> tuple[int, str]:
-    """The bytes that a part holds of an address and their validator, (0, "") if it cannot go on."""
-    try:
-        note = json.loads(_note(part).read_text("utf-8"))
-        resumes = note["url"] == url and note["validator"]
-        return (_bytes(part), note["validator"]) if resumes else (0, "")
-    except (OSError, ValueError, TypeError, KeyError):
-        return 0, ""
-
-
-def _check_size(url: str, total: int | None, mebibytes: float | None) -> None:
+def _check_size(url: str, total: int, mebibytes: float | None) -> None:
     if total and mebibytes and abs(total / 2**20 - mebibytes) > 0.01:
         raise ValueError(f"{url} has {total / 2**20:.3f} MiB instead of {mebibytes}: refused")
 
 
-def _bar(name: str, have: int, total: int | None) -> tqdm:
+def _bar(name: str, have: int, total: int) -> tqdm:
     """Bytes, in a terminal only."""
     scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return tqdm(desc=name, total=total, initial=have, disable=None, **scale)
+    return tqdm(desc=name, total=total or None, initial=have, disable=None, **scale)
 
 
 def _reason(error: Exception) -> str:
@@ -186,12 +167,8 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", error)).rpartition(": ")[2]
 
 
-def _bytes(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
-
-
 def _note(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
+    return part.with_name(f"{part.name}.validator")
 
 
 def _forget(part: Path) -> None:

@@ -107,7 +107,7 @@ def _check(addresses: list[tuple[str, float | None]]) -> int:
             failed = 1
             click.echo(f"co3d: {error}", err=True)
             continue
-        total += size or 0
-        click.echo(f"{'answers' if size is None else f'{size:,} bytes':>22}  {url}")
+        total += size
+        click.echo(f"{f'{size:,} bytes' if size else 'answers':>22}  {url}")
     click.echo(f"{f'{total:,} bytes':>22}  in all")
     return failed

@@ -19,7 +19,6 @@ from pathlib import Path, PurePosixPath
 
 from .. import files, web
 from ..paths import datasets_path
-from ..progress import bar
 from . import archives
 
 BASES = {
@@ -204,7 +203,6 @@ def _fetch(wanted: Sequence[Archive], root: Path, agree: Callable[[], None], tel
     if not left:
         return
     agree()
-    _check_room(left, root)
     failed = []
     for archive in left:
         try:
@@ -236,7 +234,7 @@ def _bring(archive: Archive, root: Path, tell: Tell) -> None:
         counts = _present(folder, archive.depth)
         if not counts:
             raise ValueError(f"{archive.name} holds no file {' or '.join(archive.suffixes)}")
-        others = _move(folder, target)
+        _move(folder, target)
     except ValueError as error:
         packed.unlink()
         raise ValueError(f"{error} (from {archive.url}; deleted)") from None
@@ -246,24 +244,16 @@ def _bring(archive: Archive, root: Path, tell: Tell) -> None:
     files.write(_packed(archive, root, ".json"), json.dumps(record, indent=0) + "\n")
     packed.unlink()
     tell(f"{archive.name}: {counts.total():,} files in {target}")
-    if others:
-        tell(f"{len(others):,} of them were there with another size and were kept, such as "
-             f"{others[0]}: delete them and run the command again to have others")  # fmt: skip
 
 
-def _move(folder: Path, target: Path) -> list[str]:
-    """Moves files into place. What is there stays; returns names of those with another size."""
-    others = []
+def _move(folder: Path, target: Path) -> None:
+    """Moves files into place; what is there stays."""
     for parent, _, names in os.walk(folder):
         place = target / Path(parent).relative_to(folder)
         place.mkdir(parents=True, exist_ok=True)
         for name in names:
-            path = Path(parent, name)
             if not (place / name).exists():
-                path.replace(place / name)
-            elif (place / name).stat().st_size != path.stat().st_size:
-                others.append(name)
-    return others
+                Path(parent, name).replace(place / name)
 
 
 def _finished(
@@ -302,19 +292,3 @@ def _counts(archive: Archive, root: Path) -> Counter | None:
 
 def _packed(archive: Archive, root: Path, suffix: str = "") -> Path:
     return root / ".download" / archive.into / f"{archive.name}{suffix}"
-
-
-def _check_room(wanted: Sequence[Archive], root: Path) -> None:
-    """Refuses what the disk cannot take: all the files, and beside them one archive."""
-    sizes = [0]
-    for archive in bar(wanted, "sizes", shown=len(wanted) > 1):
-        if not _packed(archive, root).is_file():
-            part = _packed(archive, root, ".part")
-            came = part.stat().st_size if part.is_file() else 0
-            try:
-                sizes.append((web.size(archive.url) or 0) - came)
-            except web.UnreachableError:
-                raise
-            except (ValueError, ConnectionError):  # the download will say it
-                continue
-    web.check_room(root, sum(sizes) + max(sizes))
