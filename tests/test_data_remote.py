@@ -93,7 +93,7 @@ def test_another_size_than_said_is_refused_and_not_kept(store, tmp_path, change)
 def test_the_cache_is_bounded(store, tmp_path, monkeypatch):
     videos = open_set("standin://bucket/made").videos
     size = videos[0].path.size
-    monkeypatch.setenv("FETCHED_GB", str(2.5 * size / 1e9))
+    monkeypatch.setenv("FETCHED_GB", f"{2.5 * size / 1e9:.9f}")
     with remote.local(videos[0].path) as read:
         pass
     for one in videos[1:5]:

@@ -4,7 +4,6 @@ Class ids come from a label list (Kinetics-400: code-point order of the raw name
 the order of folders: stripped parentheses or a locale's sorting would silently permute classes.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -15,29 +14,14 @@ from pathlib import Path
 
 from .dataset import SPELLINGS, Dataset, Video, index, is_video, planned, read_table, split_name
 
-LABELS_SHA256 = "e9f2806fe9109b851a80a74841244f6f8c9d10917fa0229cd82bab67f2f8e28f"
+KINETICS400_LABELS: tuple[str, ...] = tuple(
+    resources.files(__package__).joinpath("kinetics400_labels.txt").read_text("utf-8").splitlines()
+)
 COLUMNS = ("youtube_id", "time_start", "time_end")
 # Where annotations lie and what they are called; the first that is there is taken.
 PLACES = ("annotations", "", "splits")
 NAMES = ("{}", "kinetics_{}", "kinetics400_{}", "{}_list", "kinetics400_{}_list_videos")
 LISTED = re.compile(r"\s*(\S.*?)[ \t]+(-1|\d{1,9})\s*", re.ASCII)  # path, which may hold spaces, id
-
-
-def checked_labels(text: str) -> tuple[str, ...]:
-    """The label map, one name per line; ValueError unless it is the published one."""
-    labels = tuple(text.splitlines())
-    joined = "".join(f"{label}\n" for label in labels)
-    if hashlib.sha256(joined.encode()).hexdigest() != LABELS_SHA256:
-        raise ValueError(
-            "kinetics400_labels.txt of the package is not the published label map, so that class "
-            "ids would be wrong; install co3d again."
-        )
-    return labels
-
-
-KINETICS400_LABELS: tuple[str, ...] = checked_labels(
-    resources.files(__package__).joinpath("kinetics400_labels.txt").read_text("utf-8")
-)
 
 
 def load(

@@ -7,6 +7,7 @@ whole files, of which the least recently used go first. Whoever may read the add
 """
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from .. import paths
 from .dataset import Address, Dataset, is_video
 
 TEXTS = (".csv", ".json", ".txt")  # copied when a set is opened
-GIGABYTES = 20.0  # of fetched videos on a machine, unless FETCHED_GB says otherwise
+GIGABYTES = "20"  # of fetched videos on a machine, unless FETCHED_GB says otherwise
 TRIES, PAUSE = 3, 2.0  # seconds before the second try, twice as many before the third
 
 
@@ -118,13 +119,9 @@ def _evict(folder: Path, keep: Path) -> None:
 def _limit() -> float:
     """Bytes of fetched videos. Raises ValueError for what is no such number."""
     given = os.environ.get("FETCHED_GB", GIGABYTES)
-    try:
-        limit = float(given)
-    except ValueError:
-        limit = -1.0
-    if not limit >= 0:
+    if not re.fullmatch(r"\d+(\.\d*)?", given, re.ASCII):
         raise ValueError(f"expected FETCHED_GB, gigabytes of fetched videos, given {given!r}")
-    return 1e9 * limit
+    return 1e9 * float(given)
 
 
 def _store(address: str, **options):

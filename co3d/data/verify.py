@@ -91,13 +91,14 @@ def verify(
     pool = ThreadPoolExecutor(os.cpu_count())  # decoding runs outside of Python's lock
     try:
         faults = pool.map(partial(fault, decode=decode), videos)
-        for video, why in zip(
-            videos, bar(faults, "verify", len(videos), progress, "video"), strict=True
-        ):
-            if why:
-                findings.append(Finding("broken", str(video.path), why))
+        faults = list(bar(faults, "verify", len(videos), progress, "video"))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all of them
+    findings += [
+        Finding("broken", str(video.path), why)
+        for video, why in zip(videos, faults, strict=True)
+        if why
+    ]
     note = ""
     try:
         findings += _extra(name_or_folder, data, root)
@@ -129,9 +130,9 @@ def _frames_fault(folder: Path, decode: bool) -> str:
     frames = {int(match[2]): path for path in walk(folder) if (match := FRAME.fullmatch(path.name))}
     if not frames:
         return "no frames such as ID-000001.jpg in it"
-    for number in range(1, max(frames) + 1):
-        if number not in frames:
-            return f"frame {number} is missing"
+    gaps = set(range(1, max(frames) + 1)) - set(frames)
+    if gaps:
+        return f"frame {min(gaps)} is missing"
     for path in frames.values():
         if path.stat().st_size == 0:
             return f"{path.name} is empty (0 bytes)"
@@ -158,25 +159,23 @@ def _extra(name_or_folder: str | Path, data: Dataset, root: Path | None) -> Iter
     Videos of both splits of Charades lie in one folder. Raises FileNotFoundError where the
     annotation of the other is not there.
     """
-    videos = data.videos
+    videos, places = data.videos, []
     if data.name not in sets.NAMES:
-        paths = [*walk(folder.place(Path(name_or_folder), data.split))]
-    elif not data.multilabel:
-        places = kinetics.folders(sets.set_root(data.name, root), data.split)
-        paths = [path for place in places for path in walk(place)]
+        places = [folder.place(Path(name_or_folder), data.split)]
     else:
         home = sets.set_root(data.name, root)
-        other = "train" if data.split == "test" else "test"
-        media = charades.media(home)
-        if media is None:
-            return
-        videos += charades.load(home, other, len(data.labels), data.name).videos
-        frames = media.name == charades.FRAME_FOLDER
-        paths = charades.media_by_id(media).values() if frames else walk(media)
+        if not data.multilabel:
+            places = kinetics.folders(home, data.split)
+        elif place := charades.media(home):
+            places = [place]
+            other = "train" if data.split == "test" else "test"
+            videos += charades.load(home, other, len(data.labels), data.name).videos
     known = {os.path.abspath(video.path) for video in videos if video.path}
     names = {video.id for video in videos}
-    for path in sorted(paths):
-        if os.path.abspath(path) not in known:
-            copy = path.stem in names and is_video(path)
-            why = "another file of its name is used" if copy else "no row plans it"
-            yield Finding("extra", str(path), why)
+    for place in places:
+        frames = place.name == charades.FRAME_FOLDER
+        for path in sorted(charades.media_by_id(place).values() if frames else walk(place)):
+            if os.path.abspath(path) not in known:
+                copy = path.stem in names and is_video(path)
+                why = "another file of its name is used" if copy else "no row plans it"
+                yield Finding("extra", str(path), why)
