@@ -6,8 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from co3d.data import charades, generated, sets, video
+from co3d.data import charades, sets, video
 from co3d.data import synthetic_charades as synthetic
+from co3d.data.dataset import Video
+from co3d.data.synthetic import decoded
 from co3d.data.synthetic_charades import LABELS, RATES, RECIPE, ROTATIONS, SPLITS, Plan
 
 SMALL = replace(RECIPE, shortest=12, frames=24, visible=6.0)
@@ -133,7 +135,10 @@ def test_what_a_player_shows_is_what_was_drawn(tmp_path, index):
     info = video.probe(path)
     assert (info.width, info.height) == (64, 48)
     assert info.fps == pytest.approx(float(one.fps)) and info.rotation % 360 == one.rotation
-    frames, drawn = generated.decoded(path), synthetic.render(SMALL, one, (0, 0, index))
+    frames, drawn = (
+        decoded(Video(one.id, "", None, path)),
+        synthetic.render(SMALL, one, (0, 0, index)),
+    )
     assert frames.shape == drawn.shape == (one.n_frames, 48, 64, 3)
     assert np.abs(frames.astype(int) - drawn).mean() < 12
 

@@ -113,10 +113,10 @@ def _lives(
     ages = np.arange(recipe.lifetime) - (recipe.lifetime - 1) / 2
     age, life = (times + lead) % recipe.lifetime + ages[0], (times + lead) // recipe.lifetime
     life = life.astype(int)
-    own = motion_at(recipe.lifetime * np.arange(lives[1]) - ages[0] - lead)
+    shown = motion_at(recipe.lifetime * np.arange(lives[1]) - ages[0] - lead)
 
     other = rng.integers(len(MOTIONS), size=lives)
-    motion = np.where((rng.random(lives) < coherence) & (own >= 0), own, other)
+    motion = np.where((rng.random(lives) < coherence) & (shown >= 0), shown, other)
     velocities, rates = np.array([MOTIONS[name] for name in LABELS]).T
     turned = np.exp(1j * np.deg2rad(rng.normal(0, recipe.direction_jitter)))
     middle = rng.uniform(-reach, reach, lives) + 1j * rng.uniform(-reach, reach, lives)
