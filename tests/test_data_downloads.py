@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import socket
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -144,17 +143,6 @@ def test_replacements_come_before_the_parts_of_train(server, root):
     assert found(root / "train") == {A: good, B: VIDEOS[B]}
 
 
-def test_a_connection_that_brings_nothing_more_is_said_and_resumed_later(server, root):
-    server.answer[PART0], whole = serve(server.answer[PART0], cut=9000), server.answer[PART0]
-    with pytest.raises(ConnectionError, match=r"cut off at .* run the command again, it "):
-        fetch_kinetics("val", 1)
-    came = (root / ".download" / "val" / "part_0.tar.gz.part").stat().st_size
-    server.answer[PART0] = whole
-    fetch_kinetics("val", 1)
-    assert server.asked[-1][2]["Range"] == f"bytes={came}-" and came
-    assert set(found(root / "val")) == {A, B}
-
-
 HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
 CUT = tar({A: VIDEOS[A], B: VIDEOS[B]})[:-5000]
 WRONG = {
@@ -180,31 +168,19 @@ def test_a_wrong_answer_is_one_sentence_and_the_other_parts_come(server, root, r
     assert run("kinetics400")[0] == 0 and set(found(root / "val")) == {A, B, C}
 
 
-@pytest.mark.parametrize("listed", [HTML, b"\n", b"https://a/b.zip", b"https://a/p.tar.gz " * 2])
-def test_a_wrong_list_is_refused(server, root, listed):
-    server.answer[LIST] = listed
-    with pytest.raises(ValueError, match="k400_val_path.txt is no list of addresses of archives"):
-        fetch_kinetics()
-    server.answer[LIST] = b"http://192.0.2.1/part_0.tar.gz"
-    with pytest.raises(ValueError, match="only https is fetched"):
-        fetch_kinetics()
-
-
-def test_a_wrong_annotation_is_refused(server, root):
-    server.answer[ANNOTATION] = HTML
-    with pytest.raises(ValueError, match="val.csv is no annotation: its first"):
-        fetch_kinetics()
-    assert found(root / "annotations") == {} and not (root / "val").exists()
-
-
-def test_no_network_is_a_sentence(server, run, monkeypatch):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setattr(download, "BASES", dict.fromkeys(download.BASES, url))
-        for arguments in (["kinetics400"], ["charades", "--annotations-only", "--yes"]):
-            code, _, error = run(*arguments)
-            assert code == 2 and error.startswith(f"co3d: cannot reach {url[7:]} (")
+def test_a_wrong_list_or_annotation_is_refused(server, root):
+    for listed, sentence in (
+        (b"https://a/p.tar.gz " * 2, "k400_val_path.txt is no list of addresses of archives"),
+        (HTML, "k400_val_path.txt is no list of addresses of archives"),
+        (b"http://192.0.2.1/part_0.tar.gz", "only https is fetched"),
+    ):
+        server.answer[LIST] = listed
+        with pytest.raises(ValueError, match=sentence):
+            fetch_kinetics()
+    server.answer["/annotations/train.csv"] = HTML
+    with pytest.raises(ValueError, match="train.csv is no annotation: its first"):
+        fetch_kinetics("train")
+    assert found(root / "train") == {}
 
 
 def test_without_a_folder_for_data_sets_it_says_how_to_set_it(run, monkeypatch, tmp_path):

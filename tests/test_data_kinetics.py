@@ -94,15 +94,6 @@ def test_companions_leftovers_and_other_splits_are_no_clips(root):
     assert [video.path for video in load(root).videos] == [None] * 5
 
 
-def test_older_spellings(tmp_path):
-    rows = "label,youtube_id,time_start,time_end,split\nzumba,abcdefghijk,1.0,11.0,validate\n"
-    (tmp_path / "val.csv").write_text(rows + "zumba,ABCDEFGHIJK,1,11,train\n")
-    touch(tmp_path, "validate/abcdefghijk_000001_000011.mp4")
-    (video,) = load(tmp_path).videos
-    assert video.class_id == 399
-    assert video.path == tmp_path / "validate" / "abcdefghijk_000001_000011.mp4"
-
-
 def test_rows_without_label_have_no_class(tmp_path):
     (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end,split\nabc,0,10,test\n")
     (video,) = load(tmp_path, "test").videos
@@ -193,18 +184,6 @@ def test_every_spelling_of_the_split_gives_the_same_data_set(tmp_path, spelling,
         data = load(tmp_path, asked)
         assert data.split == "val" and [row[:3] for row in plan(data)] == EXPECTED
         assert all(video.path.is_file() for video in data.videos)
-
-
-@pytest.mark.parametrize("split", ["train", "validate", "test"])
-def test_a_tree_of_the_original_code_works_unchanged(tmp_path, split):
-    plain = split.replace("validate", "val")
-    make_kinetics(tmp_path, "label", "json", split, original=True, split=plain, count=12)
-    data = load(tmp_path, plain)
-    assert [video.label for video in data.videos] == [row[0] for row in kinetics_rows(12, plain)]
-    assert all(
-        video.path == tmp_path / "data" / split / video.label / f"{video.id}.mp4"
-        for video in data.videos
-    )
 
 
 def test_test_rows_may_lack_labels_in_every_form(tmp_path):
