@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from . import dataset
-from .dataset import Dataset, Video, index, planned, read_table
+from .dataset import Dataset, Video, first_file, index, planned, read_table
 
 CLASSES = 157
 FRAMES_FPS = 24.0  # of the published JPEG frames
@@ -82,10 +82,9 @@ def annotation(root: Path, split: str) -> Path:
 
     Raises FileNotFoundError.
     """
-    for name, place, spelling in product(("Charades_v1_{}", "{}"), PLACES, SPELLINGS[split]):
-        path = root / place / f"{name.format(spelling)}.csv"
-        if path.is_file():
-            return path
+    names = product(("Charades_v1_{}.csv", "{}.csv"), SPELLINGS[split])
+    if path := first_file(root, PLACES, (name.format(spelling) for name, spelling in names)):
+        return path
     raise FileNotFoundError(
         f"no annotation of the split {split} in {root}: expected Charades_v1_{split}.csv, also in "
         f"a folder Charades, or a list of frames such as splits/{SPELLINGS[split][-1]}.csv"
@@ -115,8 +114,7 @@ def class_names(root: Path, classes: int = CLASSES) -> tuple[str, ...]:
     ValueError where a class is missing or there twice.
     """
     codes = [f"c{i:03d}" for i in range(classes)]
-    paths = [root / p / n for n in ("Charades_v1_classes.txt", "classes.txt") for p in PLACES]
-    path = next((path for path in paths if path.is_file()), None)
+    path = first_file(root, PLACES, ("Charades_v1_classes.txt", "classes.txt"))
     if path is None:
         return tuple(codes)
     text = path.read_text("utf-8-sig", errors="replace")

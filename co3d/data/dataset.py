@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -77,6 +78,12 @@ def split_name(split: str) -> str:
             return name
     words = ", ".join(spelling for names in SPELLINGS.values() for spelling in names)
     raise ValueError(f"expected a split ({words}), given {split!r}")
+
+
+def first_file(root: Path, places: Iterable[str], names: Iterable[str]) -> Path | None:
+    """The first file that is there, of these names in these folders; the order of names counts."""
+    paths = (root / place / name for name, place in product(names, places))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_table(

@@ -12,7 +12,17 @@ from importlib import resources
 from itertools import product
 from pathlib import Path
 
-from .dataset import SPELLINGS, Dataset, Video, index, is_video, planned, read_table, split_name
+from .dataset import (
+    SPELLINGS,
+    Dataset,
+    Video,
+    first_file,
+    index,
+    is_video,
+    planned,
+    read_table,
+    split_name,
+)
 
 KINETICS400_LABELS: tuple[str, ...] = tuple(
     resources.files(__package__).joinpath("kinetics400_labels.txt").read_text("utf-8").splitlines()
@@ -77,11 +87,10 @@ def annotation(root: Path, split: str) -> Path:
 
     Raises FileNotFoundError.
     """
-    forms = product((".csv", ".json", ".txt"), PLACES, SPELLINGS[split], NAMES)
-    for extension, place, spelling, name in forms:
-        path = root / place / f"{name.format(spelling)}{extension}"
-        if path.is_file():
-            return path
+    endings = product((".csv", ".json", ".txt"), SPELLINGS[split], NAMES)
+    names = (name.format(spelling) + ending for ending, spelling, name in endings)
+    if path := first_file(root, PLACES, names):
+        return path
     raise FileNotFoundError(
         f"no annotation of the split {split} in {root}: expected annotations/{split}.csv (also "
         f".json, or a list with a path and a class id per line in {split}.txt)"

@@ -50,7 +50,9 @@ def opened(address: str, load: Callable[[Path], Dataset]) -> Dataset:
 
 def _mirrored(address: str, temporary: Path) -> tuple[Path, dict[Path, Address]]:
     """A folder with the annotations and an empty file for each video, and what these stand for."""
-    fs, root = _store(address)
+    from fsspec.core import url_to_fs
+
+    fs, root = url_to_fs(address)
     scheme, addresses = address.partition("://")[0], {}
     folder = temporary / (PurePosixPath(root).name or "set")
     for key, info in fs.find(root, detail=True).items():
@@ -84,8 +86,10 @@ def local(path: Path | Address) -> Iterator[Path]:
     for number in range(1, TRIES + 1):
         try:
             with _errors_of(path.url):
+                from fsspec.core import url_to_fs
+
                 options = {"cache_storage": str(folder), "check_files": True}
-                fs, key = _store(f"filecache::{path.url}", filecache=options)
+                fs, key = url_to_fs(f"filecache::{path.url}", filecache=options)
                 file = fs.open(key, "rb")
             break
         except OSError:
@@ -124,15 +128,6 @@ def _limit() -> float:
     return 1e9 * float(given)
 
 
-def _store(address: str, **options):
-    """What fsspec opens the address with, and its name there."""
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise ValueError("fsspec is not installed: pip install 'co3d[cluster]'") from None
-    return url_to_fs(address, **options)
-
-
 @contextmanager
 def _errors_of(address: str) -> Iterator[None]:
     """Errors of stores, which have many kinds, as ours."""
@@ -140,7 +135,9 @@ def _errors_of(address: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is nothing at {address} ({error})") from None
-    except (ImportError, ValueError) as error:  # what fsspec says of schemes
+    except ImportError as error:  # fsspec, or what it needs for this scheme
+        raise ValueError(f"{address}: {error}; pip install 'co3d[cluster]' has fsspec") from None
+    except ValueError as error:  # also of schemes that fsspec does not know
         raise ValueError(f"{address} cannot be read: {error}") from None
     except Exception as error:
         raise OSError(f"{address} cannot be read: {type(error).__name__}: {error}") from error

@@ -9,7 +9,9 @@ from .. import paths
 from . import charades, download, folder, kinetics, remote, synthetic, synthetic_charades
 from .dataset import Dataset, split_name
 
-NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
+REAL = {"kinetics400": kinetics, "charades": charades}
+GENERATED = {"synthetic-kinetics": synthetic, "synthetic-charades": synthetic_charades}
+NAMES = (*REAL, *GENERATED)
 DEFAULT_SPLITS = dict.fromkeys(NAMES, "test") | {"kinetics400": "val"}
 
 
@@ -39,21 +41,19 @@ def open_set(
     if remote.is_address(name) and root is None:
         return remote.opened(name, lambda folder: _own(str(folder), split)).first(limit)
     if remote.is_address(root):
-        if name not in NAMES[:2]:
-            real = " or ".join(NAMES[:2])
-            raise ValueError(f"expected an address only of {real}, given one of {name}")
+        if name not in REAL:
+            raise ValueError(
+                f"expected an address only of {' or '.join(REAL)}, given one of {name}"
+            )
         return remote.opened(root, lambda folder: open_set(name, split, root=folder)).first(limit)
     if name not in NAMES or isinstance(name_or_folder, Path):
         if root is not None:
             raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
         return _own(name, split).first(limit)
     split = split or DEFAULT_SPLITS[name]
-    if name == "synthetic-kinetics":
-        return synthetic.dataset(split_name(split), root, limit=limit)
-    if name == "synthetic-charades":
-        return synthetic_charades.dataset(charades.split_name(split), root, limit=limit)
-    load = kinetics.load if name == "kinetics400" else charades.load
-    return load(set_root(name, root), split).first(limit)
+    if name in GENERATED:
+        return GENERATED[name].dataset(split, root, limit=limit)
+    return REAL[name].load(set_root(name, root), split).first(limit)
 
 
 def open_parts(
@@ -74,8 +74,8 @@ def open_parts(
     root = download.fetch_kinetics(split, parts, root=root, tell=tell)
     names = download.unpacked(download.kinetics_archives(split, parts, root), root)
     whole = open_set(name, split, root=root)
-    held = tuple(video for video in whole.videos if video.path and video.path.name in names)
-    return replace(whole, name=f"{name}-parts-{parts}", videos=held).first(limit)
+    videos = tuple(video for video in whole.videos if video.path and video.path.name in names)
+    return replace(whole, name=f"{name}-parts-{parts}", videos=videos).first(limit)
 
 
 def set_root(name: str, root: Path | None = None) -> Path:
@@ -84,10 +84,8 @@ def set_root(name: str, root: Path | None = None) -> Path:
     Generated sets lie in the cache, made or not. Raises FileNotFoundError with what to do where a
     real set is not there.
     """
-    if name == "synthetic-kinetics":
-        return Path(root or synthetic.folder())
-    if name == "synthetic-charades":
-        return Path(root or synthetic_charades.folder())
+    if name in GENERATED:
+        return Path(root or GENERATED[name].folder())
     if root is None:
         base = paths.datasets_path()
         if base is None:
@@ -109,9 +107,9 @@ def _own(name: str, split: str | None) -> Dataset:
     root = Path(name)
     if not root.is_dir() and os.sep not in name:
         raise ValueError(f"expected {', '.join(NAMES)} or a folder of videos, given {name}")
-    if found := kinetics.published(root):
+    if table := kinetics.published(root):
         raise ValueError(
-            f"{found} is an annotation of Kinetics, whose class ids folders cannot tell; give the "
+            f"{table} is an annotation of Kinetics, whose class ids folders cannot tell; give the "
             f"set's name and this folder as its root: --root {root} kinetics400"
         )
     data = folder.load(root, split)

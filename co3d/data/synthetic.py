@@ -16,7 +16,7 @@ import numpy as np
 from .. import files, paths
 from ..progress import bar
 from . import drawing, kinetics, video
-from .dataset import Dataset, Video
+from .dataset import Dataset, Video, split_name
 from .drawing import Recipe
 
 SYNTHETIC_KINETICS_LABELS = drawing.LABELS
@@ -80,6 +80,7 @@ def dataset(
     split: str, root: Path | None = None, *, limit: int | None = None, **options
 ) -> Dataset:
     """A split of `synthetic_kinetics(root, **options)`, or its first `limit` videos."""
+    split = split_name(split)
     root = synthetic_kinetics(root, splits=[split], limit=limit, **options)
     return kinetics.load(root, split, SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics").first(limit)
 

@@ -118,6 +118,7 @@ def dataset(
     split: str, root: Path | None = None, *, limit: int | None = None, **options
 ) -> Dataset:
     """A split of `synthetic_charades(root, **options)`, or its first `limit` videos."""
+    split = charades.split_name(split)
     root = synthetic_charades(root, splits=[split], limit=limit, **options)
     return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
 
