@@ -60,16 +60,6 @@ def test_codes_stand_for_missing_names(tmp_path):
     assert data.videos[2].label == "c156"
 
 
-@pytest.mark.parametrize("folder", ["Charades", "annotations", "splits", "frame_lists"])
-def test_annotations_may_lie_in_the_usual_folders(tmp_path, folder):
-    make_charades(tmp_path)
-    expected = charades.load(tmp_path, "test")
-    (tmp_path / folder).mkdir()
-    for path in tmp_path.glob("*.*"):
-        path.rename(tmp_path / folder / path.name)
-    assert charades.load(tmp_path, "test") == expected
-
-
 def test_one_kind_of_media_serves_the_whole_set_frames_first(tmp_path):
     make_charades(tmp_path, "videos-full")
     make_charades(tmp_path, "videos", missing=range(6))

@@ -6,7 +6,7 @@ from PIL import Image
 from trees_data import make_charades, make_frames, make_kinetics, tiny_video
 
 from co3d import __main__ as command_line
-from co3d.data import folder, sets, video
+from co3d.data import folder, video
 from co3d.data.sets import open_set
 from co3d.data.verify import verify
 
@@ -61,13 +61,6 @@ def test_a_set_that_is_not_there_is_said_with_what_to_do(tmp_path, monkeypatch, 
     (tmp_path / name).mkdir()
     with pytest.raises(FileNotFoundError, match="no annotation of the split"):
         open_set(name)
-
-
-def test_generated_sets_are_made(tmp_path):
-    data = open_set("synthetic-kinetics", limit=1)
-    assert (data.name, data.split, len(data.videos)) == ("synthetic-kinetics", "test", 1)
-    assert data.videos[0].path.is_relative_to(sets.set_root("synthetic-kinetics"))
-    assert sets.set_root("synthetic-kinetics", tmp_path / "own") == tmp_path / "own"
 
 
 @pytest.mark.parametrize(
@@ -126,11 +119,6 @@ def test_a_folder_with_splits_has_the_classes_of_all(tmp_path):
     ]
     with pytest.raises(FileNotFoundError, match="no split test; expected one of train, val"):
         open_set(root)
-
-
-def test_a_class_may_be_called_like_a_split(tmp_path):
-    root = own(tmp_path / "vehicles", "car/1.mp4", "train/1.mp4")
-    assert open_set(root).labels == ("car", "train")
 
 
 def test_labels_txt_orders_the_classes(tmp_path):

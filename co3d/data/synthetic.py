@@ -17,14 +17,14 @@ from .. import files, paths
 from ..progress import bar
 from . import drawing, kinetics, video
 from .dataset import Dataset, Video, split_name
-from .drawing import Recipe
+from .drawing import DotRecipe
 
 SYNTHETIC_KINETICS_LABELS = drawing.LABELS
 SPLITS = {"train": 1200, "val": 240, "test": 1008}
-RECIPE = Recipe()
+RECIPE = DotRecipe()
 
 
-def folder(seed: int = 0, recipe: Recipe = RECIPE) -> Path:
+def folder(seed: int = 0, recipe: DotRecipe = RECIPE) -> Path:
     """Where a set lives in the cache, made or not."""
     return paths.cache_path() / f"synthetic-kinetics-{seed}-{recipe.hash}"
 
@@ -33,7 +33,7 @@ def synthetic_kinetics(
     root: Path | None = None,
     *,
     seed: int = 0,
-    recipe: Recipe = RECIPE,
+    recipe: DotRecipe = RECIPE,
     splits: Sequence[str] = tuple(SPLITS),
     limit: int | None = None,
     **options,
@@ -97,13 +97,13 @@ def decoded(clip: Video) -> np.ndarray:
     return frames
 
 
-def render(recipe: Recipe, label: str, key: Sequence[int]) -> np.ndarray:
+def render(recipe: DotRecipe, label: str, key: Sequence[int]) -> np.ndarray:
     """The frames of one video, uint8 (T,H,W,3); `key` seeds everything that is drawn at random."""
     motion = np.array(SYNTHETIC_KINETICS_LABELS.index(label))
     return drawing.render(recipe, np.arange(recipe.frames), lambda times: motion, key)
 
 
-def _write(path: Path, recipe: Recipe, label: str, key: list[int]) -> None:
+def _write(path: Path, recipe: DotRecipe, label: str, key: list[int]) -> None:
     video.write(path, render(recipe, label, key), recipe.fps, crf=recipe.crf)
 
 

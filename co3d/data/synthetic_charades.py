@@ -34,7 +34,7 @@ ROTATIONS = {2: 90, 9: 270}
 
 
 @dataclass(frozen=True)
-class Recipe(drawing.Recipe):
+class ScriptedRecipe(drawing.DotRecipe):
     """As of synthetic-kinetics, and when which motions are shown; pairs are ranges."""
 
     frames: int = 240  # of the longest video, at fps
@@ -45,11 +45,11 @@ class Recipe(drawing.Recipe):
     reversed: float = 0.01  # share of windows given with the end before the start
 
 
-RECIPE = Recipe()
+RECIPE = ScriptedRecipe()
 
 
 @dataclass(frozen=True)
-class Plan:
+class Script:
     """One video: what its row says and what it shows.
 
     Attributes:
@@ -80,7 +80,7 @@ class Plan:
         return ";".join(texts)
 
 
-def folder(seed: int = 0, recipe: Recipe = RECIPE) -> Path:
+def folder(seed: int = 0, recipe: ScriptedRecipe = RECIPE) -> Path:
     """Where a set lives in the cache, made or not."""
     return paths.cache_path() / f"synthetic-charades-{seed}-{recipe.hash}"
 
@@ -89,7 +89,7 @@ def synthetic_charades(
     root: Path | None = None,
     *,
     seed: int = 0,
-    recipe: Recipe = RECIPE,
+    recipe: ScriptedRecipe = RECIPE,
     splits: Sequence[str] = tuple(SPLITS),
     limit: int | None = None,
     **options,
@@ -123,7 +123,7 @@ def dataset(
     return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
 
 
-def plan(recipe: Recipe, key: tuple[int, int, int]) -> Plan:
+def plan(recipe: ScriptedRecipe, key: tuple[int, int, int]) -> Script:
     """What the video of this seed, split and number is."""
     index = key[2]
     rng = np.random.default_rng([*key, 1])
@@ -137,10 +137,10 @@ def plan(recipe: Recipe, key: tuple[int, int, int]) -> Plan:
         windows.append((int(rng.integers(len(LABELS))), *ends))
     turned = tuple((rng.random(len(windows)) < recipe.reversed).tolist())
     rotation = ROTATIONS.get(index % PERIOD, 0)
-    return Plan(_id(key), fps, n_frames, rotation, tuple(windows), turned)
+    return Script(_id(key), fps, n_frames, rotation, tuple(windows), turned)
 
 
-def render(recipe: Recipe, plan: Plan, key: Sequence[int]) -> np.ndarray:
+def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarray:
     """The frames of one video as displayed, uint8 (T,H,W,3); `key` seeds what is random."""
     rng = np.random.default_rng([*key, 2])
 
@@ -158,7 +158,7 @@ def render(recipe: Recipe, plan: Plan, key: Sequence[int]) -> np.ndarray:
     return drawing.render(recipe, times, shown, key)
 
 
-def _write(path: Path, recipe: Recipe, plan: Plan, key: Sequence[int]) -> None:
+def _write(path: Path, recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> None:
     """Encodes a video; with a rotation, lying on the side that players turn back from."""
     frames = np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
     video.write(path, frames, plan.fps, crf=recipe.crf, rotation=plan.rotation)
@@ -171,7 +171,7 @@ def _id(key: Sequence[int]) -> str:
     return "".join(signs[number // len(signs) ** place % len(signs)] for place in range(5))
 
 
-def _annotation(plans: Sequence[Plan]) -> str:
+def _annotation(plans: Sequence[Script]) -> str:
     """A CSV as Charades has it."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """A split as planned, and what was found wrong with its files.
 
     Attributes:
@@ -78,7 +78,7 @@ def verify(
     root: Path | None = None,
     decode: bool = False,
     progress: bool = True,
-) -> Report:
+) -> Verification:
     """Compares the files of a split with its plan, see `sets.open_set` for the arguments.
 
     Every video is opened, and with `decode` every frame of it decoded. Nothing is written, except
@@ -103,7 +103,7 @@ def verify(
         findings += _extra(name_or_folder, data, root)
     except FileNotFoundError as error:
         note = f"which files are extra ({error})"
-    return Report(data, tuple(findings), note)
+    return Verification(data, tuple(findings), note)
 
 
 def fault(video: Video, decode: bool) -> str:

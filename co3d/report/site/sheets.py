@@ -121,7 +121,7 @@ def _common(notebook: Html, function: str, digest: str) -> tuple[tuple[str, obje
     )
 
 
-def _sheet(name: str, pairs: tuple, recipe: drawing.Recipe) -> Html:
+def _sheet(name: str, pairs: tuple, recipe: drawing.DotRecipe) -> Html:
     head = ("Constant", "Value", "Meaning")
     constants = [
         (code(field), str(value).strip("()"), MEANINGS[field])
