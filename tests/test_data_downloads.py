@@ -170,24 +170,23 @@ def test_a_wrong_answer_is_one_sentence_and_the_other_parts_come(server, root, r
 
 def test_a_wrong_list_or_annotation_is_refused(server, root):
     for listed, sentence in (
-        (b"https://a/p.tar.gz " * 2, "k400_val_path.txt is no list of addresses of archives"),
-        (HTML, "k400_val_path.txt is no list of addresses of archives"),
+        (HTML, "k400_val_path.txt has no .tar.gz in its first line"),
         (b"http://192.0.2.1/part_0.tar.gz", "only https is fetched"),
     ):
         server.answer[LIST] = listed
         with pytest.raises(ValueError, match=sentence):
             fetch_kinetics()
     server.answer["/annotations/train.csv"] = HTML
-    with pytest.raises(ValueError, match="train.csv is no annotation: its first"):
+    with pytest.raises(ValueError, match="train.csv has no youtube_id in its first line"):
         fetch_kinetics("train")
     assert found(root / "train") == {}
 
 
 def test_without_a_folder_for_data_sets_it_says_how_to_set_it(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(download, "datasets_path", lambda: None)
+    monkeypatch.setattr("co3d.paths.datasets_path", lambda: None)
     for arguments in (["kinetics400"], ["charades", "--yes"]):
         code, _, error = run(*arguments)
-        assert code == 2 and error.startswith("co3d: expected DATASETS_PATH, the folder of")
+        assert code == 2 and "in the folder DATASETS_PATH, which is not set" in error
 
 
 @pytest.mark.parametrize(

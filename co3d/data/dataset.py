@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Self, TypeVar
 
+from .. import paths
+
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi")
 SPELLINGS = {
     "train": ("train", "videos_train"),
@@ -80,10 +82,24 @@ def split_name(split: str) -> str:
     raise ValueError(f"expected a split ({words}), given {split!r}")
 
 
+def home(name: str, root: str | Path | None = None) -> Path:
+    """The folder of a real set: the given one, or that of its name under DATASETS_PATH.
+
+    Raises FileNotFoundError with what to do where neither is set.
+    """
+    base = paths.datasets_path()
+    if root is None and base is None:
+        raise FileNotFoundError(
+            f"{name} is looked for in the folder DATASETS_PATH, which is not set: set it in the "
+            "environment or in .env (see .env.example), or give the folder of the set"
+        )
+    return Path(root or base / name)
+
+
 def first_file(root: Path, places: Iterable[str], names: Iterable[str]) -> Path | None:
     """The first file that is there, of these names in these folders; the order of names counts."""
-    paths = (root / place / name for name, place in product(names, places))
-    return next((path for path in paths if path.is_file()), None)
+    files = (root / place / name for name, place in product(names, places))
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_table(

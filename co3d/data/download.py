@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from .. import files, web
-from ..paths import datasets_path
 from . import archives
+from .dataset import home
 
 BASES = {
     "kinetics400": "https://s3.amazonaws.com/kinetics/400",
@@ -76,14 +76,14 @@ def fetch_kinetics(
             a file is not what it should be.
         OSError: if the disk is too full.
     """
-    root = root or _root("kinetics400")
+    root = home("kinetics400", root)
     agree = functools.cache(lambda: tell(NOTICES["kinetics400"]))
     with files.locked(root):
         wanted = kinetics_archives(split, parts, root, agree)
         table = root / "annotations" / f"{split}.csv"
         if not table.is_file():
             agree()
-            web.download(_annotation_url(split), table, check=_check_annotation)
+            web.download(_annotation_url(split), table, check=_first_line_has(b"youtube_id"))
             digest = hashlib.sha256(table.read_bytes()).hexdigest()
             if split == "val" and digest != VAL_SHA256:
                 tell(f"{table.name} has sha256 {digest}, not {VAL_SHA256} as others report")
@@ -107,7 +107,7 @@ def fetch_charades(
     Raises:
         ConnectionError, ValueError, OSError: as `fetch_kinetics`.
     """
-    root = root or _root("charades")
+    root = home("charades", root)
     with files.locked(root):
         once = functools.cache(lambda: agree(NOTICES["charades"]))
         _fetch(charades_archives(form), root, once, tell)
@@ -131,7 +131,8 @@ def kinetics_archives(
     table = root / ".download" / f"k400_{split}_path.txt"
     if not table.is_file():
         agree()
-        web.download(f"{BASES['kinetics400']}/{split}/{table.name}", table, check=_check_list)
+        url = f"{BASES['kinetics400']}/{split}/{table.name}"
+        web.download(url, table, check=_first_line_has(b".tar.gz"))
     urls = table.read_text("utf-8").split()
     if parts is not None and not 1 <= parts <= len(urls):
         raise ValueError(f"expected 1 to {len(urls)} parts of {split}, given {parts}")
@@ -169,31 +170,16 @@ def _replacement() -> Archive:
     return Archive(url, "train", (".mp4",))
 
 
-def _root(name: str) -> Path:
-    base = datasets_path()
-    if base is None:
-        raise ValueError(
-            "expected DATASETS_PATH, the folder of the data sets: set it in the environment or in "
-            ".env (see .env.example)"
-        )
-    return base / name
+def _first_line_has(word: bytes) -> Callable[[Path], None]:
+    """A check that refuses pages and messages in place of a table."""
 
+    def check(path: Path) -> None:
+        with path.open("rb") as file:
+            line = file.readline(1000)
+        if word not in line:
+            raise ValueError(f"{path.stem} has no {word.decode()} in its first line: {line[:40]!r}")
 
-def _check_list(path: Path) -> None:
-    urls = path.read_text("utf-8", errors="replace").split()
-    names = {url.rpartition("/")[2] for url in urls}
-    if (
-        not urls
-        or len(names) < len(urls)
-        or not all(n.endswith((".tar.gz", ".tgz")) for n in names)
-    ):
-        raise ValueError(f"{path.stem} is no list of addresses of archives")
-
-
-def _check_annotation(path: Path) -> None:
-    with path.open("rb") as file:
-        if b"youtube_id" not in file.readline(1000):
-            raise ValueError(f"{path.stem} is no annotation: its first line names no youtube_id")
+    return check
 
 
 def _fetch(wanted: Sequence[Archive], root: Path, agree: Callable[[], None], tell: Tell) -> None:

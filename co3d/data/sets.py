@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .. import paths
 from . import charades, download, folder, kinetics, remote, synthetic, synthetic_charades
-from .dataset import Dataset, split_name
+from .dataset import Dataset, home, split_name
 
 REAL = {"kinetics400": kinetics, "charades": charades}
 GENERATED = {"synthetic-kinetics": synthetic, "synthetic-charades": synthetic_charades}
@@ -86,20 +85,13 @@ def set_root(name: str, root: Path | None = None) -> Path:
     """
     if name in GENERATED:
         return Path(root or GENERATED[name].folder())
-    if root is None:
-        base = paths.datasets_path()
-        if base is None:
-            raise FileNotFoundError(
-                f"{name} is looked for in the folder DATASETS_PATH, which is not set: set it in "
-                "the environment or in .env (see .env.example), or give the folder of the set"
-            )
-        root = base / name
-    if not Path(root).is_dir():
+    root = home(name, root)
+    if not root.is_dir():
         raise FileNotFoundError(
             f"{name} is not there: no folder {root}; put the set there or run "
             f"`co3d download {name}`"
         )
-    return Path(root)
+    return root
 
 
 def _own(name: str, split: str | None) -> Dataset:
