@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import servers
 import torch
+from requests.adapters import Retry
 from servers import says
-from urllib3 import Retry
 
 import co3d
 from co3d import __main__ as command_line
