@@ -15,7 +15,11 @@ from tqdm import tqdm
 
 TIMEOUT_S = 30  # of silence
 RETRY = Retry(
-    3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
+    total=3,
+    backoff_factor=0.5,  # seconds before the second try, then twice as many
+    status_forcelist=(429, 500, 502, 503, 504),
+    raise_on_status=False,
+    respect_retry_after_header=False,
 )
 BLOCK = 2**16
 HEADERS = {
