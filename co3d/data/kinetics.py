@@ -52,6 +52,7 @@ def load(
     root, split = Path(root), split_name(split)
     table = annotation(root, split)
     clips = index(folders(root, split))
+    starts = (table.parent, root, *folders(root, split))  # of listed paths
     class_ids = {label: i for i, label in enumerate(labels)}
     by_folder = {spelling: label for label in labels for spelling in _spellings(label)}
 
@@ -68,7 +69,6 @@ def load(
 
     def of_line(line: str) -> Video:
         path, label = _listed(line, labels, by_folder)
-        starts = (table.parent, root, *folders(root, split))
         # An absolute path stays as it is.
         places = (Path(os.path.abspath(start / path)) for start in starts)
         return video(path.stem, label, next((p for p in places if p.is_file()), None))

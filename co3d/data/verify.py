@@ -126,9 +126,9 @@ def _frames_fault(folder: Path, decode: bool) -> str:
     frames = {int(match[2]): path for path in walk(folder) if (match := FRAME.fullmatch(path.name))}
     if not frames:
         return "no frames such as ID-000001.jpg in it"
-    gaps = set(range(1, max(frames) + 1)) - set(frames)
-    if gaps:
-        return f"frame {min(gaps)} is missing"
+    gap = next((n for n in range(1, len(frames) + 1) if n not in frames), None)
+    if gap:
+        return f"frame {gap} is missing"
     for path in frames.values():
         if path.stat().st_size == 0:
             return f"{path.name} is empty (0 bytes)"
