@@ -94,12 +94,6 @@ def test_companions_leftovers_and_other_splits_are_no_clips(root):
     assert [video.path for video in load(root).videos] == [None] * 5
 
 
-def test_rows_without_label_have_no_class(tmp_path):
-    (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end,split\nabc,0,10,test\n")
-    (video,) = load(tmp_path, "test").videos
-    assert (video.label, video.class_id) == ("", None)
-
-
 HEADER = b"label,youtube_id,time_start,time_end\n"
 
 
