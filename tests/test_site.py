@@ -278,7 +278,7 @@ def test_the_ledger_is_there_row_for_row(root, made):
         root / "results" / "paper" / "claims.csv", dtype=str, keep_default_na=False
     )
     page = made["claims.html"]
-    assert page.count('class="status"') == len(ledger) + 6
+    assert page.count('class="status"') == len(ledger) + 8
     assert all(markup.text(claim) in page for claim in ledger["claim"])
 
 

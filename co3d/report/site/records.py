@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import pages
-from ..claims import statuses
-from ..entries import STATUSES
+from ..claims import STATUSES, statuses
 from ..schema import PROVENANCE, TABLES, readme
 from .markup import Html, code, link, page, table, text
 from .models import number
@@ -112,5 +111,5 @@ def _command(command: str) -> Html:
 
 def _mark(status: str) -> Html:
     """A status with its own sign, which needs no colour."""
-    signs = dict(zip(STATUSES, "=≈≠…∅?", strict=True))
+    signs = dict(zip(STATUSES, "=≈≡≠≁…∅?", strict=True))
     return Html(f'<span class="status">{signs[status]} {text(status)}</span>')
