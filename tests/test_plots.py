@@ -1,22 +1,11 @@
-"""Shared plots show the rows that they are given; tables for people parse back."""
-
-import re
-from html import unescape
+"""Shared plots show the rows that they are given; equal figures are equal files."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from co3d.paths import repo_root
-from co3d.report import drawings, figures, plots, style, tables
-
-PAPER = repo_root() / "results" / "paper"
-COUNTED = "GMACs of the predicting step, here"
-
-
-@pytest.fixture(scope="module")
-def published():
-    return pd.read_csv(PAPER / "kinetics400_published.csv")
+from co3d.report import drawings, figures, plots, style
+from co3d.zoo.specs import SPECS
 
 
 @pytest.fixture
@@ -112,157 +101,11 @@ def test_a_notebook_shows_a_figure_once_as_png():
     assert drawings.residual_alignment()._repr_png_().startswith(b"\x89PNG")
 
 
-def test_one_colour_per_family_and_one_label_per_model(published):
-    for name in published["model"]:
-        assert style.color(name) == style.color(name.removeprefix("co"))
+def test_one_colour_per_family_and_one_label_per_model():
+    for name in SPECS:
+        assert style.color(name) == style.color(name.removeprefix("co")) and style.label(name)
     colours = set(style.FAMILY_COLORS.values())
     assert len(colours) == len(style.FAMILY_COLORS)
     assert style.label("cox3d_m") == "CoX3D-M" and style.label("coslow_8x8_r50") == "CoSlow"
     with pytest.raises(ValueError, match="'cox3d_xxl'"):
         style.label("cox3d_xxl")
-
-
-def numbers(cell):
-    return [float(value) for value in re.findall(r"\d+\.?\d*", cell.replace("**", ""))]
-
-
-def test_the_table_parses_back(published, tmp_path):
-    path = tables.save(tables.benchmark(published), "published_benchmark", tmp_path)
-    head, _, *body = [
-        [cell.strip() for cell in line.strip("|\n").split("|")]
-        for line in path.read_text("utf-8").splitlines()
-    ]
-    assert len(body) == len(published)
-    for cells, row in zip(body, published.itertuples(), strict=True):
-        cell = dict(zip(head, cells, strict=True))
-        assert cell["Model"].strip("*~ ") == style.label(row.model)
-        assert ("**" in cell["Top-1 (%)"]) == bool(row.pareto_bold)
-        assert numbers(cell["Top-1 (%)"]) == [row.top1_percent]
-        assert numbers(cell["GFLOPs"]) == [row.gflops_per_prediction]
-        expected = [row.cpu_per_s_mean, row.cpu_per_s_std]
-        assert numbers(cell["CPU (1/s)"]) == [value for value in expected if not np.isnan(value)]
-        assert cell[COUNTED] == cell["Params here (M)"] == ""
-        per = {"coi3d_8x8_r50": "2 frames"}.get(row.model, "frame")
-        assert cell["Per"] == (per if row.mode == "stream" else "clip")
-    _, *lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
-    rows = [line for line in lines if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {len(head) - 1}
-    assert len(rows) == len(published) + 1 and not re.search(r"[±×~]|(?<!\\)%", "".join(lines))
-
-
-def test_latex_and_html_say_the_same_as_markdown(published, tmp_path):
-    table = tables.benchmark(published)
-    path = tables.save(table, "published_benchmark", tmp_path)
-    first, *lines = path.with_suffix(".tex").read_text("utf-8").splitlines()
-    assert first.startswith("% The published benchmark") and "kinetics400\\_published.csv" in first
-    plain = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
-    signs = {r"\%": "%", r"$\sim$": "~", r"$\times$": "×", r"$\pm$": "±"}
-    for cells, row in zip(plain, [list(table), *table.to_numpy().tolist()], strict=True):
-        for sign, char in signs.items():
-            cells = [cell.replace(sign, char) for cell in cells]
-        assert [re.sub(r"\\textbf\{(.*)\}", r"**\1**", cell) for cell in cells] == row
-    page = path.with_suffix(".html").read_text("ascii")
-    lines = [re.findall("<t[dh].*?>(.*?)</t[dh]>", line) for line in page.splitlines()]
-    found = [[unescape(re.sub("</?b>", "**", cell)) for cell in line] for line in lines if line]
-    assert found == [list(table), *table.to_numpy().tolist()]
-    assert page.count("<b>") == 3 * published["pareto_bold"].sum()
-
-
-def test_cells_are_escaped():
-    odd = pd.DataFrame({"Model": ["**50 % & a_b**"], "a<b": [r"{1} $ # ^ \ ± ~"]})
-    tex, page = tables.latex(odd), tables.html(odd, "x & y")
-    assert r"\textbf{50 \% \& a\_b} & \{1\} \$ \# \^{} \textbackslash{} $\pm$ $\sim$ \\" in tex
-    assert "<b>50 % &amp; a_b</b>" in page and "<th" in page and "a&lt;b" in page
-    assert "<caption>x &amp; y</caption>" in page and "&#177;" in page
-
-
-def test_measured_accuracies_have_a_table_of_their_own(accuracy):
-    table = tables.measured(accuracy.assign(n_scored=1200))
-    assert table["Per"].tolist() == ["clip", "clips", "frame", "frame", "frame"]
-    assert table["Frames"].tolist() == ["16", "16", "16", "32", "64"]
-    assert table["Model"].tolist() == ["X3D-mini"] * 2 + ["CoX3D-mini"] * 2 + ["**CoX3D-mini**"]
-    assert table["Top-1 (%)"].iloc[-1] == "**93.0**" and table["MMACs"].iloc[0] == "21.00"
-    assert table["95 % interval"].iloc[0] == "78.0 to 81.5" and set(table["Videos"]) == {"1,200"}
-
-
-def test_a_stream_with_strides_predicts_per_several_frames(accuracy):
-    streams = accuracy[accuracy["mode"] == "stream"].assign(n_scored=1)
-    streams["model"] = ["coi3d_mini", "coslowfast_mini", "coslow_mini"]
-    table = tables.measured(streams).set_index("Model")["Per"].rename(lambda name: name.strip("*"))
-    assert table.to_dict() == {
-        "CoSlow-mini": "frame",
-        "CoI3D-mini": "2 frames",
-        "CoSlowFast-mini": "4 frames",
-    }
-
-
-@pytest.fixture
-def models():
-    """Rows such as notebook 03 writes, dense and other image sizes among them."""
-    rows = [
-        ("x3d_s", pd.NA, 13, 160, 0, 1962892112, pd.NA),
-        ("x3d_s", pd.NA, 13, 182, 0, 9, pd.NA),
-        ("cox3d_s", 13, pd.NA, 160, 0, pd.NA, 152711312),
-        ("cox3d_s", 13, pd.NA, 160, 1, pd.NA, 9),
-    ]
-    names = ["model", "window", "frames", "image_size", "dense", "macs_clip", "macs_step"]
-    table = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(names[1:], "Int64"))
-    return table.assign(num_classes=400, params=3794322)
-
-
-def test_own_counts_stand_beside_the_published_ones(published, models):
-    table = tables.benchmark(published, models).set_index(["Model", "Frames"])
-    for row, macs in ((("X3D-S", "13"), "1.963"), (("CoX3D-S", "13"), "0.153")):
-        assert table.loc[row, ["Params here (M)", COUNTED]].tolist() == ["3.794", macs]
-    assert table.loc[("**CoX3D-S**", "64"), COUNTED] == ""
-    assert (table[COUNTED] != "").sum() == 2
-
-
-def test_the_row_of_a_model_is_that_of_its_published_setting(models):
-    assert tables.own_row(models, "cox3d_s")["macs_step"] == 152711312
-    assert tables.own_row(models, "x3d_s", 13)["macs_clip"] == 1962892112
-    assert tables.own_row(models, "x3d_s", 16) is tables.own_row(models, "rcu") is None
-    assert tables.own_row(models[:0], "x3d_s") is None
-
-
-def test_each_stream_is_compared_with_its_clip_net(published):
-    pairs = tables.pairs(published).set_index(["model", "window"])
-    assert len(pairs) == 10
-    row = pairs.loc[("cox3d_m", 64)]
-    assert row["points"] == pytest.approx(71.03 - 67.24)
-    assert row["FLOPs ratio"] == pytest.approx(4.97 / 0.33)
-    assert row["memory saved (%)"] == pytest.approx(100 * (1 - 68.96 / 126.29))
-
-
-def test_bold_in_the_published_table_is_the_pareto_front(published):
-    front = tables.pareto_front(published, "gflops_per_prediction", "top1_percent")
-    assert front.tolist() == published["pareto_bold"].astype(bool).tolist()
-
-
-def test_published_tables_agree_with_each_other(published):
-    exact = pd.read_csv(PAPER / "flops_exact.csv")
-    for row in exact.itertuples():
-        number = row.window if row.model.startswith("co") else row.frames
-        column = "window" if row.model.startswith("co") else "frames"
-        match = published[(published["model"] == row.model) & (published[column] == number)]
-        gflops = match["gflops_per_prediction"].item()
-        assert round(row.flops_published_convention / 1e9, 2) == pytest.approx(gflops)
-    sweep = pd.read_csv(PAPER / "pool_sweep_published.csv")
-    transient = pd.read_csv(PAPER / "transient_published.csv")
-    for table in (sweep, transient):
-        assert set(table["model"].map(style.label)) <= {
-            *("X3D-S", "X3D-M", "X3D-L", "CoX3D-S", "CoX3D-M", "CoX3D-L")
-        }
-    assert not transient.duplicated(["model", "window", "fill", "frames_seen"]).any()
-
-
-def test_tables_of_counts_and_of_tiny_numbers():
-    table = pd.DataFrame({"model": ["a", "b"], "n": [1234567, None], "x": [2.5e9, 1e9]})
-    shown = tables.counts(table, {"x": "G"})
-    assert shown.to_dict("list") == {
-        "model": ["a", "b"],
-        "n": ["1,234,567", ""],
-        "x (G)": ["2.500", "1.000"],
-    }
-    shown = tables.tiny(pd.DataFrame({"n": [3], "e": [1.234e-16], "f": [0.123]}), {"f": "{:.2f}"})
-    assert shown.to_dict("list") == {"n": ["3"], "e": ["1e-16"], "f": ["0.12"]}
