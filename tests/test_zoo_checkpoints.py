@@ -26,7 +26,7 @@ def meta_shapes(name):
 def fitted(name):
     """Our name for each of their keys, in the order of theirs."""
     listed = weight_files.published(name)
-    fit = dialects.fit(listed.shapes, meta_shapes(listed.model), listed.dialect)
+    fit = dialects.fit(listed.shapes, meta_shapes(listed.model))
     ours = {key: name for name, key in fit.names.items()}
     return [ours[key] for key in listed.shapes]
 
@@ -42,10 +42,9 @@ def test_the_lists_are_the_published_ones():
 def test_each_list_maps_one_to_one(name):
     listed = weight_files.published(name)
     wanted = meta_shapes(listed.model)
-    assert dialects.detect(listed.shapes, wanted) == listed.dialect
     assert dialects.stranger(listed.shapes) is None
-    fit = dialects.fit(listed.shapes, wanted, listed.dialect)
-    assert not fit.misfits and fit.classes == 400
+    fit = dialects.fit(listed.shapes, wanted)
+    assert not fit.misfits and (fit.dialect, fit.classes) == (listed.dialect, 400)
     assert sorted(fit.names.values()) == sorted(listed.shapes)
     assert {*fit.names, *fit.absent} == set(wanted) and not {*fit.names} & {*fit.absent}
     for key in fit.absent:
@@ -53,7 +52,7 @@ def test_each_list_maps_one_to_one(name):
         norm = key.startswith("body.res2.0.shortcut.bn.") and name.startswith("ptv_x3d")
         assert counts or norm
     for model in {*weight_files.NAMES.values()} - {listed.model, None}:
-        other = dialects.fit(listed.shapes, meta_shapes(model), listed.dialect)
+        other = dialects.fit(listed.shapes, meta_shapes(model))
         assert bool(other.misfits) != ({model, listed.model} <= {"x3d_xs", "x3d_s", "x3d_m"})
 
 

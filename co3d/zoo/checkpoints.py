@@ -106,8 +106,11 @@ def save(
     data = _sorted(serialised(tensors, metadata=metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _sorted(data: bytes) -> bytes:
@@ -150,7 +153,7 @@ def load_into(
         raise ValueError(f"expected weights of {name}, given those of {other} in {path.name}")
     if record.get("precision") == HALF:
         tensors = {k: x.float() if x.dtype == torch.float16 else x for k, x in tensors.items()}
-    dialect, fit = _fit(model, tensors, path.name, new_head)
+    fit = _fit(model, tensors, path.name, new_head)
     notes = list(filter(None, record.get("notes", "").split("; ")))
     if new_head:
         theirs = "none" if fit.classes is None else fit.classes
@@ -182,7 +185,7 @@ def load_into(
         sha256=sha256(path),
         training_data=trained_on,
         licence=licence or record.get("licence", ""),
-        dialect=record.get("dialect", dialect),
+        dialect=record.get("dialect", fit.dialect),
         notes=tuple(notes),
         source_sha256=record.get("source_sha256", ""),
         classes=fit.classes,
@@ -211,29 +214,18 @@ def _labels(text: str, classes: int | None, file: str) -> tuple[str, ...]:
     return tuple(files.printable(label, 100) for label in labels)
 
 
-def _fit(
-    model: nn.Module, tensors: dict[str, Tensor], file: str, new_head: bool
-) -> tuple[str, dialects.Fit]:
-    """The dialect and the keys of a file, or a ValueError that says what the file is."""
+def _fit(model: nn.Module, tensors: dict[str, Tensor], file: str, new_head: bool) -> dialects.Fit:
+    """How a file fits the model, or a ValueError that says what the file is."""
     shapes, name = _shapes(tensors), model.spec.weights
     if unknown := dialects.stranger(shapes):
         raise ValueError(
             f"expected weights of {name}, but {file} is {unknown}, which has no model here"
         )
-    wanted = _shapes(model.state_dict())
-    try:
-        dialect = dialects.detect(shapes, wanted)
-    except ValueError as error:
-        raise ValueError(f"{file} does not fit {name}: {error}") from None
-    fit = dialects.fit(shapes, wanted, dialect, new_head)
+    fit = dialects.fit(shapes, _shapes(model.state_dict()), new_head)
     if not fit.misfits:
-        return dialect, fit
+        return fit
     regular = [other for other in list_models() if not spec(other).continual]
-    others = [
-        other
-        for other in regular
-        if not dialects.fit(shapes, _zoo(other), dialect, new_head).misfits
-    ]
+    others = [o for o in regular if not dialects.fit(shapes, _zoo(o), new_head).misfits]
     if others:
         fitting = " or ".join(others)
         raise ValueError(f"expected weights of {name}, given a file that fits {fitting}: {file}")

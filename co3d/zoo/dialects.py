@@ -4,6 +4,7 @@ A key is rewritten by all rules of its dialect in their order. The rules are for
 not: every key must become another key of the model, with its shape, and none may be missing.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -121,39 +122,33 @@ class Fit:
     """How the keys and shapes of a file fit a model.
 
     Attributes:
+        dialect: in which most keys are keys of the model.
         names: the file's key for each of ours that is there.
         classes: of the file, None if it has no classifier.
         absent: our keys that the dialect may lack, and does.
         misfits: what is wrong; empty if the file fits.
     """
 
+    dialect: str
     names: dict[str, str]
     classes: int | None
     absent: list[str]
     misfits: list[str]
 
 
-def detect(keys: Iterable[str], wanted: Shapes) -> str:
-    """The dialect in which most keys are keys of the model.
-
-    Raises:
-        ValueError: if there is none in any dialect.
-    """
-    keys = list(keys)
-    counts = {name: len(_translated(keys, wanted, name)[0]) for name in DIALECTS}
-    dialect = max(counts, key=counts.get)
-    if not counts[dialect]:
-        raise ValueError(f"expected keys as in one of {', '.join(DIALECTS)}, given {some(keys)}")
-    return dialect
-
-
-def fit(given: Shapes, wanted: Shapes, dialect: str, new_head: bool = False) -> Fit:
+def fit(given: Shapes, wanted: Shapes, new_head: bool = False) -> Fit:
     """Pairs the keys of a file with those of a model, for any number of classes.
 
     Args:
         new_head: whether to leave out the classifier: the file may have any, or none.
     """
-    names, unexpected, twice = _translated(given, wanted, dialect)
+    translations = {dialect: _translated(given, wanted, dialect) for dialect in DIALECTS}
+    dialect = max(translations, key=lambda dialect: len(translations[dialect][0]))
+    names, unexpected, twice = translations[dialect]
+    if not names:
+        known = ", ".join(DIALECTS)
+        misfit = f"expected keys as in one of {known}, given {some(given)}"
+        return Fit(dialect, {}, None, [], [misfit])
     weight = given.get(names.get("classifier.weight"), ())
     classes = weight[0] if weight else None
     if new_head:
@@ -168,15 +163,11 @@ def fit(given: Shapes, wanted: Shapes, dialect: str, new_head: bool = False) -> 
             shape = (classes, *shape[1:])
         if not _same(given[key], shape, name, dialect):
             misshapen.append(f"{key} (expected {shape}, given {given[key]})")
-    missing = [key for key in lacking if key not in absent]
+    missing = [name for name in lacking if name not in absent]
     wrong = {"missing": missing, "unexpected": unexpected, "twice": twice}
     wrong["of other shape"] = misshapen
     misfits = [f"{word} {some(keys, 300)}" for word, keys in wrong.items() if keys]
-    return Fit(names, classes, absent, misfits)
-
-
-def _of_head(name: str) -> bool:
-    return name.startswith("classifier.")
+    return Fit(dialect, names, classes, absent, misfits)
 
 
 def stranger(shapes: Shapes) -> str | None:
@@ -191,12 +182,11 @@ def _translated(
     """The given key for each of ours, the keys that are none of ours, and those given twice."""
     names, unexpected, twice = {}, [], []
     # PyTorchVideo also counts blocks without weights: number the others from 1, the stem.
-    blocks = [int(match[1]) for key in keys if (match := re.match(r"blocks\.(\d+)\.", key))]
-    numbers = {str(block): str(index) for index, block in enumerate(sorted(set(blocks)), start=1)}
+    blocks = {int(match[1]) for key in keys if (match := re.match(r"blocks\.(\d+)\.", key))}
+    numbers = {str(block): str(index) for index, block in enumerate(sorted(blocks), start=1)}
     for key in keys:
-        name = re.sub(r"(?<=^blocks\.)\d+", lambda match: numbers[match[0]], key)
-        for pattern, replacement in DIALECTS[dialect]:
-            name = re.sub(pattern, replacement, name)
+        name = re.sub(r"(?<=^blocks\.)\d+", lambda match: numbers.get(match[0], match[0]), key)
+        name = _rewritten(name, dialect)
         for old, new in VARIANTS:
             if name not in wanted and name.replace(old, new, 1) in wanted:
                 name = name.replace(old, new, 1)
@@ -209,20 +199,29 @@ def _translated(
     return names, unexpected, twice
 
 
+@functools.lru_cache(maxsize=10_000)
+def _rewritten(key: str, dialect: str) -> str:
+    for pattern, replacement in DIALECTS[dialect]:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
 def _absent(lacking: list[str], wanted: Shapes, dialect: str) -> list[str]:
     """Those of the lacking keys that the dialect may lack."""
-    norm = [key for key in wanted if key.startswith(ABSENT_NORM)]
     if dialect == "caffe2":
-        return [key for key in lacking if key.endswith(".num_batches_tracked")]
-    if dialect == "pytorchvideo" and "body.linear5.weight" in wanted and set(norm) <= set(lacking):
-        return norm
-    return []
+        return [name for name in lacking if name.endswith(".num_batches_tracked")]
+    norm = [name for name in wanted if name.startswith(ABSENT_NORM)]
+    is_x3d = "body.linear5.weight" in wanted
+    return norm if dialect == "pytorchvideo" and is_x3d and set(norm) <= set(lacking) else []
 
 
 def _same(given: tuple[int, ...], wanted: tuple[int, ...], name: str, dialect: str) -> bool:
     """Equal. Caffe2 may lack trailing ones, and other projects' classifiers may have some."""
     if dialect == "caffe2" or (name == "classifier.weight" and dialect != "ours"):
         rank = max(len(given), len(wanted))
-        given = given + (1,) * (rank - len(given))
-        wanted = wanted + (1,) * (rank - len(wanted))
+        given, wanted = given + (1,) * (rank - len(given)), wanted + (1,) * (rank - len(wanted))
     return given == wanted
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith("classifier.")
