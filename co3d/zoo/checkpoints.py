@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
+from ..files import write
 from . import dialects, files
 from .build import create
 from .specs import Checkpoint, Spec, list_models, spec
@@ -103,14 +103,7 @@ def save(
     tensors = {key: x.detach().cpu().contiguous() for key, x in model.state_dict().items()}
     if half:
         tensors = {key: x.half() if x.ndim > 1 else x for key, x in tensors.items()}
-    data = _sorted(serialised(tensors, metadata=metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write(path, _sorted(serialised(tensors, metadata=metadata)))
 
 
 def _sorted(data: bytes) -> bytes:
@@ -154,46 +147,51 @@ def load_into(
     if record.get("precision") == HALF:
         tensors = {k: x.float() if x.dtype == torch.float16 else x for k, x in tensors.items()}
     fit = _fit(model, tensors, path.name, new_head)
-    notes = list(filter(None, record.get("notes", "").split("; ")))
-    if new_head:
-        theirs = "none" if fit.classes is None else fit.classes
-        notes.append(f"new head of {classes} classes in place of the file's {theirs}")
-    elif fit.classes != classes:
+    if fit.classes != classes and not new_head:
         raise ValueError(
             f"expected {classes} classes, given {fit.classes} in {path.name}: create the model "
             f"with num_classes={fit.classes}, or ask for a new head"
         )
+    record["training_data"] = training_data or record.get("training_data", "")
+    weights = Weights(
+        source=source or record.get("source", path.name),
+        sha256=sha256(path),
+        licence=licence or record.get("licence", ""),
+        dialect=record.get("dialect", fit.dialect),
+        source_sha256=record.get("source_sha256", ""),
+        classes=fit.classes,
+        labels=() if new_head else _labels(metadata, fit.classes, path.name),
+        **_reading(model, record, fit, path.name, new_head),
+    )
+    model.load_state_dict(_state(model, tensors, fit, path.name))
+    model.weights = weights
+    return weights
+
+
+def _reading(
+    model: nn.Module, record: dict[str, str], fit: dialects.Fit, file: str, new_head: bool
+) -> dict[str, object]:
+    """How to read inputs and outputs: as the file says, else as for weights that are alike."""
+    data, notes = record["training_data"], list(filter(None, record.get("notes", "").split("; ")))
+    if new_head:
+        given = "none" if fit.classes is None else fit.classes
+        classes = model.classifier.out_features
+        notes.append(f"new head of {classes} classes in place of the file's {given}")
     if dialects.ABSENT_NORM + "weight" in fit.absent:
         notes.append(f"{dialects.ABSENT_NORM[:-1]} is not in the file: filled with the identity")
-    trained_on = training_data or record.get("training_data", "")
-    known = model.spec.checkpoint(trained_on) if trained_on else _alike(model.spec, fit.classes)
-    if known and not trained_on:
-        trained_on, order = known.training_data, known.channel_order.upper()
-        classes = f"{fit.classes} classes"
-        notes.append(f"taken for {trained_on}, which has {classes}: frames are fed as {order}")
+    known = model.spec.checkpoint(data) if data else _alike(model.spec, fit.classes)
     scores = record.get("scores", known.scores if known else "softmax")
     order = record.get("channel_order", (known or model.spec).channel_order)
     if scores not in ("softmax", "sigmoid") or order not in ("rgb", "bgr"):
         raise ValueError(
-            f"expected scores softmax or sigmoid and channel_order rgb or bgr in {path.name}, "
-            f"given {scores} and {order}"
+            f"expected scores softmax or sigmoid and channel_order rgb or bgr in {file}, given "
+            f"{scores} and {order}"
         )
-    labels = _labels(metadata.get("labels", "[]"), fit.classes, path.name)
-    model.load_state_dict(_state(model, tensors, fit, path.name))
-    model.weights = Weights(
-        source=source or record.get("source", path.name),
-        sha256=sha256(path),
-        training_data=trained_on,
-        licence=licence or record.get("licence", ""),
-        dialect=record.get("dialect", fit.dialect),
-        notes=tuple(notes),
-        source_sha256=record.get("source_sha256", ""),
-        classes=fit.classes,
-        scores="softmax" if new_head else scores,
-        channel_order=order,
-        labels=() if new_head else labels,
-    )
-    return model.weights
+    if known and not data:
+        data, classes = known.training_data, f"{fit.classes} classes"
+        notes.append(f"taken for {data}, which has {classes}: frames are fed as {order.upper()}")
+    scores = "softmax" if new_head else scores
+    return {"training_data": data, "notes": tuple(notes), "scores": scores, "channel_order": order}
 
 
 def _alike(record: Spec, classes: int | None) -> Checkpoint | None:
@@ -202,8 +200,9 @@ def _alike(record: Spec, classes: int | None) -> Checkpoint | None:
     return alike[0] if len(alike) == 1 and classes != record.num_classes else None
 
 
-def _labels(text: str, classes: int | None, file: str) -> tuple[str, ...]:
+def _labels(metadata: dict[str, str], classes: int | None, file: str) -> tuple[str, ...]:
     """The names of the classes in the metadata of a file."""
+    text = metadata.get("labels", "[]")
     try:
         labels = json.loads(text)
     except (ValueError, RecursionError):
