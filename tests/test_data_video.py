@@ -50,12 +50,12 @@ def encoded(
     return path
 
 
-def timed_film(path: Path, milliseconds: list[int]) -> Path:
-    """Frame k of the film at `milliseconds[k]`."""
-    frames = [av.VideoFrame.from_ndarray(coded(k), "rgb24") for k in range(len(milliseconds))]
-    for frame, tick in zip(frames, milliseconds, strict=True):
-        frame.pts, frame.time_base = tick, Fraction(1, 1000)
-    return encoded(path, frames, time_base=Fraction(1, 1000))
+def timed_film(path: Path, ticks: list[int], time_base: Fraction = Fraction(1, 1000)) -> Path:
+    """Frame k of the film at `ticks[k]`."""
+    frames = [av.VideoFrame.from_ndarray(coded(k), "rgb24") for k in range(len(ticks))]
+    for frame, tick in zip(frames, ticks, strict=True):
+        frame.pts, frame.time_base = tick, time_base
+    return encoded(path, frames, time_base=time_base)
 
 
 def spoiled(source: Path, target: Path, spoil) -> Path:
