@@ -14,7 +14,6 @@ from .deploy import optimize
 from .nn import ClipNet, Stream, StreamNet, clone, continual, stack, unstack
 from .zoo import Spec, create, downloads, list_models, spec
 from .zoo.checkpoints import load_into, scores, shipped
-from .zoo.specs import Checkpoint
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "watch",
 ]
 
-
 SUFFIXES = (".pyth", ".pkl", ".pth", ".pt", ".safetensors")
 
 
@@ -53,13 +51,13 @@ def load(
 
     Args:
         name: one of `list_models()`; a continual net takes the weights of its regular twin.
-        weights: the data set that published weights were trained on ("kinetics400", "charades"),
-            downloaded on first use and verified ever after; or that of weights that come with the
-            package ("synthetic-kinetics", "synthetic-charades"; of another seed than 0
-            "synthetic-kinetics:1"); or a file in any of the published layouts.
-        num_classes: default: those of the weights if they are named, else of the model. A file
-            with the classes of other published weights of the model is taken for those, which
-            `model.weights.notes` says.
+        weights: the training data of published weights ("kinetics400", "charades"), which are
+            downloaded on first use and verified ever after; or of weights that come with the
+            package ("synthetic-kinetics", "synthetic-charades"; "synthetic-kinetics:1" has another
+            seed); or a file in any published layout.
+        num_classes: default: those of published weights, else of the model. A file with as many
+            classes as other published weights of the model is taken for those;
+            `model.weights.notes` says so.
         window, dense: as in `create`.
         new_head: whether to keep all but the classifier, for any number of classes or none.
 
@@ -69,23 +67,29 @@ def load(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ConnectionError: if published weights are not there yet and cannot be downloaded.
-        ValueError: if the file is not a whole one of this model, is not the one that was there
-            before, or nothing of that name is known.
+        ConnectionError: if published weights cannot be downloaded.
+        ValueError: if nothing of that name is known, or the file is not a whole one of this model
+            or not the one that was there before.
     """
-    known, path = _known(name, weights)
-    if known and not new_head and num_classes not in (None, 0, known.num_classes):
+    record, here, weights = spec(name), shipped(name), str(weights)
+    known, path = record.checkpoint(weights), here.get(weights, Path(weights))
+    if not (known or weights in here or path.suffix in SUFFIXES or path.is_file()):
+        names = ", ".join([*here, *(c.training_data for c in record.checkpoints)]) or "none"
+        raise ValueError(
+            f"expected weights that are known of {name} ({names}) or a file {', '.join(SUFFIXES)}, "
+            f"given {'the folder ' if path.is_dir() else ''}{weights!r}"
+        )
+    if known and num_classes is None:
+        num_classes = known.num_classes
+    if known and not new_head and num_classes not in (0, known.num_classes):
         raise ValueError(
             f"expected {known.num_classes} classes as {weights} has, given num_classes="
             f"{num_classes}: leave it out, or ask for a new head"
         )
-    classes = known.num_classes if known and num_classes is None else num_classes
-    model = create(name, window, classes, dense=dense)
-    origin = {}
+    model, origin = create(name, window, num_classes, dense=dense), {}
     if known:
-        path = downloads.fetch(model.spec, known)
-        origin = {"source": known.url, "licence": known.licence}
-        origin["training_data"] = known.training_data
+        path = downloads.fetch(record, known)
+        origin = {"source": known.url, "licence": known.licence, "training_data": weights}
     load_into(model, path, new_head=new_head, **origin)
     return model, replace(transform_for(name), channel_order=model.weights.channel_order)
 
@@ -93,33 +97,15 @@ def load(
 def transform_for(name: str, training_data: str = "") -> Transform:
     """The input transform of a model: its image size, mean, std and channel order.
 
-    The order is that of the published weights of that training data, if there are such.
+    The order is that of the published weights of that training data, if there are any.
     """
     record = spec(name)
-    known = record.checkpoint(training_data)
-    order = known.channel_order if known else record.channel_order
+    order = (record.checkpoint(training_data) or record).channel_order
     return Transform(record.image_size, record.mean, record.std, order)
 
 
-def _known(name: str, weights: str | Path) -> tuple[Checkpoint | None, Path]:
-    """Published weights of that name, else a file."""
-    here, record = shipped(name), spec(name)
-    if str(weights) in here:
-        return None, here[str(weights)]
-    if known := record.checkpoint(str(weights)):
-        return known, downloads.place(record, known)
-    path = Path(weights)
-    if path.suffix in SUFFIXES or path.is_file():
-        return None, path
-    names = ", ".join([*here, *(w.training_data for w in record.checkpoints)]) or "none"
-    raise ValueError(
-        f"expected weights that are known of {name} ({names}) or a file {', '.join(SUFFIXES)}, "
-        f"given {'the folder ' if path.is_dir() else ''}{str(weights)!r}"
-    )
-
-
 def __getattr__(name: str) -> Any:
-    """`co3d.report` and `co3d.watch`, when they are first asked for: their imports take time."""
+    """`co3d.report` and `co3d.watch`, on first use: their imports take time."""
     if name == "report":
         return importlib.import_module(".report", __name__)
     if name == "watch":

@@ -99,8 +99,8 @@ def test_decoded_gives_all_frames_or_says_which_file(tmp_path):
     assert (frames.shape, frames.dtype) == ((12, 48, 64, 3), np.uint8)
     drawn = synthetic.render(SMALL, clip.label, [0, 2, 0])
     assert np.abs(frames.astype(int) - drawn).mean() < 12
-    info = video.probe(clip.path)
-    assert (info.width, info.height, info.fps, info.codec) == (64, 48, 15, "h264")
+    with video.Reader(clip.path) as reader:
+        assert reader.fps == 15
     clip.path.write_bytes(clip.path.read_bytes()[:2000])
     with pytest.raises(video.VideoError, match=clip.id):
         synthetic.decoded(clip)

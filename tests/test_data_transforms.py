@@ -77,11 +77,6 @@ def test_refuses_what_is_no_uint8_clip(frames):
         Transform(48, MEAN, STD)(frames)
 
 
-def test_refuses_an_unknown_channel_order():
-    with pytest.raises(ValueError, match="'gbr'"):
-        Transform(48, MEAN, STD, "gbr")
-
-
 def test_a_strip_of_pixels_is_refused_before_it_fills_the_memory():
     strip = np.zeros((1, 100_000, 3), np.uint8)
     with pytest.raises(ValueError, match="100000 x 1 pixels are too narrow"):
@@ -123,7 +118,9 @@ def test_resize_to_a_fixed_shape():
     torch.testing.assert_close(clip, expected, rtol=0, atol=2e-6)
 
 
-def test_refuses_crops_that_do_not_exist_or_fit():
+def test_refuses_options_that_do_not_exist_or_fit():
+    with pytest.raises(ValueError, match="'gbr'"):
+        Transform(48, MEAN, STD, "gbr")
     with pytest.raises(ValueError, match="expected a crop in .*, given 'left'"):
         Transform(48, MEAN, STD, crop="left")
     for resize in (40, (40, 60)):

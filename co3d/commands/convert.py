@@ -1,5 +1,6 @@
 """co3d convert: any published layout of weights to ours."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -33,14 +34,28 @@ def convert(
     half: bool,
 ) -> None:
     """Write the weights file IN, of PySlowFast, PyTorchVideo, torchvision or Caffe2, as ours."""
-    from ..zoo.checkpoints import sha256
-    from ..zoo.conversion import convert
+    from ..zoo import create, downloads, spec
+    from ..zoo.checkpoints import load_into, save, sha256
 
-    origin = {"source": source, "training_data": training_data, "licence": licence}
-    model = convert(path, out, name, num_classes, half=half, **origin)
-    weights = model.weights
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise ValueError(f"expected an output file that ends in .safetensors, given {out}")
+    if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
+        raise ValueError(f"expected another file for the output, given the input {path} itself")
+    record = spec(spec(name).weights)
+    known = record.checkpoint(training_data or "")
+    for cached in record.checkpoints:
+        if path.is_file() and downloads.place(record, cached).resolve() == path.resolve():
+            downloads.fetch(record, cached)  # verifies it
+            source, licence, known = source or cached.url, licence or cached.licence, cached
+            training_data = training_data or cached.training_data
+    model = create(record.name, num_classes=num_classes or (known.num_classes if known else None))
+    weights = load_into(model, path, source=source, training_data=training_data, licence=licence)
+    origin = asdict(weights)
+    origin["source_sha256"] = weights.source_sha256 or weights.sha256
+    del origin["sha256"], origin["classes"]
+    save(model, out, half=half, **origin)
     facts = {
-        "model": f"{model.spec.weights} and co{model.spec.weights}",
+        "model": f"{record.name} and co{record.name}",
         "dialect": weights.dialect,
         "keys": f"{len(model.state_dict())}, {model.classifier.out_features} classes",
         "source": weights.source,

@@ -20,13 +20,12 @@ class Transform:
     Attributes:
         image_size: side of the square, in pixels.
         mean, std: in the model's own channel order, "rgb" or "bgr".
-        resize: pixels of the short side after scaling (None: image_size), or height and width,
-            whatever the shape of the picture was.
-        crop: place of the square along the long side: "start" (left or top), "centre", "end". It is
-            centred along the short side.
+        resize: the short side after scaling (None: image_size), or height and width, in pixels.
+        crop: place of the square along the long side: "start" (left or top), "centre", "end".
+            Along the short side it is centred.
 
     Raises:
-        ValueError: for another channel order or crop, or a resize that the square does not fit in.
+        ValueError: for another channel order or crop, or a resize below the square.
     """
 
     image_size: int
@@ -53,10 +52,9 @@ class Transform:
         Raises:
             ValueError: for frames of another type or shape, or too narrow to be scaled.
         """
-        # As torch likes it: writable and without the negative strides of a flip.
-        clip = torch.as_tensor(
-            np.require(frames, requirements="CW") if isinstance(frames, np.ndarray) else frames
-        )
+        if isinstance(frames, np.ndarray):  # torch wants it writable, without negative strides
+            frames = np.require(frames, requirements="CW")
+        clip = torch.as_tensor(frames)
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != torch.uint8 or 0 in clip.shape:
             raise ValueError(
                 "Frames must be uint8 (T,H,W,3) with at least one frame and pixel, "
@@ -73,7 +71,9 @@ class Transform:
             )
         if (height, width) != clip.shape[2:]:
             # Frame by frame, so that a frame's bits cannot depend on the frames beside it.
-            clip = torch.stack([_resize(frame, height, width) for frame in clip.unbind(1)], dim=1)
+            images = [frame[None].contiguous() for frame in clip.unbind(1)]
+            images = [F.interpolate(image, (height, width), mode="bilinear") for image in images]
+            clip = torch.stack(images, dim=2)[0]
         top, left = self._corner(height, width)
         clip = clip[:, :, top : top + self.image_size, left : left + self.image_size]
         mean, std = (clip.new_tensor(values).view(3, 1, 1, 1) for values in (self.mean, self.std))
@@ -100,8 +100,3 @@ class Transform:
         down, right = (along, across) if height > width else (across, along)
         size = self.image_size
         return math.ceil(down * (height - size)), math.ceil(right * (width - size))
-
-
-def _resize(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    batch = frame[None].contiguous()
-    return F.interpolate(batch, (height, width), mode="bilinear", align_corners=False)[0]

@@ -1,7 +1,7 @@
 """Video files, cameras and streams as timed RGB frames, through PyAV (FFmpeg).
 
-Time comes from the frames' own presentation times, counted from the first frame; frame counts and
-rates in headers are only claims. Pixels are taken as square, as every pipeline of this field does.
+Times are the frames' own presentation times, counted from the first frame; frame counts and rates
+in headers are only claims. Pixels are taken as square, as in every pipeline of this field.
 """
 
 import itertools
@@ -9,7 +9,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
@@ -25,44 +24,27 @@ from .writing import Writer
 
 MAX_PIXELS = 2**25  # per frame: more than 8K (7680x4320), less than a made-up header can ask for
 MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, not a pause
-MAX_FAILURES = 16  # reads in a row that fail before a file counts as ended
-TIMEOUT = 10.0  # seconds, for stream addresses to open or to send something
+MAX_FAILURES = 16  # failed reads in a row before a file counts as ended
+TIMEOUT = 10.0  # seconds for a stream address to open or to send something
 
 
 class VideoError(ValueError):
-    """A video that cannot be used; says which, why and, where there is something, what to do."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Of the best video stream: size as displayed (rotation applied), frames per second (nan
-    where nothing tells), seconds claimed (None for live sources), rotation that was applied
-    (degrees counter-clockwise), codec name, number of video streams.
-    """
-
-    width: int
-    height: int
-    fps: float
-    duration: float | None
-    rotation: int
-    codec: str
-    streams: int
+    """A video that cannot be used: which one and why, in one sentence."""
 
 
 class Reader:
-    """Frames of a file, camera (1, `webcam`, `webcam:1`) or stream address, one after the other.
+    """Frames of a file, a camera (1, `webcam`, `webcam:1`) or a stream address.
 
     `with Reader(source) as reader: for time, rgb in reader: ...` gives seconds since the first
-    frame and uint8 (H,W,3). Entering raises VideoError for what cannot be opened, iterating for
-    a video without a single decodable frame. Damaged packets are survived and counted: `status`
-    is "ok", "partial" or "decode_error", `note` says why in one sentence, "" where all is well.
-    `decode_s` counts the seconds that the decoder took.
+    frame and uint8 (H,W,3). Entering raises VideoError if the source cannot be opened, iterating
+    if not a single frame can be decoded. Damaged packets are counted and passed over: see `status`
+    and `note`. `decode_s` counts the seconds in the decoder, `origin` is the first frame's time on
+    the file's own clock.
     """
 
     def __init__(self, source: str | Path | int) -> None:
         self.source = f"webcam:{source}" if isinstance(source, int) else str(source)
-        self.n_frames, self.decode_s = 0, 0.0
-        self.origin = 0.0  # seconds on the file's clock at the first frame, once that is known
+        self.n_frames, self.decode_s, self.origin = 0, 0.0, 0.0
         self._lost = self._damaged = 0
         self._counted = False  # time is index / rate, because presentation times are unusable
         self._missing_end = ""
@@ -77,8 +59,8 @@ class Reader:
             raise
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
-        # AVI stores no presentation times, so with B-frames those that FFmpeg offers are guesses
-        # in decode order. The frames come in the right order; they only have to be counted.
+        # AVI stores no presentation times: with B-frames, FFmpeg guesses them in decode order.
+        # The frames come in the right order, so count them.
         b_frames = self._stream.codec_context.has_b_frames
         self._counted = self._container.format.name == "avi" and b_frames
         return self
@@ -92,7 +74,7 @@ class Reader:
 
     @property
     def live(self) -> bool:
-        """Whether the source goes on by itself: a camera, or an address that tells no duration."""
+        """Whether the source goes on by itself: a camera, or an address without a duration."""
         if "v4l2" in self._container.format.name:
             return True
         remote = "://" in self.source and not self.source.startswith("file:")
@@ -100,40 +82,37 @@ class Reader:
 
     @property
     def status(self) -> str:
-        """Of what was read so far: "ok", "partial" or "decode_error"."""
+        """Of the frames read so far: "ok", "partial" or "decode_error"."""
         if self.n_frames == 0:
             return "decode_error"
-        return "partial" if self._lost or self._damaged or self._missing_end else "ok"
-
-    @property
-    def note(self) -> str:
-        """What is damaged, missing or counted, as sentences; "" if nothing is."""
-        counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
-        return _sentence((*self._faults(), (self._counted, counted)))
+        return "partial" if self.fault else "ok"
 
     @property
     def fault(self) -> str:
-        """The part of `note` that says what is damaged or missing, "" if nothing is."""
+        """What is damaged or missing, in a sentence; "" if nothing is."""
         return _sentence(self._faults())
 
-    def _faults(self) -> tuple[tuple[object, str], ...]:
-        return (
-            (self._lost, f"packets lost: {self._lost}"),
-            (self._damaged, f"frames damaged: {self._damaged}"),
-            (self._missing_end, self._missing_end),
-        )
+    @property
+    def note(self) -> str:
+        """As `fault`; also says if frames are counted in the place of times."""
+        counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
+        return _sentence(self._faults() + [counted] * bool(self._counted))
+
+    def _faults(self) -> list[str]:
+        counts = {"packets lost": self._lost, "frames damaged": self._damaged}
+        faults = [f"{what}: {count}" for what, count in counts.items() if count]
+        return faults + [self._missing_end] * bool(self._missing_end)
 
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
-        origin = last = None
+        first = last = None
         for frame in itertools.chain.from_iterable(map(self._decoded, self._packets())):
-            if not self._counted and frame.pts is None:
-                self._counted = True
+            self._counted = self._counted or frame.pts is None
             if not self._counted:
-                if origin is None:
-                    origin = frame.pts
-                    self.origin = float(origin * self._stream.time_base)
-                time = float((frame.pts - origin) * self._stream.time_base)
+                if first is None:
+                    first = frame.pts
+                    self.origin = float(first * self._stream.time_base)
+                time = float((frame.pts - first) * self._stream.time_base)
                 self._counted = last is not None and not last < time <= last + MAX_GAP
             if self._counted:
                 time = self._next_time(last)
@@ -149,21 +128,18 @@ class Reader:
         self._check_end(last)
 
     def packet_times(self) -> tuple[float, ...] | None:
-        """The times that `decode` should give, from the packets alone, without any pixels.
+        """The times that `decode` will give, from the packets alone.
 
-        None where only decoding can tell: without usable presentation times, or after damage.
-        Reads the file to its end, so that the reader is of no more use.
+        None if only decoding can tell: without usable presentation times, or after damage. Reads
+        to the end, so that the reader is spent.
         """
-        stamps = []
-        for packet in self._packets():
-            if self._counted or (packet and not packet.is_discard and packet.pts is None):
-                return None
-            if packet and not packet.is_discard:
-                stamps.append(packet.pts)
+        stamps = [packet.pts for packet in self._packets() if packet and not packet.is_discard]
+        if self._counted or self._lost or not stamps or None in stamps:
+            return None
         stamps.sort()
         base = self._stream.time_base
         steps = (float((b - a) * base) for a, b in itertools.pairwise(stamps))
-        if self._lost or not stamps or not all(0 < step <= MAX_GAP for step in steps):
+        if not all(0 < step <= MAX_GAP for step in steps):
             return None
         self.origin = float(stamps[0] * base)
         times = tuple(float((stamp - stamps[0]) * base) for stamp in stamps)
@@ -171,28 +147,28 @@ class Reader:
         self._check_end(times[-1])
         return times
 
+    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """The picture as displayed, uint8 (H,W,3): any pixel format to RGB, rotation applied."""
+        # One thread: for small frames that is twice as fast as slices.
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
     def _check_end(self, last: float) -> None:
         claimed = _duration(self._container, self._stream)
         end = last if math.isnan(self.fps) else last + 1 / self.fps
         if claimed and claimed - end > max(1.0, 0.1 * claimed):
             self._missing_end = f"the file claims {claimed:.1f} s but ends after {end:.1f} s"
 
-    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """The picture as displayed, uint8 (H,W,3): any pixel format to RGB, rotation applied."""
-        # One thread: for small frames it is twice as fast as handing out slices.
-        picture = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
-
     def _next_time(self, last: float | None) -> float:
         if math.isnan(self.fps):
             raise VideoError(f"{self.source}: neither usable frame times nor a frame rate.")
-        # By index where counting began at the start, so that no rounding adds up.
+        # By index if counting began at the start, so that no rounding adds up.
         time = self.n_frames / self.fps
         return time if last is None or time > last else last + 1 / self.fps
 
     def _packets(self) -> Iterator[av.Packet | None]:
-        """Packets of the stream, then None to flush; a failing read is counted and passed over."""
+        """Packets of the stream, then None to flush. Counts failed reads and goes on."""
         patience = 1 if "://" in self.source else MAX_FAILURES
         failures = 0
         while failures < patience:
@@ -218,29 +194,6 @@ class Reader:
             self.decode_s += perf_counter() - begun
 
 
-def _sentence(reasons: Iterable[tuple[object, str]]) -> str:
-    """The reasons that hold, in one sentence; "" if none does."""
-    text = "; ".join(reason for holds, reason in reasons if holds)
-    return text and text[0].upper() + text[1:] + "."
-
-
-def probe(source: str | Path) -> VideoInfo:
-    """What the source is; decodes one frame, because only that tells size and rotation for sure."""
-    with Reader(source) as reader:
-        frame = next(reader.decode())[1]
-        size = (frame.width, frame.height)
-        width, height = size[::-1] if round(frame.rotation / 90) % 2 else size
-        return VideoInfo(
-            width=width,
-            height=height,
-            fps=reader.fps,
-            duration=_duration(reader._container, reader._stream),
-            rotation=frame.rotation,
-            codec=reader._stream.codec.canonical_name,
-            streams=len(reader._container.streams.video),
-        )
-
-
 def write(
     path: str | Path, frames: Iterable[np.ndarray], fps: float | Fraction, **options: int | str
 ) -> None:
@@ -250,8 +203,12 @@ def write(
             writer.add(rgb)
 
 
+def _sentence(reasons: list[str]) -> str:
+    text = "; ".join(reasons)
+    return text and text[0].upper() + text[1:] + "."
+
+
 def _open(source: str) -> av.container.InputContainer:
-    """Open for reading, without opinions about the bytes of its metadata."""
     path, options = _camera(source) or Path(source), {"max_pixels": str(MAX_PIXELS)}
     if "://" in source:
         address, extra = source, {"timeout": TIMEOUT}
@@ -286,7 +243,7 @@ def _camera(source: str) -> Path | None:
 
 
 def _video_stream(container: av.container.InputContainer, source: str) -> av.VideoStream:
-    """The best video stream, ready for decoding in one thread; VideoError where there is none."""
+    """The best video stream, ready for decoding in one thread."""
     stream = container.streams.best("video")
     # FFmpeg would draw a text file as a terminal ("tty"), and cover art of music as a film.
     text = container.format.name == "tty"
@@ -311,10 +268,7 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
         return float(stream.duration * stream.time_base)
     if clock := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = map(float, clock.groups())  # Matroska: when the stream ends
-        return 3600 * hours + 60 * minutes + seconds - _start(stream)
+        start = float((stream.start_time or 0) * stream.time_base)
+        return 3600 * hours + 60 * minutes + seconds - start
     alone = len(container.streams) == 1  # else the container may last longer than the video
     return container.duration / av.time_base if alone and container.duration else None
-
-
-def _start(stream: av.VideoStream) -> float:
-    return float((stream.start_time or 0) * stream.time_base)

@@ -14,9 +14,9 @@ FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 class Writer:
     """Encodes uint8 (H,W,3) RGB frames as H.264; the file appears under its name when complete.
 
-    `with Writer(path, fps) as writer: writer.add(rgb)`. One encoder thread and no date inside: the
-    same frames give the same bytes. `rotation` (degrees counter-clockwise) is only recorded, for
-    players to apply. Nothing is left of a file whose writing fails.
+    `with Writer(path, fps) as writer: writer.add(rgb)`. One encoder thread and no date: the same
+    frames give the same bytes. Players apply the `rotation` (degrees counter-clockwise). If
+    writing fails, no file is left.
 
     Raises:
         ValueError: for a suffix that is not in FORMATS.

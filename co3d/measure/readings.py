@@ -35,7 +35,7 @@ FORMAT = 1  # of a record
 OPTIMISED: WeakKeyDictionary[StreamNet, dict] = WeakKeyDictionary()  # forms by threads and size
 CODE = (
     *("nn/*.py", "deploy/*.py", "deploy/native/*.py", "deploy/native/*.cpp"),
-    *("zoo/build.py", "zoo/checkpoints.py", "zoo/conversion.py", "zoo/dialects.py"),
+    *("zoo/build.py", "zoo/checkpoints.py", "zoo/files.py", "zoo/dialects.py"),
     *("zoo/specs.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
     *("measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py"),
     "measure/transient.py",
