@@ -66,6 +66,17 @@ def test_every_repeat_is_measured_once(machine, repeats):
     assert machine.calls.count("a") == repeats + min(repeats, bench.TURNS)
 
 
+def test_statistics_by_hand():
+    times = [(seconds, seconds) for seconds in (0.004, 0.001, 0.002, 0.003, 0.010)]
+    row = bench._row({"batch": 2, "precision": "float32"}, times, {})
+    assert row["latency_ms_median"] == pytest.approx(3)
+    assert row["latency_ms_p5"] == pytest.approx(1 + 0.2)  # at rank 0.05 * 4 from 0
+    assert row["latency_ms_p95"] == pytest.approx(4 + 0.8 * 6)
+    # mean 4, squared deviations 0 9 4 1 36
+    assert row["latency_ms_std"] == pytest.approx(math.sqrt(50 / 5))
+    assert row["throughput_per_s"] == pytest.approx(2 / 0.003)
+
+
 def test_a_slow_subject_is_measured_less_often(machine):
     subjects = [machine.subject("slow", [5.0]), machine.subject("fast", [0.01])]
     slow, fast = rows_of(machine, subjects, 50, seconds=2.0)
@@ -77,17 +88,6 @@ def test_a_strided_stream_is_timed_at_the_step_that_predicts_and_over_its_period
     subject = machine.subject("strided", [1.0, 2.0, 1.0, 8.0], period=4)
     (row,) = rows_of(machine, [subject], 3)
     assert row["latency_ms_median"] == 8000 and row["throughput_per_s"] == pytest.approx(1 / 12)
-
-
-def test_statistics_by_hand():
-    times = [(seconds, seconds) for seconds in (0.004, 0.001, 0.002, 0.003, 0.010)]
-    row = bench._row({"batch": 2, "precision": "float32"}, times, {})
-    assert row["latency_ms_median"] == pytest.approx(3)
-    assert row["latency_ms_p5"] == pytest.approx(1 + 0.2)  # at rank 0.05 * 4 from 0
-    assert row["latency_ms_p95"] == pytest.approx(4 + 0.8 * 6)
-    # mean 4, squared deviations 0 9 4 1 36
-    assert row["latency_ms_std"] == pytest.approx(math.sqrt(50 / 5))
-    assert row["throughput_per_s"] == pytest.approx(2 / 0.003) and row["gemm_peak_gmacs"] is None
 
 
 @torch.inference_mode()
@@ -113,7 +113,7 @@ def test_rows_fit_their_table_and_a_pair_is_built_together(tmp_path, monkeypatch
     monkeypatch.setattr(bench, "interleaved", kept)
     names = ["coi3d_mini", "slow_mini", "i3d_mini", "slow_mini"]
     rows, left_out = bench.measure(names, window=32, repeats=2, threads=1, progress=False)
-    assert torch.get_num_threads() == threads and left_out == []
+    assert torch.get_num_threads() == threads and not left_out
     assert groups == [["coi3d_mini"] * 2 + ["i3d_mini"] * 2, ["slow_mini"] * 2]
     stream, clip = rows[0], rows[2]
     assert (stream["mode"], stream["window"], stream["stride"]) == ("stream", 32, 2)
@@ -144,7 +144,6 @@ def test_streams_in_turn_and_clips_of_other_lengths_are_rows_of_deployment(tmp_p
     assert [(row["batch"], row["streams"], row["window"]) for row in rows] == [
         *((1, 3, 16), (3, 3, 16), (1, 1, 20)),
     ]
-    assert rows[2]["macs_per_prediction"] > bench.macs("x3d_mini")
     (path,) = speedups.save(rows, tmp_path, "deployment", notebook="a test", seed=0)
     assert len(path.read_text().splitlines()) == 4 and "deployment" in path.name
 
@@ -196,22 +195,12 @@ def test_a_failure_is_an_error(monkeypatch):
         (["coi3d_mini"], {"window": 9}, "coi3d_mini: .*multiple of 2"),
         (["x3d_mini"], {"repeats": 0}, "expected 1 or more repeats, threads and batch, given 0"),
         (["x3d_mini"], {"forms": {"float32": ["fast"]}}, "expected some of co3d eager.*'fast'"),
-        (["x3d_mini"], {"forms": {"int8": []}}, "expected some of float32.*given 'int8'"),
         ([], {}, "nothing to time: no models given"),
     ],
 )
 def test_bad_input_is_a_sentence(names, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         bench.measure(names, progress=False, **options)
-
-
-def test_pythons_share_of_a_step_is_part_of_it(monkeypatch):
-    share = gauges.python_share("coslow_mini", steps=5)
-    if share is None:
-        pytest.skip("the native engine does not run here")
-    assert 0 < share < 1
-    monkeypatch.setenv("CO3D_ENGINE", "torch")
-    assert gauges.python_share("coslow_mini", steps=1) is None
 
 
 def test_memory_by_hand():

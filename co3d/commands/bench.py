@@ -86,8 +86,7 @@ def bench(
     threads = rows[0]["threads"]
     click.echo(f"{device_name(device)}, threads {threads}, GEMM {peaks} GMACs per second")
     if peer:
-        with harness.threads_of(options["threads"]):
-            _compare(frame)
+        _compare(frame)
     for path in speedups.save(rows, report.output_folder(), notebook="", seed=0, device=device):
         click.echo(f"rows: {path}")
     _write(frame, table, device)
@@ -146,22 +145,19 @@ def _show(rows: "pd.DataFrame") -> None:
 
 def _compare(rows: "pd.DataFrame") -> None:
     """Streams beside the peer, the file of OpenVINO, and their clip nets."""
-    import pandas as pd
-
-    from ..measure.forms import OPENVINO, OPTIMISED, PEERS
-    from ..measure.gauges import python_share
+    from ..measure.forms import OPENVINO, PEERS
     from ..report import speedups
 
-    optimised = rows[(rows["implementation"] == OPTIMISED) & (rows["mode"] == "stream")]
-    shares = [(name, python_share(name)) for name in optimised["model"].unique()]
-    for title, table in (
-        ("time of these in float32 / ours, per prediction",
-         speedups.against(rows, [*PEERS, OPENVINO])),
-        ("saved per prediction against the fastest float32 form of the clip net",
-         speedups.savings(rows)),
-        ("state / that of continual-inference in float32", speedups.state_shares(rows)),
-        ("Python's share of an optimised step", pd.DataFrame(shares, columns=["model", "share"])),
-    ):  # fmt: skip
+    tables = {
+        "time of these in float32 / ours, per prediction": speedups.against(
+            rows, [*PEERS, OPENVINO]
+        ),
+        "saved per prediction against the fastest float32 form of the clip net": speedups.savings(
+            rows
+        ),
+        "state / that of continual-inference in float32": speedups.state_shares(rows),
+    }
+    for title, table in tables.items():
         if len(table):
             click.echo(f"\n{title}:\n{_text(table)}")
     click.echo(f"\n{speedups.WHERE}")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,6 @@ from torch.utils._pytree import tree_iter
 
 from ..deploy import optimize
 from ..nn import Conv3d, Linear, RunningWindow, Sequential, Stream, StreamNet
-from ..zoo import create
 from .forms import EAGER, PRECISIONS, unavailable
 
 SIDE_CPU, SIDE_GPU = 2048, 8192  # of the square matrices whose product torch computes
@@ -76,36 +74,6 @@ def _native_product(precision: str) -> Gauge:
     frame = torch.randn(1, CHANNELS, SIZE, SIZE)
     stream = Stream(optimize(net, frame, PRECISIONS[precision]))
     return Gauge(CHANNELS * CHANNELS * SIZE * SIZE, partial(stream, frame))
-
-
-def python_share(name: str, steps: int = 200) -> float | None:
-    """Share of an optimised step that is spent in Python; None without the native engine.
-
-    A wrapper times the engine's function. The rest of a step is Python's: the checks of frame and
-    state, the tensor for the logits, and the new state.
-    """
-    net = create(name)
-    frame = torch.randn(1, 3, net.spec.image_size, net.spec.image_size)
-    fast = optimize(net, frame)
-    if fast.engine != "native":
-        return None
-    library, spent = fast._backend._library, []
-
-    def step(*arguments: Any) -> int:
-        begun = time.perf_counter()
-        status = library.co3d_step(*arguments)
-        spent.append(time.perf_counter() - begun)
-        return status
-
-    fast._backend._library = SimpleNamespace(co3d_step=step, co3d_advise=library.co3d_advise)
-    stream = Stream(fast)
-    for _ in range(net.warmup):
-        stream(frame)
-    spent.clear()
-    begun = time.perf_counter()
-    for _ in range(steps):
-        stream(frame)
-    return 1 - sum(spent) / (time.perf_counter() - begun)
 
 
 def allocated(device: str) -> int:
