@@ -177,7 +177,7 @@ def subject(
         "threads": torch.get_num_threads(),
         "state_mb": work.state_bytes() / batch / 1e6 if is_stream else None,
         **dict.fromkeys(MEMORY),
-        **(memory_of(timed.predict, device, before) if by_torch else {}),
+        **(memory_of(timed.predict, device, before, is_stream) if by_torch else {}),
         "macs_per_prediction": macs(name, window, frames),
         "stride": timed.period if is_stream else None,
     }

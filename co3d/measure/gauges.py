@@ -81,7 +81,9 @@ def allocated(device: str) -> int:
     return torch.cuda.memory_allocated(device) if torch.device(device).type == "cuda" else 0
 
 
-def memory_of(predict: Callable[[], Any], device: str = "cpu", before: int = 0) -> dict[str, float]:
+def memory_of(
+    predict: Callable[[], Any], device: str = "cpu", before: int = 0, has_state: bool = True
+) -> dict[str, float]:
     """The memory of one prediction by torch's operators in MB, by column of `benchmark`.
 
     A GPU's allocator keeps count itself; on a CPU the operators are watched.
@@ -89,6 +91,7 @@ def memory_of(predict: Callable[[], Any], device: str = "cpu", before: int = 0) 
     Args:
         predict: does all work of one prediction.
         before: bytes that a GPU's allocator held before the model was made.
+        has_state: whether a prediction needs what the one before it made.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -96,8 +99,9 @@ def memory_of(predict: Callable[[], Any], device: str = "cpu", before: int = 0) 
         return {"peak_mem_mb": (torch.cuda.max_memory_allocated(device) - before) / 1e6}
     with Operators() as seen:
         predict()
-        seen.begin()  # a state that the first prediction made is no result of the second
-        predict()
+        if has_state:  # what the first prediction made is no result of the second
+            seen.begin()
+            predict()
     return {"alloc_mb": seen.allocated / 1e6, "moved_mb": seen.moved / 1e6}
 
 
