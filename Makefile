@@ -32,7 +32,7 @@ lab: $(READY)  ## JupyterLab in notebooks/
 update: $(READY)  ## a full run that refreshes the committed results, figures and notebook outputs
 	$(PY) -m co3d update
 
-site: $(READY)  ## the committed notebooks, figures and tables as static HTML into site/
+site: $(READY)  ## the committed notebooks, figures, tables and API as HTML into site/
 	$(PY) -m co3d site
 
 clean:  ## remove the environment and tool caches; runs/ and data stay

@@ -20,6 +20,14 @@ def clip_net(
     return net
 
 
+def net_of(name: str = "cox3d_mini", size: int = 40, **options) -> ClipNet:
+    """A net with random weights of seed 0, calibrated on frames of a size."""
+    torch.manual_seed(0)
+    net = co3d.create(name, **options)
+    frames = max(net.spec.frames, net.window if net.spec.continual else 0)
+    return calibrate(net, torch.randn(2, 3, frames, size, size))
+
+
 def chunks(x: Tensor, lengths: list[int]) -> list[Tensor]:
     """The clip in consecutive chunks; the lengths are used in turn."""
     parts, at, n = [], 0, 0

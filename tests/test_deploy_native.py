@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from nets import net_of
 
 import co3d
 import co3d.nn as nn
@@ -21,16 +22,8 @@ from co3d.deploy.native import Engine, NoCompiler, Unsupported, library
 from co3d.deploy.native.layout import Lanes
 from co3d.deploy.native.program import Program
 from co3d.deploy.optimize import OptimizedStream
-from co3d.measure.equivalence import calibrate
 
 SIZE = 40
-
-
-def net_of(name="cox3d_mini", **options):
-    torch.manual_seed(0)
-    net = co3d.create(name, **options)
-    calibrate(net, torch.randn(2, 3, max(net.window, 16), SIZE, SIZE))
-    return net
 
 
 def agree(net, engine, example, count):

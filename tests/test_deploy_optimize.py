@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from nets import run
+from nets import net_of, run
 
 import co3d
 from co3d.deploy.optimize import OptimizedStream
@@ -14,14 +14,6 @@ from co3d.nn import Conv3d, Linear, Residual, RunningWindow, Sequential, StreamN
 
 STREAMS = ["cox3d_mini", "coslow_mini", "coi3d_mini", "coslowfast_mini", "cor2plus1d_mini"]
 SIZE = 40
-
-
-def net_of(name="cox3d_mini", **options):
-    """A net with calibrated random weights."""
-    torch.manual_seed(0)
-    net = co3d.create(name, **options)
-    calibrate(net, torch.randn(2, 3, max(net.window, 16), SIZE, SIZE))
-    return net
 
 
 def frames(count, batch=1):

@@ -4,21 +4,14 @@ import copy
 
 import pytest
 import torch
+from nets import net_of
 
 import co3d
 import co3d.nn as nn
 from co3d.deploy.step import Explicit, lower
-from co3d.measure.equivalence import calibrate
 
 MINIS = [name for name in co3d.list_models() if name.startswith("co") and name.endswith("_mini")]
 OPTIONS = [{}, {"dense": True}, {"window": 32}]
-
-
-def stream_net(name="cox3d_mini", size=32, **options):
-    torch.manual_seed(0)
-    net = co3d.create(name, **options)
-    calibrate(net, torch.randn(2, 3, max(16, net.window), size, size))
-    return net.double()
 
 
 def agree(net, frames, size=32, batch=1, **options):
@@ -39,13 +32,13 @@ def agree(net, frames, size=32, batch=1, **options):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", MINIS)
 def test_the_explicit_step_equals_the_step_from_the_first_logits_on(name, options):
-    net = stream_net(name, **options)
+    net = net_of(name, 32, **options).double()
     assert agree(net, net.receptive_field + 2 * net.stride) > 2
 
 
 @pytest.mark.parametrize("name", MINIS)
 def test_channels_may_lie_last_in_the_state(name):
-    net = stream_net(name, size=40)
+    net = net_of(name).double()
     assert agree(net, net.warmup + net.stride + 1, 40, 2, channels_last=True) > 0
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from nets import clip_net
+from nets import clip_net, net_of
 
 import co3d
 from co3d.data.transforms import Transform
@@ -16,14 +16,6 @@ from co3d.measure.equivalence import calibrate
 SIZE = 32
 MINIS = [f"{name}_mini" for name in ("cox3d", "coslow", "coi3d", "coslowfast", "cor2plus1d")]
 FORMATS = [".onnx", ".xml"]
-
-
-def net_of(name, size=SIZE, **options):
-    torch.manual_seed(0)
-    net = co3d.create(name, **options)
-    frames = max(net.spec.frames, net.window if net.spec.continual else 0)
-    calibrate(net, torch.randn(2, 3, frames, size, size))
-    return net
 
 
 def close(given, expected, tolerance=3e-5):
@@ -47,7 +39,7 @@ def agree(net, runner, frames, states=(None, None), tolerance=3e-5):
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", MINIS)
 def test_an_exported_step_equals_the_step_over_warm_up_reset_and_200_frames(tmp_path, name, suffix):
-    net = net_of(name)
+    net = net_of(name, SIZE)
     files = export(net, tmp_path / f"net{suffix}", torch.randn(1, 3, SIZE, SIZE))
     assert sorted(files) == sorted(tmp_path.iterdir()) and files[0].name == f"net{suffix}"
     runner = Runner(files[0], threads=1)
@@ -61,7 +53,7 @@ def test_an_exported_step_equals_the_step_over_warm_up_reset_and_200_frames(tmp_
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", [name.removeprefix("co") for name in MINIS])
 def test_an_exported_clip_net_equals_the_net(tmp_path, name, suffix):
-    net = net_of(name)
+    net = net_of(name, SIZE)
     clip = torch.randn(2, 3, 32 if "fast" in name else net.spec.frames, SIZE, SIZE)
     export(net, tmp_path / f"net{suffix}", clip)
     runner = Runner(tmp_path / f"net{suffix}", threads=1)
@@ -121,7 +113,7 @@ def test_a_layer_without_an_exported_form_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["cox3d_mini", "coi3d_mini"])
 def test_bfloat16_changes_probabilities_little(tmp_path, name):
-    net = net_of(name)
+    net = net_of(name, SIZE)
     frame = torch.randn(1, 3, SIZE, SIZE)
     export(net, tmp_path / "net.xml", frame, precision="bfloat16")
     runner = Runner(tmp_path / "net.xml", threads=1)
@@ -142,7 +134,7 @@ def test_bfloat16_changes_probabilities_little(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_streams_of_one_runner_are_apart_and_can_be_forked(tmp_path, suffix):
-    net = net_of("coi3d_mini")
+    net = net_of("coi3d_mini", SIZE)
     export(net, tmp_path / f"net{suffix}", torch.randn(2, 3, SIZE, SIZE))
     runner = Runner(tmp_path / f"net{suffix}", threads=1)
     first = agree(net, runner, 23)
@@ -172,7 +164,7 @@ def test_a_stream_runs_an_exported_net_and_a_nan_is_forgotten(tmp_path):
 
 
 def test_a_stream_from_inference_mode_goes_on_outside_of_it(tmp_path):
-    net, frame = net_of("cox3d_mini"), torch.randn(1, 3, SIZE, SIZE)
+    net, frame = net_of("cox3d_mini", SIZE), torch.randn(1, 3, SIZE, SIZE)
     runner = Runner(export(net, tmp_path / "net.onnx", frame)[0], threads=1)
     with torch.inference_mode():
         states = net.begin(), runner.begin()
@@ -180,14 +172,14 @@ def test_a_stream_from_inference_mode_goes_on_outside_of_it(tmp_path):
 
 
 def test_openvino_runs_onnx_files_too(tmp_path):
-    net = net_of("coi3d_mini")
+    net = net_of("coi3d_mini", SIZE)
     export(net, tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
     agree(net, Runner(tmp_path / "net.onnx", runtime="openvino", threads=1), net.warmup + 4)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_says_what_it_holds_and_nothing_of_the_machine(tmp_path, suffix):
-    net = net_of("coi3d_mini")
+    net = net_of("coi3d_mini", SIZE)
     net.weights = clip_net(scores="sigmoid").weights
     labels = [f"class {n} & <co>" for n in range(12)]
     files = export(net, tmp_path / f"net{suffix}", torch.randn(1, 3, SIZE, SIZE), labels=labels)
@@ -211,7 +203,7 @@ def test_onnxruntime_fuses_the_activations(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     import onnx
 
-    export(net_of("coslow_mini"), tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
+    export(net_of("coslow_mini", SIZE), tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -225,7 +217,7 @@ def test_onnxruntime_fuses_the_activations(tmp_path):
 def test_the_onnx_file_runs_by_its_record_alone(tmp_path):
     """As a user of another language would: the rule in `Record`, and no code of ours."""
     ort = pytest.importorskip("onnxruntime")
-    net = net_of("cox3d_mini")
+    net = net_of("cox3d_mini", SIZE)
     export(net, tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
     session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     record = json.loads(session.get_modelmeta().custom_metadata_map["co3d"])

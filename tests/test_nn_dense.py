@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from nets import run
 from torch import nn
-from trees import CHANNELS, clip, close, conv, convs, forward, lengths, path_plans, trees, two_path
+from trees import CHANNELS, clip, close, conv, convs, forward, lengths, trees
 
 import co3d
 import co3d.nn as co
@@ -74,19 +74,6 @@ def test_a_dense_net_is_its_own_dense_twin(tree):
     assert repr(co3d.continual(dense, dense=True)) == repr(dense) == repr(co3d.continual(dense))
 
 
-@given(path_plans(), st.integers(1, 2), st.integers(1, 50), lengths)
-def test_dense_two_path_nets(plan, stride, frames, lengths):
-    tree = co.Sequential(head(stride), two_path(plan))
-    dense, x = co3d.continual(tree, dense=True), clip(frames)
-    assert dense[1].alpha == 1 and dense.timing == tree.timing._replace(stride=1)
-    expected = forward(tree, x)
-    close(run(dense, x, lengths)[:, :, :: tree.stride], expected)
-    assume(tree.receptive_field < 60)
-    x = clip(tree.receptive_field + 1)
-    y = run(dense, x, lengths, flush=False)[:, :, -1:]
-    close(y, tree(x[:, :, 1:], pad=False))
-
-
 def strided_block(stride):
     """A residual with a strided shortcut, nested in another."""
     inner = co.Residual(conv(3, stride, 1), conv(1, stride), co.ReLU())
@@ -142,12 +129,6 @@ def test_refused_behind_a_stride(layer, words):
     with pytest.raises(ValueError, match=words):
         co3d.continual(tree(2), dense=True)
     assert co3d.continual(tree(1), dense=True).stride == 1
-
-
-def test_an_average_pool_before_all_strides_becomes_dense():
-    tree = co.Sequential(co.AvgPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)), conv(3, 2, 1)).double()
-    x = clip(20)
-    close(co3d.continual(tree, dense=True)(x)[:, :, ::4], tree(x))
 
 
 STRIDED = {"coi3d_mini": 2, "coslowfast_mini": 4, "cor2plus1d_mini": 4}

@@ -5,12 +5,12 @@ Frames are smaller than those of the networks, which changes no layer.
 
 import pytest
 import torch
+from nets import net_of
 
 import co3d
 from co3d.deploy import OptimizedStream, Runner, export
 from co3d.deploy.native import Engine
 from co3d.deploy.step import Explicit
-from co3d.measure.equivalence import calibrate
 
 SIZE = 64
 FORMS = ("native", "native for AVX2", "torch", "onnxruntime", "openvino")
@@ -20,9 +20,7 @@ STREAMS = [name for name in co3d.list_models() if name.startswith("co")]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_form_equals_the_net_over_warm_up_and_all_phases(tmp_path, name):
-    torch.manual_seed(0)
-    net, frame = co3d.create(name), torch.randn(1, 3, SIZE, SIZE)
-    calibrate(net, torch.randn(2, 3, max(net.spec.frames, net.window), SIZE, SIZE))
+    net, frame = net_of(name, SIZE), torch.randn(1, 3, SIZE, SIZE)
     steps = [stepping(form, net, frame, tmp_path) for form in FORMS]
     worst, state = dict.fromkeys(FORMS, 0.0), None
     for number in range(net.warmup + 2 * net.stride):

@@ -2,15 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .conv import Conv3d
 from .core import Continual, Timing
-from .pointwise import BatchNorm3d, Identity, ReLU, Sigmoid
+from .pointwise import Identity, ReLU, Sigmoid
 from .pool import spatial_mean
 from .temporal import join
 
@@ -91,7 +89,7 @@ class Tree(Continual):
 
     @property
     def padding(self) -> int:
-        """Aggregated temporal padding before a clip, in frames: receptive_field - 1 - warmup."""
+        """Aggregated temporal padding before a clip (receptive_field - 1 - warmup), in frames."""
         return self.timing.padding
 
     @property
@@ -156,14 +154,8 @@ class Sequential(Tree, nn.Sequential):
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        nodes, last = [], None
-        for number, (name, part) in enumerate(self._modules.items()):
-            # The map of a convolution or a norm is for the next part alone, which may write to it.
-            fresh = last in (Conv3d, BatchNorm3d) and type(part) in (BatchNorm3d, ReLU)
-            clip = partial(part, fresh=True) if fresh else None
-            nodes.append(Node(name, (number,), part, clip=clip))
-            last = type(part)
-        return tuple(nodes)
+        parts = enumerate(self._modules.items())
+        return tuple(Node(name, (number,), part) for number, (name, part) in parts)
 
 
 class Parallel(Tree):
@@ -231,9 +223,7 @@ class Residual(Parallel):
     def nodes(self) -> tuple[Node, ...]:
         if self.activation is None:
             return super().nodes
-        fresh = type(self.activation) is ReLU  # the sum is for it alone
-        clip = partial(self.activation, fresh=True) if fresh else None
-        return (*super().nodes, Node("activation", (3,), self.activation, clip=clip))
+        return (*super().nodes, Node("activation", (3,), self.activation))
 
 
 class SqueezeExcite(Continual):

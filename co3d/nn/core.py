@@ -87,7 +87,7 @@ class Continual(nn.Module):
 
     @property
     def warmup(self) -> int:
-        """Frames before the first output: receptive_field - 1 - padding."""
+        """Frames before the first output (receptive_field - 1 - padding)."""
         return self.timing.delay
 
     def begin(self, fill: str = "zeros", emit: str = "valid") -> State:

@@ -1,7 +1,5 @@
 """Layers that treat every frame alone, with the parameters and the `forward` of `torch.nn`."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import Continual
@@ -30,43 +28,23 @@ def _pointwise(name: str, **body) -> type:
     return type(name, (Pointwise, getattr(nn, name)), body)
 
 
-class ReLU(Pointwise, nn.ReLU):
-    """`torch.nn.ReLU` that can be stepped; a `fresh` x is nobody else's and is written over."""
-
-    def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
-        return F.relu(x, inplace=fresh)
-
-
-ACTIVATIONS = {"ReLU": ReLU} | {
+ACTIVATIONS = {
     name: _pointwise(name)
     for name in (
-        *("ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
+        *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
         *("Sigmoid", "Tanh", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
     )
 }
 globals().update(ACTIVATIONS)  # where pickle looks for them
-SiLU, Sigmoid = ACTIVATIONS["SiLU"], ACTIVATIONS["Sigmoid"]
+ReLU, SiLU, Sigmoid = (ACTIVATIONS[name] for name in ("ReLU", "SiLU", "Sigmoid"))
 Dropout, Identity = _pointwise("Dropout", differs_in_training=True), _pointwise("Identity")
 
 
 class BatchNorm3d(Pointwise, nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d` with running statistics; stepping needs evaluation mode.
-
-    A `fresh` x is nobody else's and may be written over.
-    """
+    """`torch.nn.BatchNorm3d` with running statistics; stepping needs evaluation mode."""
 
     any_rank = False
     differs_in_training = True
-
-    def forward(self, x: Tensor, pad: bool = True, fresh: bool = False) -> Tensor:
-        trains = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-        wide = self.affine and self.weight.dtype == x.dtype != torch.bfloat16
-        if not fresh or trains or not wide or x.device.type != "cpu":
-            return super().forward(x)
-        # Torch's own takes new memory for every map, which costs more than the work.
-        scale = (self.running_var + self.eps).rsqrt_().mul_(self.weight)
-        shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
-        return torch.addcmul(shift.view(-1, 1, 1, 1), x, scale.view(-1, 1, 1, 1), out=x)
 
     def _prepare(self) -> None:
         if self.running_mean is None:

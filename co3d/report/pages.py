@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -12,12 +13,17 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from .rules import CONTROLS
-from .site import markup
-from .site.markup import Html
 
 Link = Callable[[str], str]  # the address to use for the one that was written; "" leaves it out
 # Of several forms of an output the first of these; a widget is never one of them.
 KINDS = ("text/html", "text/markdown", "image/png", "image/jpeg", "image/svg+xml", "text/plain")
+STYLE = """body { max-width: 58rem; margin: auto; font-family: system-ui, sans-serif; }
+img { max-width: 100%; height: auto; }
+pre, .output_subarea { overflow-x: auto; }
+pre { padding: 0.5rem; background: #f5f6f7; }
+table { border-collapse: collapse; font-size: 0.875rem; }
+th, td { padding: 0.25rem 0.5rem; border-bottom: 1px solid #d8dadd; text-align: left; }
+"""
 PICTURES = ("image/png", "image/jpeg")
 
 
@@ -26,18 +32,18 @@ def beside(address: str) -> str:
     return re.sub(r"^([\w./-]+)\.ipynb(?=#|$)", r"\1.html", address)
 
 
-def markdown(source: str, link: Link = beside) -> Html:
+def markdown(source: str, link: Link = beside) -> str:
     """Markdown with formulas as HTML.
 
     Raises:
         ValueError: for a formula that cannot be set.
     """
-    return Html(MarkdownWithMath(renderer=_Renderer(link)).render(source))
+    return MarkdownWithMath(renderer=_Renderer(link)).render(source)
 
 
 def content(
     notebook: NotebookNode, link: Link = beside, pictures: str = ""
-) -> tuple[Html, dict[str, bytes]]:
+) -> tuple[str, dict[str, bytes]]:
     """What an executed notebook shows, and its pictures by name.
 
     Args:
@@ -49,15 +55,19 @@ def content(
     notebook = nbformat.from_dict(notebook)
     found = _pictures(notebook, pictures)
     body, _ = _Exporter(link).from_notebook_node(notebook)
-    return Html(body), found
+    return body, found
 
 
 def export(notebook: Path) -> str:
     """The page of an executed notebook, all in one file."""
     node = nbformat.read(notebook, 4)
     body, _ = content(node)
-    style = f"<style>\n{markup.styles()}</style>"
-    return markup.document(notebook.stem, f"<main>\n{body}\n</main>", style)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(notebook.stem)}</title>\n<style>\n{STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
 
 
 class _Renderer(IPythonRenderer):
@@ -70,7 +80,7 @@ class _Renderer(IPythonRenderer):
         return super().link(text, url, title) if url else text
 
     def table(self, text: str) -> str:
-        return markup.scroller(f'<table class="prose">\n{text}</table>')
+        return f'<div style="overflow-x: auto"><table>\n{text}</table></div>\n'
 
     def inline_math(self, body: str) -> str:
         return _formula(body, "inline")
