@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -124,18 +125,14 @@ def train(
         top1 or map_common (per cent; the other is None).
 
     Raises:
-        ValueError: for a continual net (train its regular twin), a frozen body without weights, or
-            a folder with a damaged run or one of other settings; also as `co3d.load`, `splits` and
-            `Clips`.
+        ValueError: for a continual net, a frozen body without weights, or a folder with a damaged
+            run or one of other settings; also as `co3d.load`, `splits` and `Clips`.
         FileNotFoundError: as `co3d.load` and `splits`.
     """
     recipe = recipe or RECIPES[recipe_for(data)]
     start = recipe.start if start is None else start
     if spec(name).continual:
-        regular = spec(name).weights
-        raise ValueError(
-            f"expected a regular net, given {name}: train {regular} and use its weights"
-        )
+        raise ValueError(f"expected a regular net, given {name}: train {spec(name).weights}")
     if freeze and not start:
         raise ValueError("expected weights to begin from where the body is frozen, given none")
     training, validation = splits(data, limit)
@@ -159,19 +156,32 @@ def train(
             _keep(folder, run, model, optimizer)
             if progress:
                 tqdm.write(f"epoch {epoch + 1}: loss {loss:.3f}, {reached(curve)}")
-    made_here = "Apache-2.0" if training.name.startswith("synthetic-") else ""
+    source = source or f"{name} trained on {training.name} from {Path(start).name or 'scratch'}"
+    _save(model, folder, training, transform, run["notes"], source, licence)
+    return curve
+
+
+def _save(
+    model: ClipNet,
+    folder: Path,
+    data: Dataset,
+    transform: Transform,
+    notes: Sequence[str],
+    source: str,
+    licence: str,
+) -> None:
+    made_here = "Apache-2.0" if data.name.startswith("synthetic-") else ""
     checkpoints.save(
         model,
         folder / "weights.safetensors",
-        training_data=training.name,
-        source=source or f"{name} trained on {training.name} from {Path(start).name or 'scratch'}",
+        training_data=data.name,
+        source=source,
         licence=licence or made_here,
-        notes=tuple(run["notes"]),
-        scores="sigmoid" if training.multilabel else "softmax",
+        notes=tuple(notes),
+        scores="sigmoid" if data.multilabel else "softmax",
         channel_order=transform.channel_order,
-        labels=training.labels,
+        labels=data.labels,
     )
-    return curve
 
 
 def train_mini(name: str, data: str, seed: int = 0, limit: int | None = None) -> list[dict]:
