@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET and HEAD by `answer(handler)`; `asked` holds (method, path, headers)."""
+    """Answers GET by `answer(handler)`; `asked` holds (method, path, headers)."""
 
     daemon_threads, block_on_close = True, False
 
@@ -19,8 +19,6 @@ class Server(ThreadingHTTPServer):
                     self.server.answer(self)
                 except (BrokenPipeError, ConnectionResetError):  # the client has had enough
                     self.close_connection = True
-
-            do_HEAD = do_GET
 
             def log_message(self, *_):
                 pass
@@ -43,8 +41,7 @@ def say(handler, status, headers, body=b""):
     for name, value in headers.items():
         handler.send_header(name, str(value))
     handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(body)
+    handler.wfile.write(body)
 
 
 def says(status=200, body=b"", **headers):

@@ -60,16 +60,6 @@ def test_codes_stand_for_missing_names(tmp_path):
     assert data.videos[2].label == "c156"
 
 
-@pytest.mark.parametrize("folder", ["Charades", "annotations", "splits", "frame_lists"])
-def test_annotations_may_lie_in_the_usual_folders(tmp_path, folder):
-    make_charades(tmp_path)
-    expected = charades.load(tmp_path, "test")
-    (tmp_path / folder).mkdir()
-    for path in tmp_path.glob("*.*"):
-        path.rename(tmp_path / folder / path.name)
-    assert charades.load(tmp_path, "test") == expected
-
-
 def test_one_kind_of_media_serves_the_whole_set_frames_first(tmp_path):
     make_charades(tmp_path, "videos-full")
     make_charades(tmp_path, "videos", missing=range(6))
@@ -91,7 +81,7 @@ def test_another_number_of_classes(tmp_path):
     assert (data.name, data.labels) == ("synthetic-charades", tuple(names))
     assert data.videos[0].label == "c"
     (tmp_path / "Charades_v1_test.csv").write_text(HEADER + row("c003 0.00 1.00"))
-    with pytest.raises(ValueError, match="with codes to c002, given 'c003 0.00 1.00'"):
+    with pytest.raises(ValueError, match="expected class ids from 0 to 2, given 3"):
         charades.load(tmp_path, "test", 3)
 
 
@@ -122,34 +112,25 @@ def test_class_files(tmp_path, lines, right):
 @pytest.mark.parametrize(
     "actions",
     [
-        *("c157 0.00 1.00", "c08 0.00 1.00", "C008 0.00 1.00", "8 0.00 1.00", "c008 0.00"),
-        *("c008 0.00 1.00;", ";c008 0.00 1.00", "c008  0.00 1.00", "c008 0.00 1.00 ", "c008"),
-        *("c008 nan 1.00", "c008 0.00 inf", "c008 -1.00 1.00", "c008 0 1e9", "c008 0 99999999"),
-        "c00\u0668 0.00 1.00",
-        "c008 0.00 " + "1" * 100_000,
+        *("c08 0.00 1.00", "C008 0.00 1.00", "8 0.00 1.00", "c008 0.00", "c008 0.00 1.00;"),
+        *("c008  0.00 1.00", "c008 nan 1.00", "c008 -1.00 1.00", "c00\u0668 0.00 1.00"),
     ],
 )
 def test_actions_against_the_grammar_are_named(tmp_path, actions):
     table = tmp_path / "Charades_v1_test.csv"
     table.write_text(HEADER + row() + row(actions, "ZZ12C"), "utf-8")
-    with pytest.raises(ValueError, match=r"test.csv, line 3: expected actions such as") as refused:
+    with pytest.raises(ValueError, match=r"test.csv, row 2: expected actions such as"):
         charades.load(tmp_path, "test")
-    assert "correct or remove the row" in str(refused.value) and len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         (b"", "first line with the columns id, actions, length, given ''"),
-        (HEADER.encode(), "expected at least one video"),
         (b"\xef\xbb\xbf" + HEADER.encode(), "expected at least one video"),
-        (HEADER.encode("utf-16"), "in UTF-8"),
-        (HEADER.encode() + b"\xe9,,,,,,,,,,\n", "in UTF-8"),
-        ((HEADER + row(name="../../AB")).encode(), "line 2: expected an id of letters"),
-        ((HEADER + row(name="/AB")).encode(), "line 2: expected an id of letters"),
-        ((HEADER + row(name="")).encode(), "line 2: expected an id of letters"),
-        ((HEADER + row(name="A" * 65)).encode(), "line 2: expected an id of letters"),
-        ((HEADER + row() + row("c000 0.00 1.00")).encode(), "line 3: 'AB12C' was there before"),
+        (HEADER.encode() + b"\xe9,,,,,,,,,,\n", "no table in UTF-8"),
+        ((HEADER + row("c157 0.00 1.00")).encode(), "row 1: expected class ids from 0 to 156"),
+        ((HEADER + row() + row("c000 0.00 1.00")).encode(), "row 2: 'AB12C' was there before"),
         ((HEADER + row(script='one", "two') + row() * 9).encode(), "check the quotes"),
         ((HEADER + 'AB12C,"open\n' + row() * 9).encode(), "check the quotes"),
         ((HEADER + "AB12C,1,2\n").encode(), "line 2: expected 11 fields as in the first line"),
@@ -165,15 +146,9 @@ def test_official_files_that_cannot_be_used_are_named(tmp_path, text, sentence):
     ("text", "sentence"),
     [
         ("", "expected at least one video"),
-        ('AB12C 0 0 ../AB12C-000001.jpg ""\n', "expected a path such as AB12C/AB12C-000001.jpg"),
-        ('AB12C 0 0 AB12C-000001.jpg ""\n', "expected a path such as"),
-        ('AB12C 0 0 XXXXX/AB12C-000001.jpg ""\n', "expected a path such as"),
-        ('.. 0 0 ../AB12C-000001.jpg ""\n', "line 2: expected an id of letters"),
-        ('AB12C 0 0 AB12C/AB12C-000001.jpg "157"\n', "line 2: expected class ids from 0 to 156"),
+        ('AB12C 0 0 AB12C/AB12C-000001.jpg "157"\n', "row 1: expected class ids from 0 to 156"),
         ('AB12C 0 0 AB12C/AB12C-000001.jpg "-1"\n', "expected class ids"),
-        ('AB12C 0 0 AB12C/AB12C-000001.jpg "1;2"\n', "expected class ids"),
-        ('AB12C 0 0 AB12C/AB12C-000001.jpg "nan"\n', "expected class ids"),
-        ('AB12C 0 0 AB12C/AB12C-000001.jpg "1","2"\n' * 2, "expected class ids"),
+        ('AB12C 0 0 AB12C/AB12C-000001.jpg "1;2"\n', "row 1: invalid literal"),
         ("AB12C 0 0\n", "line 2: expected 5 fields"),
         ("AB12C 0 0 my folder/AB12C-000001.jpg 3 4\n", "line 2: expected 5 fields"),
     ],
@@ -215,13 +190,13 @@ DAMAGE = st.tuples(st.integers(0, 2000), st.integers(0, 9), st.binary(max_size=9
 def test_a_damaged_annotation_ends_in_a_data_set_or_a_sentence(tmp_path_factory, damages, form):
     root = make_charades(tmp_path_factory.mktemp("set"), form, missing=range(6), classes=False)
     table = charades.annotation(root, "test")
-    data = bytearray(table.read_bytes())
+    content = bytearray(table.read_bytes())
     for at, length, new in damages:
-        data[at % len(data) : at % len(data) + length] = new
-    table.write_bytes(data)
+        content[at % len(content) : at % len(content) + length] = new
+    table.write_bytes(content)
     try:
-        found = charades.load(root, "test")
+        data = charades.load(root, "test")
     except ValueError as error:
         assert str(error).startswith(str(table)) and len(str(error)) < 1000
     else:
-        assert all(0 <= i < 157 for video in found.videos for i in video.class_ids)
+        assert all(0 <= i < 157 for video in data.videos for i in video.class_ids)

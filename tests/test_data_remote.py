@@ -1,7 +1,5 @@
 """Data sets at an address: the same videos as in a folder, fetched once, checked and evicted."""
 
-import sys
-
 import fsspec
 import pytest
 from nets import clip_net
@@ -31,7 +29,7 @@ def store(tmp_path, monkeypatch):
 
 
 def fetched(tmp_path):
-    return sorted(p for p in (tmp_path / "cache" / "fetched").iterdir() if p.suffix == ".mp4")
+    return sorted(p for p in (tmp_path / "cache" / "fetched").iterdir() if p.name != "cache")
 
 
 def test_a_set_at_an_address_ends_in_the_same_bytes_as_in_a_folder(store, tmp_path, inline):
@@ -44,7 +42,7 @@ def test_a_set_at_an_address_ends_in_the_same_bytes_as_in_a_folder(store, tmp_pa
         assert result.row["n_scored"] == CLASSES * EACH
     assert files[0].name == files[1].name and files[0].read_bytes() == files[1].read_bytes()
     assert len(fetched(tmp_path)) == CLASSES * EACH
-    assert isinstance(data.videos[0].path, Address) and data.videos[0].path.md5
+    assert isinstance(data.videos[0].path, Address)
 
 
 def test_published_annotations_are_read_at_an_address(store):
@@ -59,15 +57,11 @@ def test_published_annotations_are_read_at_an_address(store):
     assert missing.path is None and there.class_id == 0
 
 
-def test_a_file_is_fetched_once_and_again_when_it_is_damaged(store, tmp_path):
+def test_a_file_is_fetched_once(store):
     address = open_set("standin://bucket/made").videos[0].path
     with remote.local(address) as path:
         whole = path.read_bytes()
     (store / "FAILS").write_text("9")  # the store is not asked again
-    with remote.local(address) as path:
-        assert path.read_bytes() == whole
-    (store / "FAILS").unlink()
-    path.write_bytes(whole[:-1] + b"?")
     with remote.local(address) as path:
         assert path.read_bytes() == whole
 
@@ -84,35 +78,27 @@ def test_a_store_that_fails_is_asked_three_times(store):
         pass
 
 
-@pytest.mark.parametrize(
-    "change, sentence",
-    [
-        (lambda data: data[:-5], "was cut off: .* of .* bytes came"),
-        (lambda data: data + b"more", "has more than the .* bytes told"),
-        (lambda data: data[:-1] + b"?", "came with other bytes than its store has"),
-    ],
-)
-def test_other_bytes_than_told_are_refused_and_not_kept(store, tmp_path, change, sentence):
+@pytest.mark.parametrize("change", [lambda data: data[:-5], lambda data: data + b"more"])
+def test_another_size_than_said_is_refused_and_not_kept(store, tmp_path, change):
     one = open_set("standin://bucket/made").videos[0]
     place = store / one.path.url.removeprefix("standin://")
     place.write_bytes(change(place.read_bytes()))
-    with pytest.raises(OSError, match=sentence), remote.local(one.path):
+    with pytest.raises(OSError, match="came with .* instead of"), remote.local(one.path):
         pass
     assert not fetched(tmp_path)
 
 
-def test_the_cache_is_bounded_and_keeps_what_is_read(store, tmp_path, monkeypatch):
+def test_the_cache_is_bounded(store, tmp_path, monkeypatch):
     videos = open_set("standin://bucket/made").videos
     size = videos[0].path.size
-    monkeypatch.setenv("FETCHED_GB", str(2.5 * size / 1e9))
+    monkeypatch.setenv("FETCHED_GB", f"{2.5 * size / 1e9:.9f}")
     with remote.local(videos[0].path) as read:
-        for one in videos[1:5]:
-            with remote.local(one.path):
-                pass
-        held = fetched(tmp_path)
-        assert read in held and len(held) <= 3
-    with remote.local(videos[5].path):
-        assert read not in fetched(tmp_path)
+        pass
+    for one in videos[1:5]:
+        with remote.local(one.path) as path:
+            pass
+    held = fetched(tmp_path)
+    assert read not in held and path in held and sum(p.stat().st_size for p in held) <= 2.5 * size
 
 
 @pytest.mark.parametrize(
@@ -132,12 +118,6 @@ def test_generated_sets_have_no_address_and_names_stay_below_it(store, monkeypat
         open_set("synthetic-kinetics", root="standin://bucket/made")
     monkeypatch.setattr(Store, "find", lambda *_, **__: {"bucket/made/../x.mp4": {"size": 1}})
     with pytest.raises(ValueError, match="expected names below"):
-        open_set("standin://bucket/made")
-
-
-def test_without_fsspec_there_is_a_sentence(store, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(ValueError, match=r"pip install 'co3d\[cluster\]'"):
         open_set("standin://bucket/made")
 
 

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import re
 from collections import Counter
 from dataclasses import replace
@@ -6,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from co3d.data import drawing, kinetics, synthetic, video
-from co3d.data.synthetic import SPLITS, SYNTHETIC_KINETICS_LABELS, Recipe
+from co3d.data import drawing, kinetics, synthetic, synthetic_charades, video
+from co3d.data.synthetic import SPLITS, SYNTHETIC_KINETICS_LABELS, DotRecipe
 
-SMALL = Recipe(frames=12, visible=6.0)
+SMALL = DotRecipe(frames=12, visible=6.0)
 # One pixel per frame and nothing that disturbs: for checking which way things move.
-PLAIN = Recipe(
+PLAIN = DotRecipe(
     frames=6,
     lifetime=6,
     coherence=(1.0, 1.0),
@@ -40,12 +41,6 @@ def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
     assert not {*one.values()} & {*other.values()}
 
 
-def test_limit_makes_the_first_of_the_same_files(tmp_path):
-    few, more = contents(make(tmp_path / "few", 2)), contents(make(tmp_path / "more", 3))
-    assert len(few) == 1 + 2
-    assert few.items() < more.items()
-
-
 def test_resumes_and_leaves_finished_files_alone(tmp_path):
     root = make(tmp_path, 4)
     before = contents(root)
@@ -60,16 +55,6 @@ def test_resumes_and_leaves_finished_files_alone(tmp_path):
     half.unlink()
     assert contents(root) == before
     assert kept.stat().st_mtime_ns == stamp
-
-
-def test_a_failing_video_leaves_no_file_under_its_name(tmp_path, monkeypatch):
-    def fails(*_):
-        raise RuntimeError("out of paint")
-
-    monkeypatch.setattr(synthetic, "render", fails)
-    with pytest.raises(RuntimeError, match="out of paint"):
-        make(tmp_path)
-    assert [path.name for path in tmp_path.rglob("*.*")] == ["test.csv"]
 
 
 def test_kinetics_layout_and_annotation(tmp_path):
@@ -119,6 +104,23 @@ def test_decoded_gives_all_frames_or_says_which_file(tmp_path):
     clip.path.write_bytes(clip.path.read_bytes()[:2000])
     with pytest.raises(video.VideoError, match=clip.id):
         synthetic.decoded(clip)
+
+
+def test_the_sets_are_those_that_the_committed_numbers_were_measured_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path))
+    kinetics_root = make(None, 0, synthetic.RECIPE)
+    charades_root = synthetic_charades.synthetic_charades(limit=0, splits=["test"], progress=False)
+    assert kinetics_root.name == "synthetic-kinetics-0-b00fe373"
+    assert charades_root.name == "synthetic-charades-0-bf7aaf80"
+    tables = (kinetics_root / "annotations/test.csv", charades_root / "Charades_v1_test.csv")
+    digests = [hashlib.sha256(table.read_bytes()).hexdigest()[:16] for table in tables]
+    assert digests == ["8467cd76d6e274c8", "5ebfa4c658eda19b"]
+    assert synthetic.render(synthetic.RECIPE, "expanding", [0, 2, 9]).mean() == pytest.approx(
+        74.29431745741103, abs=1e-4
+    )
+    scene = synthetic_charades.plan(synthetic_charades.RECIPE, (0, 1, 2))
+    frames = synthetic_charades.render(synthetic_charades.RECIPE, scene, (0, 1, 2))
+    assert frames.mean() == pytest.approx(60.211868476742275, abs=1e-4)
 
 
 DRIFTS = [label for label in SYNTHETIC_KINETICS_LABELS if label.startswith("drifting")]

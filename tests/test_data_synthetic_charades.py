@@ -6,9 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from co3d.data import charades, generated, sets, video
+from co3d.data import sets, video
 from co3d.data import synthetic_charades as synthetic
-from co3d.data.synthetic_charades import LABELS, RATES, RECIPE, ROTATIONS, SPLITS, Plan
+from co3d.data.dataset import Video
+from co3d.data.synthetic import decoded
+from co3d.data.synthetic_charades import LABELS, RATES, RECIPE, ROTATIONS, SPLITS, Script
 
 SMALL = replace(RECIPE, shortest=12, frames=24, visible=6.0)
 # Nothing that disturbs: for checking when what is shown.
@@ -30,35 +32,11 @@ def make(root, limit=2, recipe=SMALL, splits=("train",), **options):
     )
 
 
-def contents(root):
-    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 def plans(recipe=RECIPE):
     return {
         split: [synthetic.plan(recipe, (0, number, i)) for i in range(size)]
         for number, (split, size) in enumerate(SPLITS.items())
     }
-
-
-def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
-    one = contents(make(tmp_path / "one", 4, workers=1))
-    assert contents(make(tmp_path / "four", 4, workers=4)) == one
-    other = contents(make(tmp_path / "other", 4, seed=1))
-    same = {*one.values()} & {*other.values()}
-    assert same == {one[path] for path in one if path.name == "Charades_v1_classes.txt"}
-
-
-def test_resumes_and_leaves_finished_files_alone(tmp_path):
-    root = make(tmp_path, 4)
-    before = contents(root)
-    kept, lost, *_ = sorted(root.glob("Charades_v1_480/*.mp4"))
-    stamp = kept.stat().st_mtime_ns
-    lost.unlink()
-    data = charades.load(root, "train", len(LABELS), "synthetic-charades")
-    assert sum(clip.path is not None for clip in data.videos) == 3
-    make(tmp_path, 4)
-    assert contents(root) == before and kept.stat().st_mtime_ns == stamp
 
 
 def test_layout_and_grammar_are_those_of_charades(tmp_path):
@@ -119,12 +97,6 @@ def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
     assert [row.id for row in opened.videos] == [data.videos[0].id]
 
 
-def test_reversed_windows_are_written_backwards():
-    one = Plan("AB12C", Fraction(15), 150, 0, ((3, 0.5, 4.25), (11, 2.0, 12.0)), (False, True))
-    assert one.actions == "c003 0.50 4.25;c011 12.00 2.00"
-    assert one.seconds == 10.0
-
-
 @pytest.mark.parametrize("index", [0, *RATES, *ROTATIONS])
 def test_what_a_player_shows_is_what_was_drawn(tmp_path, index):
     root = make(tmp_path, index + 1)
@@ -133,7 +105,10 @@ def test_what_a_player_shows_is_what_was_drawn(tmp_path, index):
     info = video.probe(path)
     assert (info.width, info.height) == (64, 48)
     assert info.fps == pytest.approx(float(one.fps)) and info.rotation % 360 == one.rotation
-    frames, drawn = generated.decoded(path), synthetic.render(SMALL, one, (0, 0, index))
+    frames, drawn = (
+        decoded(Video(one.id, "", None, path)),
+        synthetic.render(SMALL, one, (0, 0, index)),
+    )
     assert frames.shape == drawn.shape == (one.n_frames, 48, 64, 3)
     assert np.abs(frames.astype(int) - drawn).mean() < 12
 
@@ -143,7 +118,7 @@ def test_motions_are_shown_within_their_windows_at_any_rate():
     right, down = LABELS.index("drifting right"), LABELS.index("drifting down")
     windows = ((right, 0.0, 3.0), (down, 3.0, 9.0))
     for fps, step in ((15, 1), (Fraction(30), 2)):
-        one = Plan("AB12C", Fraction(fps), int(6 * fps), 0, windows, (False, False))
+        one = Script("AB12C", Fraction(fps), int(6 * fps), 0, windows, (False, False))
         frames = synthetic.render(PLAIN, one, [1]).astype(float)[::step]
 
         def change(part, dx, dy):

@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import re
 import socket
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +12,8 @@ from pathlib import Path
 import pytest
 import servers
 import torch
-import weight_files
-from servers import say, says
+from requests.adapters import Retry
+from servers import says
 
 import co3d
 from co3d import __main__ as command_line
@@ -46,10 +44,10 @@ def serve(data=DATA, **options):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """The server; the cache is empty, and a proxy that is set is not asked for this machine."""
+    """The server; the cache is empty, and nothing is asked twice."""
     monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr(web, "TIMEOUT_S", 5)
+    monkeypatch.setattr(web, "RETRY", 0)
     monkeypatch.setattr(web, "BLOCK", 4096)
     with servers.running() as server:
         server.answer = serve()
@@ -110,136 +108,86 @@ def test_a_file_is_fetched_once_and_pinned(server, published, folder):
         (serve(ranges=False), 0),
         (serve(etag='"2"'), 0),
         (serve(etag='"2"', conditions=False), 0),
-        (serve(etag=None, conditions=False), 0),
     ],
-    ids=["resumes", "no ranges", "changed", "changed, and If-Range ignored", "no ETag any more"],
+    ids=["resumes", "no ranges", "changed", "changed, and If-Range ignored"],
 )
 def test_what_was_cut_off_is_completed(server, published, folder, again, start):
     old = b"\x80\x02" + bytes(len(DATA) - 2) if start == 0 else DATA
     server.answer = serve(old, cut=HALF)
-    sentence = f"cut off at {HALF:,} of {len(DATA):,} bytes: run the command again, it resumes"
-    with pytest.raises(ConnectionError, match=sentence):
+    with pytest.raises(ConnectionError, match="cut off at .* run the command again, it resumes"):
         downloads.fetch(*published())
-    assert visible(folder) == [f"{NAME}.part", f"{NAME}.part.json"]
+    assert visible(folder) == [f"{NAME}.part", f"{NAME}.part.validator"]
+    came = (folder / f"{NAME}.part").stat().st_size
+    assert HALF - 4096 <= came <= HALF
+    server.asked.clear()
     server.answer = again
     assert downloads.fetch(*published()).read_bytes() == DATA
     assert visible(folder) == DONE
-    _, _, headers = server.asked[1]
-    assert headers["Range"] == f"bytes={HALF}-" and headers["If-Range"] == '"1"'
-    ranged = [headers.get("Range") for _, _, headers in server.asked]
-    assert len(ranged) == (3 if start == 0 and ranged[2:] else 2)
+    _, _, headers = server.asked[0]
+    assert headers["Range"] == f"bytes={came}-" and headers["If-Range"] == '"1"'
+    if start:
+        assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"ETag": 'W/"1"'}, {"ETag": 'W/"1"', "Last-Modified": "yesterday"}]
-)
-def test_without_a_strong_etag_it_resumes_by_date_or_not(server, published, headers):
-    server.answer = serve(etag=None, cut=HALF, **headers)
-    dated = "Last-Modified" in headers
-    with pytest.raises(ConnectionError, match="it resumes" if dated else "it starts anew"):
-        downloads.fetch(*published())
-    server.answer = serve(etag=None, conditions=False, **headers)
+def test_a_part_that_is_whole_is_fetched_again(server, published, folder):
+    path = downloads.fetch(*published())
+    path.rename(folder / f"{NAME}.part")  # killed before the last step
+    (folder / f"{NAME}.part.validator").write_text('"1"')
     assert downloads.fetch(*published()).read_bytes() == DATA
-    assert server.asked[1][2].get("If-Range") == ("yesterday" if dated else None)
+    assert "Range" in server.asked[-2][2] and "Range" not in server.asked[-1][2]
 
 
-def test_the_part_of_another_address_or_a_whole_one_is_not_continued(server, published, folder):
-    server.answer = serve(bytes(len(DATA)), cut=HALF)
-    with pytest.raises(ConnectionError, match="cut off"):
-        downloads.fetch(*published(url=f"{server.url}/other.pkl"))
-    server.answer = serve()
-    assert downloads.fetch(*published()).read_bytes() == DATA
-    assert "Range" not in server.asked[1][2]
-    (folder / NAME).rename(folder / f"{NAME}.part")  # killed before the last step
-    note = {"url": f"{server.url}/mini.pkl", "validator": '"1"'}
-    (folder / f"{NAME}.part.json").write_text(json.dumps(note))
-    assert downloads.fetch(*published()).read_bytes() == DATA
-    assert "Range" in server.asked[2][2] and "Range" not in server.asked[3][2]
+def test_a_cut_connection_goes_on_by_itself_and_a_busy_server_is_asked_again(
+    server, published, monkeypatch
+):
+    monkeypatch.setattr(web, "RETRY", Retry(2, status_forcelist=[503]))
+    answers = [says(503), serve(cut=HALF), serve(cut=HALF + 50_000), serve()]
+    server.answer = lambda handler: answers.pop(0)(handler)
+    assert downloads.fetch(*published()).read_bytes() == DATA and not answers
 
 
-def test_an_unfinished_header_or_body_runs_out_of_patience(server, published, monkeypatch):
+def test_a_silent_server_is_given_up(server, published, monkeypatch):
     monkeypatch.setattr(web, "TIMEOUT_S", 0.2)
     leave = threading.Event()
     server.answer = lambda _: leave.wait(10)
-    with pytest.raises(ConnectionError, match=r"cannot reach 127.0.0.1:\d+ \(.*timed out\)"):
-        downloads.fetch(*published())
-
-    def stalls(handler):
-        serve(cut=HALF)(handler)
-        handler.wfile.flush()
-        leave.wait(10)
-
-    server.answer = stalls
-    with pytest.raises(ConnectionError, match=r"cut off at .* \(timed out\): run .* resumes"):
+    with pytest.raises(ConnectionError, match=r"cannot reach 127.0.0.1:\d+ \(.*timed out"):
         downloads.fetch(*published())
     leave.set()
-
-
-def test_a_line_that_stays_open_after_the_last_byte_is_no_error(server, published, monkeypatch):
-    monkeypatch.setattr(web, "TIMEOUT_S", 0.2)
-    leave = threading.Event()
-
-    def stays(handler):
-        serve()(handler)
-        handler.wfile.flush()
-        leave.wait(10)
-
-    server.answer = stays
-    assert downloads.fetch(*published()).read_bytes() == DATA
-    leave.set()
-
-
-def endless(handler):
-    say(handler, 200, {})
-    while True:
-        handler.wfile.write(bytes(4096))
 
 
 HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
-CAP = 2 * len(DATA)
 WRONG = {
-    "longer than said": (says(200, DATA, Content_Length=HALF), f"sends more than {HALF:,} bytes"),
-    "endless": (endless, f"sends more than {CAP:,} bytes"),
-    "too large": (says(200, DATA, Content_Length=CAP + 1), f"more than {CAP:,}: refused"),
     "HTML": (says(200, HTML, Content_Length=len(HTML)), "is an HTML page, not weights"),
     "JSON": (says(200, b'{"error": "no"}'), "is a JSON message, not weights"),
     "empty": (says(200, Content_Length=0), "is empty"),
-    "nothing": (says(204), "answers 204, not the file"),
+    "nothing": (says(204), "answers 204 No Content"),
     "404": (says(404, HTML), "answers 404 Not Found"),
     "500": (says(500), "answers 500 Internal Server Error"),
-    "to ftp": (says(302, Location="ftp://127.0.0.1/mini.pkl"), "ftp://127.0.0.1/mini.pkl: only "),
-    "to a file": (says(301, Location="file:///etc/passwd"), "file:///etc/passwd' is not allowed"),
-    "to http": (says(307, Location="http://192.0.2.1/mini.pkl"), "192.0.2.1/mini.pkl: only https"),
-    "in a circle": (says(302, Location="/mini.pkl"), "infinite loop"),
-    "nowhere": (says(302), "answers 302 Found"),
+    "to a file": (says(301, Location="file:///etc/passwd"), "only https is fetched"),
+    "to http": (says(307, Location="http://192.0.2.1/mini.pkl"), "only https is fetched"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_answer_is_one_sentence_and_leaves_nothing(
-    server, published, folder, monkeypatch, case
-):
-    monkeypatch.setattr(web, "CAP", CAP)
+def test_a_wrong_answer_is_one_sentence_and_leaves_nothing(server, published, folder, case):
     server.answer, sentence = WRONG[case]
-    with pytest.raises((ValueError, ConnectionError)) as told:
+    with pytest.raises((ValueError, ConnectionError)) as refused:
         downloads.fetch(*published())
-    assert sentence in str(told.value) and "\n" not in str(told.value)
-    assert f"{server.url}/mini.pkl" in str(told.value)
+    assert sentence in str(refused.value) and "\n" not in str(refused.value)
+    assert f"{server.url}/mini.pkl" in str(refused.value)
     assert visible(folder) == []
 
 
 def test_a_redirection_is_followed_and_keeps_the_range(server, published):
     def answer(handler):
-        target = "/there" in handler.path
-        (serve(cut=cut) if target else says(302, Location="/there"))(handler)
+        (content if "/there" in handler.path else says(302, Location="/there"))(handler)
 
-    cut, server.answer = HALF, answer
+    content, server.answer = serve(cut=HALF), answer
     with pytest.raises(ConnectionError, match="cut off"):
         downloads.fetch(*published())
-    cut = None
+    content = serve()
     assert downloads.fetch(*published()).read_bytes() == DATA
-    assert [path for _, path, _ in server.asked] == ["/mini.pkl", "/there"] * 2
-    assert server.asked[3][2]["Range"] == f"bytes={HALF}-"
+    assert server.asked[-1][1] == "/there" and "Range" in server.asked[-1][2]
 
 
 @pytest.mark.parametrize(
@@ -252,23 +200,16 @@ def test_only_https_is_fetched_without_a_connection(server, published, monkeypat
         downloads.fetch(*published(url=url))
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/x", "http://[::1]/x", "ftp://a/x"])
-def test_https_never_leads_to_less(url):
-    with pytest.raises(ValueError, match=r"https://a/b leads to .*: only https"):
-        web._permit(url, "https://a/b")
-    web._permit("https://c/d", "https://a/b")
-
-
 def test_no_network_is_a_sentence_with_the_command(server, published, folder):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/mini.pkl"
-        with pytest.raises(ConnectionError) as told:
+        with pytest.raises(ConnectionError) as refused:
             published(url=url)
             co3d.load("cox3d_mini", "kinetics400")
-    assert str(told.value) == (
-        f"cannot reach {url[7:-9]} (Connection refused): run `co3d download weights cox3d_mini` "
-        f"where there is a network, or copy the file to {folder / NAME}"
+    assert str(refused.value) == (
+        f"cannot reach {url[7:-9]} ([Errno 111] Connection refused): run `co3d download weights "
+        f"cox3d_mini` where there is a network, or copy the file to {folder / NAME}"
     )
 
 
@@ -279,29 +220,14 @@ def test_a_file_that_was_copied_there_is_pinned_and_a_tampered_one_refused(publi
     assert downloads.fetch(*entry).read_bytes() == DATA
     (folder / NAME).write_bytes(DATA[:-1] + b"\0")
     other = hashlib.sha256(DATA[:-1] + b"\0").hexdigest()
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError, match=f"{other}, not {SHA256} as pinned in .*: delete the file"):
         downloads.fetch(*entry)
-    assert f"has sha256 {other}, not {SHA256} as pinned in {folder}" in str(told.value)
-    assert "delete that file and download it again, or, if you trust it, remove the entry" in str(
-        told.value
-    )
     (folder / downloads.LOCK).unlink()
     assert downloads.fetch(*entry)
 
 
-def test_a_download_must_be_what_was_pinned(server, published, folder):
-    downloads.fetch(*published()).unlink()
-    server.answer = serve(DATA + b"x")
-    todo = f"{folder / downloads.LOCK}: remove the entry {NAME} there if the change is wanted"
-    with pytest.raises(ValueError, match=f"not {SHA256} as pinned in {re.escape(todo)}$"):
-        downloads.fetch(*published())
-    assert visible(folder) == [downloads.LOCK]
-    server.answer = serve()
-    assert downloads.fetch(*published())
-
-
 def test_known_hashes_and_sizes_are_held_against_the_file(server, published, folder):
-    with pytest.raises(ValueError, match=f"{SHA256}, not 91a641e6 as published by its authors"):
+    with pytest.raises(ValueError, match=f"{SHA256}, not 91a641e6 as published"):
         downloads.fetch(*published(sha256="91a641e6"))
     with pytest.raises(ValueError, match=f"not {'0' * 64} as asked for"):
         downloads.fetch(*published(), "0" * 64)
@@ -313,7 +239,7 @@ def test_known_hashes_and_sizes_are_held_against_the_file(server, published, fol
         downloads.fetch(*published(), "0" * 64)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "1", "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", f'{{"{NAME}": {{"sha256": 1}}}}'])
 def test_a_broken_lock_file_is_named_and_no_download_lost(server, published, folder, text):
     folder.mkdir()
     (folder / downloads.LOCK).write_text(text)
@@ -322,28 +248,8 @@ def test_a_broken_lock_file_is_named_and_no_download_lost(server, published, fol
     assert (folder / f"{NAME}.part").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("digest", ["", SHA256[:8], SHA256.upper(), SHA256 + "0", None, 1])
-def test_a_pin_is_a_full_hash_or_the_entry_is_named(server, published, folder, digest):
-    folder.mkdir()
-    (folder / downloads.LOCK).write_text(json.dumps({NAME: {"sha256": digest}}))
-    sentence = f"no sha256 of 64 lower-case digits for '{NAME}': remove that entry"
-    with pytest.raises(OSError, match=sentence):
-        downloads.fetch(*published())
-    assert (folder / f"{NAME}.part").read_bytes() == DATA
-    with pytest.raises(ValueError, match=f"has sha256 {SHA256}, not {SHA256[:8]} as asked for"):
-        downloads.fetch(*published(), SHA256[:8])
-
-
-def not_finite():
-    data = bytearray(DATA)
-    data[-4:] = b"\0\0\xc0\x7f"
-    return bytes(data)
-
-
 UNFIT = {
     "cut": (lambda: DATA[:-100], f"{NAME} is not a whole safetensors file"),
-    "not finite": (not_finite, f"{NAME} holds numbers that are not finite"),
-    "no weights": (lambda: b"\x80\x02}q\x01" + bytes(9000), f"{NAME} "),
     "another model": (lambda: made("slow_mini"), "expected weights of x3d_mini, given those of "),
     "other classes": (lambda: made(num_classes=7), "expected 12 classes, given 7 in"),
 }
@@ -355,10 +261,10 @@ def test_what_does_not_fit_is_never_pinned(server, published, folder, case):
     data = make()
     server.answer = says(200, data)  # no length: only the content tells
     for _ in range(2):
-        with pytest.raises(ValueError) as told:
+        with pytest.raises(ValueError) as refused:
             downloads.fetch(*published())
-        assert str(told.value).startswith(sentence) and ".part" not in str(told.value)
-        assert str(told.value).endswith(f"(from {server.url}/mini.pkl, not pinned)")
+        assert str(refused.value).startswith(sentence) and ".part" not in str(refused.value)
+        assert str(refused.value).endswith(f"(from {server.url}/mini.pkl, not pinned)")
         assert visible(folder) == []
     (folder / NAME).write_bytes(data)
     with pytest.raises(ValueError):
@@ -371,128 +277,6 @@ def test_what_does_not_fit_is_never_pinned(server, published, folder, case):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_answer_without_length_is_whole_if_its_content_is(server, published, folder):
-    server.answer = says(200, DATA)
-    assert downloads.fetch(*published()).read_bytes() == DATA and visible(folder) == DONE
-
-
-WHOLE = f"{len(DATA) - 1}/{len(DATA)}"
-RANGES = {
-    "resumes without a length": (f"bytes {HALF}-{WHOLE}", None),
-    "starts earlier": (f"bytes {HALF - 1}-{WHOLE}", 0),
-    "starts later": (f"bytes {HALF + 1}-{WHOLE}", 0),
-    "unknown total": (f"bytes {HALF}-{len(DATA) - 1}/*", 0),
-    "another total": (f"bytes {HALF}-{len(DATA) - 1}/{len(DATA) + 9}", 0),
-    "ends behind the end": (f"bytes {HALF}-{len(DATA)}/{len(DATA)}", 0),
-    "ends before it starts": (f"bytes {HALF}-{HALF - 1}/{len(DATA)}", 0),
-    "prefix": (f"bytes {HALF}-{WHOLE}0 more", 0),
-    "items": (f"items {HALF}-{WHOLE}", 0),
-    "other digits": (f"bytes {HALF}-{WHOLE[:-1]}\xb2", 0),
-    "nothing": ("", 0),
-    "cut": (f"bytes {HALF}-{WHOLE}", HALF + 99),
-    "part of the rest": (f"bytes {HALF}-{HALF + 98}/{len(DATA)}", HALF + 99),
-}
-
-
-@pytest.mark.parametrize("case", RANGES)
-def test_a_content_range_is_taken_at_its_word_or_not_at_all(server, published, folder, case):
-    given, end = RANGES[case]
-    server.answer = serve(cut=HALF)
-    with pytest.raises(ConnectionError, match="cut off"):
-        downloads.fetch(*published())
-    assert json.loads((folder / f"{NAME}.part.json").read_text())["total"] == len(DATA)
-    body = DATA[HALF : end or None]
-
-    def answer(handler):
-        partial = says(206, body, ETag='"1"', Content_Range=given)
-        (partial if "Range" in handler.headers else serve())(handler)
-
-    server.answer = answer
-    if end:
-        of = f"cut off at {end:,} of {len(DATA):,} bytes: run the command again, it resumes"
-        with pytest.raises(ConnectionError, match=of):
-            downloads.fetch(*published())
-        assert (folder / f"{NAME}.part").read_bytes() == DATA[:end]
-        server.answer = serve()
-    assert downloads.fetch(*published()).read_bytes() == DATA
-    assert len(server.asked) == (2 if end is None else 3)
-
-
-def test_a_dripping_server_is_given_up_and_the_drops_are_kept(
-    server, published, folder, monkeypatch
-):
-    monkeypatch.setattr(web, "RATE_S", 0.3)
-
-    def drips(handler):
-        say(handler, 200, {"Content-Length": len(DATA), "ETag": '"1"'}, DATA[:200])
-        for byte in DATA[200:400]:
-            time.sleep(0.05)
-            handler.wfile.write(bytes([byte]))
-
-    server.answer = drips
-    start = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"cut off at .* \(less than 1,000 bytes a second"):
-        downloads.fetch(*published())
-    assert time.monotonic() - start < 3
-    part = (folder / f"{NAME}.part").read_bytes()
-    assert 200 < len(part) < 300 and DATA.startswith(part)
-    server.answer = serve()
-    assert downloads.fetch(*published()).read_bytes() == DATA
-
-
-DRIPS = {
-    "a status line": b"HTTP/1.1 200 " + 400 * b"K",
-    "headers": b"HTTP/1.1 200 OK\r\n" + 100 * b"A: b\r\n",
-    "other answers before it": 40 * b"HTTP/1.1 100 Continue\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("case", DRIPS)
-def test_dripping_headers_are_given_up(server, published, folder, monkeypatch, case):
-    """Every read succeeds within its own time; all of them together do not."""
-    monkeypatch.setattr(web, "HEADERS_S", 0.3)
-    sent = []
-
-    def drips(handler):
-        for byte in DRIPS[case]:
-            handler.wfile.write(bytes([byte]))
-            sent.append(byte)
-            time.sleep(0.02)
-
-    server.answer = drips
-    with pytest.raises(
-        ConnectionError, match=r"cannot reach .* \(its headers took more than 0.3 s"
-    ):
-        downloads.fetch(*published())
-    assert len(sent) < 200 < len(DRIPS[case]) and not visible(folder)
-    server.answer = serve()
-    assert downloads.fetch(*published()).read_bytes() == DATA
-
-
-def test_the_body_may_take_longer_than_the_headers(server, published, monkeypatch):
-    monkeypatch.setattr(web, "HEADERS_S", 0.2)
-
-    def waits(handler):
-        say(handler, 200, {"Content-Length": len(DATA)}, DATA[:HALF])
-        time.sleep(0.4)
-        handler.wfile.write(DATA[HALF:])
-
-    server.answer = waits
-    assert downloads.fetch(*published()).read_bytes() == DATA
-
-
-def test_the_body_of_a_redirection_is_not_read(server, published):
-    def answer(handler):
-        if handler.path == "/there":
-            return serve()(handler)
-        say(handler, 302, {"Location": "/there"})
-        while True:
-            handler.wfile.write(bytes(4096))
-
-    server.answer = answer
-    assert downloads.fetch(*published()).read_bytes() == DATA
-
-
 def test_several_at_once_fetch_one_file(server, published):
     entry = published()
     with ThreadPoolExecutor(4) as pool:
@@ -500,54 +284,31 @@ def test_several_at_once_fetch_one_file(server, published):
     assert {path.read_bytes() for path in paths} == {DATA} and len(server.asked) == 1
 
 
-def test_a_full_disk_is_said_before(server, published, folder, monkeypatch):
-    usage = type("Usage", (), {"free": 10_000})
-    monkeypatch.setattr(web.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=f"needs {len(DATA):,} bytes more, the disk has 10,000 free"):
-        downloads.fetch(*published())
-    assert visible(folder) == []
-    usage.free = len(DATA) - 100
-    (folder / f"{NAME}.part").write_bytes(bytes(99))
-    with pytest.raises(OSError, match="bytes more"):
-        downloads.fetch(*published())
-    (folder / f"{NAME}.part").write_bytes(bytes(100))  # will be overwritten
-    assert downloads.fetch(*published()).read_bytes() == DATA
-
-
 def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, folder, monkeypatch):
     published()
-    whole = web._blocks
+    whole = web.requests.Response.iter_content
 
     def some(*arguments):
         yield next(whole(*arguments))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(web, "_blocks", some)
+        patch.setattr(web.requests.Response, "iter_content", some)
         code, shown, error = run("x3d_mini")
     came = (folder / f"{NAME}.part").stat().st_size
     assert (code, shown) == (130, "") and error.endswith("co3d: interrupted\n")
     assert f"{NAME}.part keeps what came: run the command again, it resumes" in error
     code, shown, error = run("x3d_mini")
     assert (code, error) == (0, "") and (folder / NAME).read_bytes() == DATA
-    assert shown.split() == [
-        "x3d_mini",
-        "kinetics400",
-        f"{len(DATA):,}",
-        "bytes",
-        str(folder / NAME),
-    ]
+    expected = ["x3d_mini", "kinetics400", f"{len(DATA):,}", "bytes", str(folder / NAME)]
+    assert shown.split() == expected
     assert server.asked[1][2]["Range"] == f"bytes={came}-" and came
 
 
 def test_one_of_several_that_fails_does_not_stop_the_others(server, published, run, folder):
     published("slow_mini", url=f"{server.url}/other.pkl")
     published()
-
-    def answer(handler):
-        (serve() if handler.path == "/mini.pkl" else says(404))(handler)
-
-    server.answer = answer
+    server.answer = lambda handler: (says(404) if "other" in handler.path else serve())(handler)
     code, shown, error = run("coslow_mini", "x3d_mini", "cox3d_mini")
     assert code == 1 and len(shown.splitlines()) == 1 and visible(folder) == DONE
     assert error == (f"co3d: slow_mini kinetics400: {server.url}/other.pkl answers 404 Not Found\n")
@@ -573,32 +334,18 @@ def test_what_cannot_be_fetched_is_one_line(run, arguments, sentence):
 
 
 def test_check_asks_every_address_and_stops_at_none(server, published, run, folder):
-    def answer(handler):
-        if handler.path == "/head":
-            says(200, Content_Length=123_456_789)(handler)
-        elif handler.path == "/nosize":
-            says(200)(handler)
-        elif handler.command == "HEAD" or handler.path == "/gone":
-            says(405 if handler.command == "HEAD" else 404)(handler)
-        else:
-            serve(ranges=handler.path == "/ranged")(handler)
-
-    server.answer = answer
-    names = ("x3d_mini", "slow_mini", "i3d_mini", "slowfast_mini", "r2plus1d_mini")
-    paths = ("/head", "/ranged", "/gone", "/plain", "/nosize")
-    for name, path in zip(names, paths, strict=True):
+    answers = {"/nosize": says(200), "/gone": says(404)}
+    server.answer = lambda handler: answers.get(handler.path, serve())(handler)
+    names = ("x3d_mini", "slow_mini", "i3d_mini")
+    for name, path in zip(names, ("/file", "/gone", "/nosize"), strict=True):
         published(name, url=server.url + path)
     code, shown, error = run("--check", *names)
-    assert code == 1 and "i3d_mini kinetics400" in error and "404 Not Found" in error
-    sizes = [line.split()[2] for line in shown.splitlines()]
-    assert sizes == ["123,456,789", f"{len(DATA):,}", f"{len(DATA):,}", "answers"]
+    assert code == 1 and error == f"co3d: {server.url}/gone answers 404 Not Found\n"
+    assert [line.split()[0] for line in shown.splitlines()[:2]] == [f"{len(DATA):,}", "answers"]
     assert run("--check", "x3d_mini")[0] == 0 and not folder.exists()
-    published("slow_mini", url=f"{server.url}/ranged", mebibytes=31.5)
-    code, shown, error = run("--check", "slow_mini")
-    assert (code, shown) == (1, "") and "has 0.265 MiB instead of 31.5: refused" in error
-    assert {headers.get("Range") for method, _, headers in server.asked if method == "GET"} == {
-        "bytes=0-0"
-    }
+    published("slow_mini", mebibytes=31.5)
+    code, _, error = run("--check", "slow_mini")
+    assert code == 1 and "has 0.265 MiB instead of 31.5: refused" in error
 
 
 @pytest.mark.parametrize("name", ["x3d_mini", "cox3d_mini"])
@@ -618,21 +365,6 @@ def test_load_by_name_downloads_once(server, published, tmp_path, name):
     assert len(server.asked) == 1
 
 
-def test_a_published_layout_is_loaded_by_name(server, published, tmp_path, monkeypatch):
-    monkeypatch.setattr(web, "BLOCK", 2**20)
-    listed = weight_files.published("sf_x3d_xs")
-    tensors = weight_files.values(listed.shapes)
-    file = weight_files.write(tmp_path / "made.pyth", tensors, listed.dialect)
-    server.answer = serve(file.read_bytes())
-    published("x3d_xs", url=f"{server.url}/x3d_xs.pyth", num_classes=400)
-    model, transform = co3d.load("cox3d_xs", "kinetics400")
-    assert torch.equal(
-        model.classifier.weight.flatten(), tensors["head.projection.weight"].flatten()
-    )
-    assert (model.weights.dialect, model.weights.training_data) == (listed.dialect, "kinetics400")
-    assert transform == co3d.transform_for("x3d_xs") and transform.image_size == 160
-
-
 def test_weights_bring_their_classes_and_channel_order(server, published, tmp_path):
     trained, file = co3d.create("slow_mini", num_classes=157), tmp_path / "made.safetensors"
     checkpoints.save(trained, file, training_data="", source="", licence="")
@@ -648,12 +380,6 @@ def test_weights_bring_their_classes_and_channel_order(server, published, tmp_pa
         co3d.load("coslow_mini", "charades", num_classes=10)
     model, transform = co3d.load("coslow_mini", "charades", num_classes=10, new_head=True)
     assert model.classifier.out_features == 10 and transform.channel_order == "bgr"
-
-
-@pytest.mark.parametrize("weights", ["kinetics-400", "Kinetics400", "charades", ""])
-def test_other_names_are_refused_with_what_is_known(weights):
-    with pytest.raises(ValueError, match=r"known of cox3d_m \(kinetics400\) or a file .pyth, "):
-        co3d.load("cox3d_m", weights)
 
 
 def test_the_published_files_are_those_of_the_authors(monkeypatch, tmp_path):

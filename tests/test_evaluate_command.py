@@ -14,7 +14,7 @@ from test_sets_rows import frames
 import co3d
 from co3d import __main__ as command_line
 from co3d import web
-from co3d.data import archives, downloads, synthetic, synthetic_charades, video
+from co3d.data import download, synthetic, synthetic_charades, video
 from co3d.measure import protocols
 from co3d.paths import repo_root
 from co3d.report import readme
@@ -178,7 +178,6 @@ ROWS = [("abseiling", "aaaaaaaaaaa"), ("zumba", "bbbbbbbbbbb"), ("zumba", "ccccc
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """Two archives of Kinetics-400: of two planned videos and another one, and of one more."""
-    monkeypatch.setattr(archives, "SPARE", 0)
     monkeypatch.setattr(web, "TIMEOUT_S", 5)
     made = {}
     for n, name in enumerate("abcx"):
@@ -188,7 +187,7 @@ def server(monkeypatch, tmp_path):
     table = "label,youtube_id,time_start,time_end,split,is_cc\n"
     table += "".join(f"{label},{name},0,10,val,0\n" for label, name in ROWS)
     with servers.running() as server:
-        monkeypatch.setattr(downloads, "BASES", dict.fromkeys(downloads.BASES, server.url))
+        monkeypatch.setattr(download, "BASES", dict.fromkeys(download.BASES, server.url))
         parts = [f"{server.url}/val/part_{n}.tar.gz" for n in range(2)]
         site = {
             "/val/k400_val_path.txt": "\n".join(parts).encode(),

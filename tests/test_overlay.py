@@ -14,7 +14,7 @@ from co3d.measure import live
 from co3d.measure.outputs import Scores, Step
 from co3d.report import overlay, style
 from co3d.report.drawings import AGAIN, NEW
-from co3d.report.overlay import Side, Watched
+from co3d.report.overlay import Side
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "videos"
 
@@ -103,24 +103,22 @@ SIDES = [
 ]
 
 
-def made(shape=(30, 40, 3), count=4):
+def made(count=4):
     """Steps of two networks: the first says "a" at frame 2 alone, the second "b" from 3 on."""
     for number in range(1, count + 1):
-        picture = np.full(shape, 90, np.uint8)
+        image = np.full((30, 40, 3), 90, np.uint8)
         first = Scores(torch.tensor([0.5, 0.2]), "ab") if number == 2 else None
         second = Scores(torch.tensor([0.0, 1.0]), "ab") if number >= 3 else None
         yield (
-            Step(number, number / 10, first, 1.0, 3.0, picture=picture),
+            Step(number, number / 10, first, 1.0, 3.0, picture=image),
             Step(number, number / 10, second, 1.0, 4.0),
         )
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 3), (2, 480, 3), (480, 1, 3), (270, 480, 3), (480, 360, 3)]
-)
+@pytest.mark.parametrize("shape", [(2, 480, 3), (270, 480, 3), (480, 360, 3)])
 def test_pictures_of_any_shape_fit(shape):
-    seen = Watched(SIDES, list(made(shape)))
-    image = np.asarray(seen.picture(1))
+    step = Step(1, 0.1, None, 1.0, 1.0, picture=np.full(shape, 90, np.uint8))
+    image = np.asarray(overlay.picture(SIDES[:1], [(step,)], 1))
     assert image.shape[0] % 2 == image.shape[1] % 2 == 0
     rows, columns = np.nonzero((image == 90).all(2))
     assert rows.max() < image.shape[0] - 30 and columns.max() < overlay.SPLIT
@@ -134,40 +132,31 @@ def width_of(image, color, row):
 
 
 def test_bars_are_as_long_as_what_they_show():
-    seen = Watched(SIDES, list(made()))
-    full = overlay.WIDTH - overlay.MARGIN - overlay.SPLIT
-    below = overlay.MARGIN + overlay.PANEL
-    macs = 208  # in the bar of the MACs
-    assert width_of(seen.picture(2), NEW, overlay.MARGIN + macs) == pytest.approx(full, abs=2)
-    assert width_of(seen.picture(2), AGAIN, below + overlay.MARGIN + macs) == 0
-    last = seen.picture(4)  # 4 against 18 MMACs
-    assert width_of(last, NEW, overlay.MARGIN + macs) == pytest.approx(full * 4 / 18, abs=2)
-    assert width_of(last, AGAIN, below + overlay.MARGIN + macs) == pytest.approx(full, abs=2)
+    """Of the MACs: 4 against 18 MMACs; and of the last prediction, which stays until the next."""
+    image = overlay.picture(SIDES, list(made()), 4)
+    full, top = overlay.RIGHT - overlay.SPLIT, overlay.MARGIN
+    below = 2 * overlay.MARGIN + overlay.PANEL
+    assert width_of(image, NEW, top + 208) == pytest.approx(full * 4 / 18, abs=2)
+    assert width_of(image, AGAIN, below + 208) == pytest.approx(full, abs=2)
+    assert width_of(image, overlay._light(NEW), top + 68) == pytest.approx(full / 2, abs=2)
+    assert width_of(overlay.picture(SIDES, list(made()), 2), AGAIN, below + 208) == 0
 
 
-def test_the_last_prediction_stays_until_the_next():
-    seen = Watched(SIDES, list(made()))
-    assert seen.said(1)[0].scores is None
-    assert [seen.said(n)[0].scores.top(1) for n in (2, 4)] == [[("a", 0.5)]] * 2
-    assert seen.said(4)[1].number == 4
-
-
-def test_an_annotated_video_holds_every_frame(tmp_path):
-    seen = Watched(SIDES, list(made()))
-    seen.save(tmp_path / "a.mp4", 10)
+def test_an_annotated_video_holds_every_frame(nets, clip, tmp_path):
+    model, _, transform = nets
+    with overlay.Film(tmp_path / "a.mp4", model, 10) as film:
+        for step in co3d.watch(clip, model, transform).steps(keep=True):
+            film.add_step(step)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     with Reader(tmp_path / "a.mp4") as reader:
         frames = [rgb for _, rgb in reader]
-    assert len(frames) == 4 and reader.fps == 10
-    away = np.abs(frames[3].astype(int) - np.asarray(seen.picture(4))).mean()
-    assert away < 4 < np.abs(frames[3].astype(int) - np.asarray(seen.picture(1))).mean()
+    assert len(frames) == 40 and reader.fps == 10
+    assert frames[0].shape[1] == overlay.WIDTH
 
 
-def test_a_name_of_no_format_and_a_failure_leave_nothing(tmp_path):
-    seen = Watched(SIDES, list(made()))
+def test_a_name_of_no_format_and_a_failure_leave_nothing(nets, tmp_path):
     with pytest.raises(ValueError, match="expected a name that ends in .mp4"):
-        seen.save(tmp_path / "a.gif", 10)
-    seen.steps[2] = None
-    with pytest.raises(TypeError):
-        seen.save(tmp_path / "a.mp4", 10)
+        overlay.Film(tmp_path / "a.gif", nets[0], 10)
+    with pytest.raises(AttributeError), overlay.Film(tmp_path / "a.mp4", nets[0], 10) as film:
+        film.add_step(None)
     assert not list(tmp_path.iterdir())

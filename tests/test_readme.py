@@ -6,7 +6,6 @@ import re
 import shlex
 
 import click
-import nbformat
 
 import co3d
 from co3d import __main__ as command_line
@@ -21,7 +20,7 @@ README = (repo_root() / "README.md").read_text("utf-8")
 
 def test_the_snippets_run_and_print_what_the_readme_says():
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    said = "".join(re.findall(r"```text\n(.*?)```", README, re.DOTALL))
+    expected = "".join(re.findall(r"```text\n(.*?)```", README, re.DOTALL))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         for code in snippets:
@@ -30,7 +29,7 @@ def test_the_snippets_run_and_print_what_the_readme_says():
             exec(compile(code, "README.md", "exec"), names)
             classes = names["model"].classifier.out_features
             assert "scores" in names or names["logits"].shape == (1, classes)
-    assert len(snippets) == 3 and printed.getvalue() == said
+    assert len(snippets) == 3 and printed.getvalue() == expected
 
 
 def test_the_table_lists_every_notebook():
@@ -49,24 +48,11 @@ def test_the_counts_are_those_of_the_ledger():
 
 def test_the_table_of_models_is_that_of_the_specs():
     assert readme.with_block(README, "models", readme.models()) == README, UPDATE
-    rows = [row for row in README.splitlines() if row.endswith("` |") and "`co3d bench " in row]
-    assert len(rows) == len(downloads.published())
-    for (record, weights), row in zip(downloads.published(), rows, strict=True):
-        assert f"`{record.name}`, `co{record.name}`" in row and f"({weights.url})" in row
-        assert f"({record.paper})" in row and f"({weights.source})" in row
-    slow = [row for row in rows if "`slow_8x8_r50`" in row]
-    assert len(slow) == 2 and all("facebookresearch/pytorchvideo" in row for row in slow)
-    assert "`co3d evaluate charades --models slow_8x8_r50,coslow_8x8_r50`" in slow[1]
-
-
-def test_the_benchmark_commands_of_the_table_are_understood():
-    commands = re.findall(r"`co3d bench ([^`]+)`", readme.models())
-    assert len(commands) == len(downloads.published())
-    command = command_line.cli.commands["bench"]
-    for arguments in map(str.split, commands):
-        given = command.make_context("bench", list(arguments)).params
-        regular, continual = given["names"]
-        assert co3d.spec(continual).continual and co3d.spec(continual).weights == regular
+    for record, weights in downloads.published():
+        (row,) = (row for row in README.splitlines() if f"({weights.url})" in row)
+        assert f"`{record.name}`, `co{record.name}`" in row and f"({record.paper})" in row
+        assert f"`co3d bench {record.name} co{record.name}`" in row
+        assert co3d.spec(f"co{record.name}").weights == record.name
 
 
 def written(program):
@@ -97,19 +83,6 @@ def test_the_targets_of_make_in_the_readme_exist():
     )
     named = {words[0] for words in written("make")}
     assert {"reproduce", "test", "lab", "update"} <= named <= {*targets}
-
-
-def test_the_table_of_notebooks_says_what_the_notebooks_say():
-    """The minutes, and the result tables that are written."""
-    rows = re.findall(r"^\| \[(\w+)\].*\| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE)
-    assert len(rows) == len(notebooks.names())
-    for name, writes, minutes in rows:
-        text = nbformat.read(notebooks.folder() / f"{name}.ipynb", 4).cells[0].source
-        takes = re.search(r"Takes: (?:about |(less than ))(\d+)", text)
-        assert minutes == ("< " if takes[1] else "") + takes[2], name
-        told = re.search(r"Writes: (.*)", text)[1]
-        for table in re.findall(r"`([a-z]+)[-*]*\.csv`", writes):
-            assert re.search(rf"\b{table}\b[^`]*\.csv`", told), (name, table)
 
 
 def test_the_parts_of_the_package_are_named():

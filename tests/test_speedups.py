@@ -1,16 +1,10 @@
-"""Factors of speed by hand; the published figures of notebook 04, whose texts can be read."""
+"""Factors of speed by hand."""
 
-import itertools
-
-import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.transforms import Bbox
-from pictures import assert_legible
 
 from co3d.measure.forms import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
-from co3d.paths import repo_root
-from co3d.report import speedups, throughputs
+from co3d.report import speedups
 from co3d.report.style import label, order
 
 STREAMS = {"cox3d_s": 13, "cox3d_m": 16, "coi3d_8x8_r50": 8}
@@ -97,35 +91,3 @@ def test_rates_are_those_of_the_formula(rows):
     rates = speedups.per_prediction(rows[rows["batch"] == 8])["gmacs_per_s"]
     assert rates.iloc[0] == pytest.approx(2e8 / 1e-3 / 1e9)
     assert set(speedups.NAMES) == set(speedups.MARKERS) == set(FORMS)
-
-
-@pytest.fixture(scope="module")
-def figures():
-    published = pd.read_csv(repo_root() / "results" / "paper" / "kinetics400_published.csv")
-    made = {"gains": throughputs.gains(published), "accuracy": throughputs.accuracy(published)}
-    for figure in made.values():
-        figure.canvas.draw()
-    return made
-
-
-def test_published_figures_have_a_panel_per_device_and_nothing_measured(figures):
-    names = list(throughputs.DEVICES.values())
-    for figure in figures.values():
-        assert [ax.get_title("left") for ax in figure.axes] == names
-        assert_legible(figure)
-    marks = [mark for mark in figures["gains"].axes[0].collections if mark.get_gid()]
-    places = {mark.get_gid(): mark.get_offsets()[0][0] for mark in marks}
-    assert places["cpu:cox3d_s"] == 13.16 and len(places) == 5
-
-
-def test_every_mark_of_the_published_figure_can_be_read(figures):
-    """No mark hides another, and no name lies on a mark."""
-    for ax in figures["accuracy"].axes:
-        marks = [m for m in ax.collections if m.get_gid()]
-        assert len(marks) == 20 and not [t for t in ax.texts if t.get_gid() == "number"]
-        places = [ax.transData.transform(m.get_offsets()[0]) for m in marks]
-        for first, second in itertools.combinations(places, 2):
-            assert np.abs(first - second).max() * 72 / ax.figure.dpi > 2, ax.get_title("left")
-        for text, place in itertools.product(ax.texts, places):
-            box = Bbox([place - 2, place + 2])
-            assert not text.get_text() or not text.get_window_extent().overlaps(box)

@@ -1,7 +1,7 @@
 """co3d download: what is published elsewhere."""
 
+import re
 import sys
-from collections.abc import Iterable
 
 import click
 
@@ -22,31 +22,27 @@ def weights(names: tuple[str, ...], data: str | None, sha256: str | None, check:
     The first file of a name that fits its model is pinned by its sha256 in weights.lock.json
     there; ever after it must be the same. A file that is there is verified.
     """
-    import re
-
-    from .. import web
     from ..zoo import downloads
 
-    chosen, failed = downloads.published(names, data), 0
-    if sha256 is not None and check:
-        raise ValueError("--check reads no file: leave --sha256 away")
+    chosen = downloads.published(names, data)
+    if check:
+        if sha256 is not None:
+            raise ValueError("--check reads no file: leave --sha256 away")
+        return _check([(weights.url, weights.mebibytes) for _, weights in chosen])
     if sha256 is not None and (len(chosen) != 1 or not re.fullmatch("(?i)[0-9a-f]{64}", sha256)):
         raise ValueError(
             f"expected --sha256 with 64 hexadecimal digits and one file, given {sha256!r} and "
             f"{len(chosen)} files"
         )
-    for record, one in chosen:
-        title = f"{record.name:<18} {one.training_data:<12}"
+    failed = 0
+    for record, published in chosen:
+        title = f"{record.name} {published.training_data}"
         try:
-            if check:
-                size, where = web.size(one.url, one.mebibytes), one.url
-            else:
-                where = downloads.fetch(record, one, sha256 or "")
-                size = where.stat().st_size
-            click.echo(f"{title} {'answers' if size is None else f'{size:,} bytes':>17}  {where}")
+            path = downloads.fetch(record, published, sha256 or "")
+            click.echo(f"{title:<31} {path.stat().st_size:>11,} bytes  {path}")
         except (ValueError, OSError) as error:
             failed = 1
-            click.echo(f"co3d: {record.name} {one.training_data}: {error}", err=True)
+            click.echo(f"co3d: {title}: {error}", err=True)
     return failed
 
 
@@ -62,11 +58,11 @@ def kinetics400(split: str, parts: int | None, check: bool) -> int:
     Each archive is unpacked and deleted before the next one. Some videos are in no archive:
     co3d verify kinetics400 lists them.
     """
-    from ..data import downloads
+    from ..data.download import fetch_kinetics, kinetics_urls
 
     if check:
-        return _check(downloads.kinetics_sizes(split, parts))
-    click.echo(f"in {downloads.fetch_kinetics(split, parts, tell=click.echo)}")
+        return _check([(url, None) for url in kinetics_urls(split, parts)])
+    click.echo(f"in {fetch_kinetics(split, parts, tell=click.echo)}")
     return 0
 
 
@@ -82,7 +78,7 @@ def charades(annotations_only: bool, form: str, yes: bool, check: bool) -> int:
 
     Its licence allows non-commercial use only.
     """
-    from ..data import downloads
+    from ..data.download import charades_archives, fetch_charades
 
     def agree(notice: str) -> None:
         click.echo(notice)
@@ -94,20 +90,24 @@ def charades(annotations_only: bool, form: str, yes: bool, check: bool) -> int:
 
     form = "annotations" if annotations_only else form
     if check:
-        return _check(downloads.charades_sizes(form))
-    click.echo(f"in {downloads.fetch_charades(form, agree=agree, tell=click.echo)}")
+        return _check([(archive.url, None) for archive in charades_archives(form)])
+    click.echo(f"in {fetch_charades(form, agree=agree, tell=click.echo)}")
     return 0
 
 
-def _check(answers: Iterable[tuple[str, int | None | Exception]]) -> int:
-    """Prints what each address says; 1 if one of them does not answer."""
+def _check(addresses: list[tuple[str, float | None]]) -> int:
+    """Prints the size behind each address, whose MiB may be known; 1 if one does not answer."""
+    from .. import web
+
     failed, total = 0, 0
-    for url, size in answers:
-        if isinstance(size, Exception):
+    for url, mebibytes in addresses:
+        try:
+            size = web.size(url, mebibytes)
+        except (ValueError, OSError) as error:
             failed = 1
-            click.echo(f"co3d: {size}", err=True)
-        else:
-            total += size or 0
-            click.echo(f"{'answers' if size is None else f'{size:,} bytes':>22}  {url}")
+            click.echo(f"co3d: {error}", err=True)
+            continue
+        total += size
+        click.echo(f"{f'{size:,} bytes' if size else 'answers':>22}  {url}")
     click.echo(f"{f'{total:,} bytes':>22}  in all")
     return failed

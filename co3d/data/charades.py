@@ -7,26 +7,27 @@ that has none the codes c000 ... stand for them. Names differ between copies, co
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
-from . import files
-from .dataset import Dataset, Video
+from . import dataset
+from .dataset import Dataset, Video, first_file, index, planned, read_table
 
 CLASSES = 157
 FRAMES_FPS = 24.0  # of the published JPEG frames
 FRAME_FOLDER, VIDEO_FOLDERS = "Charades_v1_rgb", ("Charades_v1_480", "Charades_v1")
 PLACES = ("", "Charades", "annotations", "splits", "frame_lists")  # of annotations
 SPELLINGS = {
-    "train": files.SPELLINGS["train"],
-    "test": (*files.SPELLINGS["test"], *files.SPELLINGS["val"]),
+    "train": dataset.SPELLINGS["train"],
+    "test": (*dataset.SPELLINGS["test"], *dataset.SPELLINGS["val"]),
 }
 COLUMNS = ("id", "actions", "length")
-FRAME_COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")  # sic
+FRAME_COLUMNS = ("original_vido_id", "labels")  # sic
 SECONDS = r"(\d{1,6}(?:\.\d{1,9})?)"
 ACTION = re.compile(rf"c(\d{{3}}) {SECONDS} {SECONDS}", re.ASCII)
-CLASS_ID = re.compile(r"\d{1,3}", re.ASCII)
 CODED = re.compile(r"c(\d{3})(?:\s+(\S.*))?", re.ASCII)  # a line of the file with the classes
+Action = tuple[int, float, float]  # class id, start s, end s
 
 
 def load(root: Path, split: str, classes: int = CLASSES, name: str = "charades") -> Dataset:
@@ -41,18 +42,39 @@ def load(root: Path, split: str, classes: int = CLASSES, name: str = "charades")
     root, split = Path(root), split_name(split)
     table, folder = annotation(root, split), media(root)
     labels = class_names(root, classes)
-    with files.reading(table) as file:
-        of_frames = file.readline(4096).split() == list(FRAME_COLUMNS)
-    rows = (_from_frames if of_frames else _from_official)(table, classes)
-    found = media_by_id(folder) if folder else {}
+    paths = media_by_id(folder) if folder else {}
     fps = FRAMES_FPS if folder and folder.name == FRAME_FOLDER else None
-    videos = files.planned(table, _videos(rows, labels, found, fps))
+
+    def video(name: str, ids: Iterable[int], actions: tuple[Action, ...] = ()) -> Video:
+        ids = tuple(sorted(set(ids)))
+        if ids and not 0 <= ids[0] <= ids[-1] < classes:
+            raise ValueError(
+                f"expected class ids from 0 to {classes - 1}, given {ids[0]}, {ids[-1]}"
+            )
+        class_id = ids[0] if len(ids) == 1 else None
+        label = "" if class_id is None else labels[class_id]
+        return Video(name, label, class_id, paths.get(name), ids, fps, actions)
+
+    def of_row(row: dict[str, str]) -> Video:
+        actions = _actions(row["actions"])
+        return video(row["id"], [action[0] for action in actions], actions)
+
+    def of_labels(labelled: tuple[str, set[str]]) -> Video:
+        name, texts = labelled
+        return video(name, [int(text) for text in texts])
+
+    with table.open(encoding="utf-8-sig", errors="replace") as file:
+        of_frames = FRAME_COLUMNS[0] in file.readline(4096)
+    if of_frames:
+        videos = planned(table, _frame_labels(table).items(), of_labels)
+    else:
+        videos = planned(table, read_table(table, COLUMNS), of_row)
     return Dataset(name, split, labels, videos, multilabel=True)
 
 
 def split_name(split: str) -> str:
     """train or test; any spelling of val means test."""
-    return "train" if files.split_name(split) == "train" else "test"
+    return "train" if dataset.split_name(split) == "train" else "test"
 
 
 def annotation(root: Path, split: str) -> Path:
@@ -60,12 +82,9 @@ def annotation(root: Path, split: str) -> Path:
 
     Raises FileNotFoundError.
     """
-    for name in ("Charades_v1_{}.csv", "{}.csv"):
-        for place in PLACES:
-            for spelling in SPELLINGS[split]:
-                path = root / place / name.format(spelling)
-                if path.is_file():
-                    return path
+    names = product(("Charades_v1_{}.csv", "{}.csv"), SPELLINGS[split])
+    if path := first_file(root, PLACES, (name.format(spelling) for name, spelling in names)):
+        return path
     raise FileNotFoundError(
         f"no annotation of the split {split} in {root}: expected Charades_v1_{split}.csv, also in "
         f"a folder Charades, or a list of frames such as splits/{SPELLINGS[split][-1]}.csv"
@@ -74,17 +93,16 @@ def annotation(root: Path, split: str) -> Path:
 
 def media(root: Path) -> Path | None:
     """The folder of the JPEG frames, which published results read, else of the videos, if any."""
-    for name in (FRAME_FOLDER, *VIDEO_FOLDERS):
-        for base in ("", "data"):
-            if (root / base / name).is_dir():
-                return root / base / name
-    return None
+    places = (
+        root / base / name for name in (FRAME_FOLDER, *VIDEO_FOLDERS) for base in ("", "data")
+    )
+    return next((place for place in places if place.is_dir()), None)
 
 
 def media_by_id(folder: Path) -> dict[str, Path]:
     """What lies in a folder of `media`: video files, or folders of frames, by the video's id."""
     if folder.name != FRAME_FOLDER:
-        return files.index([folder])
+        return index([folder])
     with os.scandir(folder) as entries:
         return {entry.name: Path(entry) for entry in entries if entry.is_dir()}
 
@@ -96,18 +114,17 @@ def class_names(root: Path, classes: int = CLASSES) -> tuple[str, ...]:
     ValueError where a class is missing or there twice.
     """
     codes = [f"c{i:03d}" for i in range(classes)]
-    paths = [root / p / n for n in ("Charades_v1_classes.txt", "classes.txt") for p in PLACES]
-    path = next((path for path in paths if path.is_file()), None)
+    path = first_file(root, PLACES, ("Charades_v1_classes.txt", "classes.txt"))
     if path is None:
         return tuple(codes)
-    with files.reading(path) as file:
-        lines = [line.strip() for line in file if line.strip()]
+    text = path.read_text("utf-8-sig", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     coded = [CODED.fullmatch(line) for line in lines]
     if not any(coded):
-        coded, names = [], dict(zip(codes, lines, strict=False))
+        names = dict(zip(codes, lines, strict=False))
     else:
         names = {f"c{match[1]}": match[2] or f"c{match[1]}" for match in coded if match}
-    if len(lines) != classes or sorted(names) != codes or not all(coded):
+    if len(lines) != classes or sorted(names) != codes:
         raise ValueError(
             f"{path}: expected {classes} lines such as 'c008 Opening a door', one for each of "
             f"{codes[0]} to {codes[-1]}, given {len(lines)} lines with {len(names)} codes; put the "
@@ -116,61 +133,26 @@ def class_names(root: Path, classes: int = CLASSES) -> tuple[str, ...]:
     return tuple(names[code] for code in codes)
 
 
-# A row: its place, the video's id, its class ids, and its actions.
-Row = tuple[str, str, Iterable[int], tuple[tuple[int, float, float], ...]]
-
-
-def _videos(
-    rows: Iterable[Row], labels: tuple[str, ...], found: dict[str, Path], fps: float | None
-) -> Iterator[tuple[str, Video]]:
-    for where, name, ids, actions in rows:
-        files.checked_id(name, where)
-        class_ids = tuple(sorted(set(ids)))
-        class_id = class_ids[0] if len(class_ids) == 1 else None
-        label = "" if class_id is None else labels[class_id]
-        yield where, Video(name, label, class_id, found.get(name), class_ids, fps, actions)
-
-
-def _from_official(table: Path, classes: int) -> Iterator[Row]:
-    for where, row in files.table(table, COLUMNS):
-        actions = _actions(where, row["actions"], classes)
-        yield where, row["id"], [action[0] for action in actions], actions
-
-
-def _actions(where: str, text: str, classes: int) -> tuple[tuple[int, float, float], ...]:
+def _actions(text: str) -> tuple[Action, ...]:
     """`c008 0.00 4.20;c149 11.90 21.20` as (class id, start s, end s); "" is none."""
     actions = []
     for part in text.split(";") if text else ():
         match = ACTION.fullmatch(part)
-        if not match or int(match[1]) >= classes:
+        if not match:
             raise ValueError(
-                f"{where}: expected actions such as 'c008 0.00 4.20;c149 11.90 21.20' with codes "
-                f"to c{classes - 1:03d}, given {files.shown(part)}; correct or remove the row."
+                f"expected actions such as 'c008 0.00 4.20;c149 11.90 21.20', given {part[:50]!r}"
             )
         actions.append((int(match[1]), float(match[2]), float(match[3])))
     return tuple(actions)
 
 
-def _from_frames(table: Path, classes: int) -> Iterator[Row]:
-    """Videos in the order of their first frames; their classes are those of all their frames.
+def _frame_labels(table: Path) -> dict[str, set[str]]:
+    """The labels of all frames of each video, by a list with a line per frame.
 
-    Of a path such as `ID/ID-000001.jpg` only the folder's name is read, and it must be the id:
-    frames are found in `media` of this set alone, so that no list can lead to other files.
+    The path of a frame is not read: frames are those in `media` of this set.
     """
-    seen: dict[str, tuple[str, set[str]]] = {}  # id: place of the first frame, labels as listed
-    for where, row in files.table(table, FRAME_COLUMNS, delimiter=" ", optional=1):
-        name = row["original_vido_id"]
-        if row["path"].rpartition("/")[0].rpartition("/")[2] != name:
-            raise ValueError(
-                f"{where}: expected a path such as {name}/{name}-000001.jpg, given "
-                f"{files.shown(row['path'])}; correct or remove the row."
-            )
-        seen.setdefault(name, (where, set()))[1].add(row["labels"])
-    for name, (where, labels) in seen.items():
-        texts = sorted({text.strip() for listed in labels for text in listed.split(",")} - {""})
-        if not all(CLASS_ID.fullmatch(text) and int(text) < classes for text in texts):
-            raise ValueError(
-                f"{where}: expected class ids from 0 to {classes - 1} in all frames of {name}, "
-                f"given {files.shown(','.join(texts))}; correct or remove the rows."
-            )
-        yield where, name, map(int, texts), ()
+    labels: dict[str, set[str]] = {}
+    for row in read_table(table, FRAME_COLUMNS, delimiter=" ", optional=1):
+        texts = row.get("labels", "").split(",")
+        labels.setdefault(row["original_vido_id"], set()).update(filter(str.strip, texts))
+    return labels

@@ -40,7 +40,7 @@ MEAN_RADIUS = 20.0  # pixels; at this distance from the centre all classes move 
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DotRecipe:
     """What the videos look like and how hard they are; pairs are ranges drawn per video."""
 
     width: int = 64
@@ -68,7 +68,7 @@ class Recipe:
 
 
 def render(
-    recipe: Recipe,
+    recipe: DotRecipe,
     times: np.ndarray,
     motion_at: Callable[[np.ndarray], np.ndarray],
     key: Sequence[int],
@@ -90,7 +90,7 @@ def render(
 
 
 def _lives(
-    recipe: Recipe,
+    recipe: DotRecipe,
     times: np.ndarray,
     motion_at: Callable[[np.ndarray], np.ndarray],
     rng: np.random.Generator,
@@ -113,10 +113,10 @@ def _lives(
     ages = np.arange(recipe.lifetime) - (recipe.lifetime - 1) / 2
     age, life = (times + lead) % recipe.lifetime + ages[0], (times + lead) // recipe.lifetime
     life = life.astype(int)
-    own = motion_at(recipe.lifetime * np.arange(lives[1]) - ages[0] - lead)
+    shown = motion_at(recipe.lifetime * np.arange(lives[1]) - ages[0] - lead)
 
     other = rng.integers(len(MOTIONS), size=lives)
-    motion = np.where((rng.random(lives) < coherence) & (own >= 0), own, other)
+    motion = np.where((rng.random(lives) < coherence) & (shown >= 0), shown, other)
     velocities, rates = np.array([MOTIONS[name] for name in LABELS]).T
     turned = np.exp(1j * np.deg2rad(rng.normal(0, recipe.direction_jitter)))
     middle = rng.uniform(-reach, reach, lives) + 1j * rng.uniform(-reach, reach, lives)
@@ -140,12 +140,12 @@ def _lives(
     return places, looks[row, life]
 
 
-def _edge(recipe: Recipe) -> int:
+def _edge(recipe: DotRecipe) -> int:
     """Margin around the picture that takes every shape of which a part may be seen."""
     return 2 * int(np.ceil(recipe.radius[1] + 1))
 
 
-def _background(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+def _background(recipe: DotRecipe, rng: np.random.Generator) -> np.ndarray:
     """A still, smooth pattern, float32 (H,W,3) with the edge: noise on a coarse grid, blown up."""
     height, width = recipe.height + 2 * _edge(recipe), recipe.width + 2 * _edge(recipe)
     grid = recipe.background_noise * rng.standard_normal((7, 9, 3))
@@ -158,7 +158,7 @@ def _background(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     return grid.astype(np.float32)
 
 
-def _paint(canvas: np.ndarray, recipe: Recipe, places: np.ndarray, looks: np.ndarray) -> None:
+def _paint(canvas: np.ndarray, recipe: DotRecipe, places: np.ndarray, looks: np.ndarray) -> None:
     """Draw the shapes into canvas (T,H,W,3): all their masks, then layer by layer of all frames."""
     edge = _edge(recipe)
     reach = edge // 2

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from . import files
-from .dataset import Dataset, Video
+from .dataset import EXTENSIONS, SPELLINGS, Dataset, Video, is_video, split_name
 
 LABELS = "labels.txt"  # one class per line, in the order of the ids
 
@@ -28,64 +27,58 @@ def load(root: Path, split: str | None = None) -> Dataset:
             f"{root.name}/{split}/CLASS; given {split!r}"
         )
     labels = _labels(root, list(splits.values()) or [root])
-    chosen = files.split_name(split or "test") if splits else "all"
+    chosen = split_name(split or "test") if splits else "all"
     if splits and chosen not in splits:
         raise FileNotFoundError(
             f"{root} has no split {chosen}; expected one of {', '.join(sorted(splits))}"
         )
-    videos = _videos(splits.get(chosen, root), labels)
+    class_ids = {label: i for i, label in enumerate(labels)}
+    videos = []
+    for folder in _folders(splits.get(chosen, root)):
+        class_id = class_ids[folder.name]
+        for path in sorted(folder.iterdir()):
+            if is_video(path) and path.is_file() and not path.name.startswith("."):
+                name = f"{folder.name}/{path.name}"
+                videos.append(Video(name, folder.name, class_id, path, (class_id,)))
     if not videos:
         raise ValueError(
             f"{splits.get(chosen, root)}: expected one folder per class with videos in it "
-            f"({', '.join(files.EXTENSIONS)}), given none"
+            f"({', '.join(EXTENSIONS)}), given none"
         )
-    return Dataset(root.resolve().name, chosen, labels, videos)
+    return Dataset(root.resolve().name, chosen, labels, tuple(videos))
 
 
-def folders(root: Path, split: str) -> list[Path]:
+def place(root: Path, split: str) -> Path:
     """Where the videos of a split (or of "all") lie."""
-    return [_splits(root).get(split, root)]
+    return _splits(root).get(split, root)
 
 
 def _splits(root: Path) -> dict[str, Path]:
     """Folders named like a split that hold folders, as classes do not."""
     return {
         name: root / spelling
-        for name, spellings in files.SPELLINGS.items()
+        for name, spellings in SPELLINGS.items()
         for spelling in reversed(spellings)  # of several the first spelling stays
-        if _classes(root / spelling)
+        if _folders(root / spelling)
     }
 
 
-def _classes(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> list[Path]:
     """The folders within a folder, in code-point order of their names."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    visible = (path for path in found if path.is_dir() and not path.name.startswith("."))
-    return sorted(visible, key=lambda path: path.name)
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
 
 
 def _labels(root: Path, parents: list[Path]) -> tuple[str, ...]:
-    found = sorted({path.name for parent in parents for path in _classes(parent)})
+    classes = sorted({path.name for parent in parents for path in _folders(parent)})
     table = root / LABELS
     if not table.is_file():
-        return tuple(found)
-    with files.reading(table) as file:
-        labels = tuple(line.strip() for line in file if line.strip())
-    if len(set(labels)) < len(labels) or not set(found) <= set(labels):
-        odd = ", ".join(sorted(set(found) - set(labels))) or "a name twice"
+        return tuple(classes)
+    lines = table.read_text("utf-8-sig").splitlines()
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if len(set(labels)) < len(labels) or not set(classes) <= set(labels):
         raise ValueError(
-            f"{table}: expected every class folder's name once, one per line; it has or lacks: "
-            f"{files.shown(odd)}"
+            f"{table}: expected every class folder's name once, one per line; missing are "
+            f"{sorted(set(classes) - set(labels))}"
         )
     return labels
-
-
-def _videos(folder: Path, labels: tuple[str, ...]) -> tuple[Video, ...]:
-    class_ids = {label: i for i, label in enumerate(labels)}
-    videos = []
-    for place in _classes(folder):
-        for path in sorted(place.iterdir(), key=lambda path: path.name):
-            if files.is_video(path) and path.is_file() and not path.name.startswith("."):
-                class_id, name = class_ids[place.name], f"{place.name}/{path.name}"
-                videos.append(Video(name, place.name, class_id, path, (class_id,)))
-    return tuple(videos)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .. import paths
-from . import charades, downloads, files, folder, kinetics, remote, synthetic
-from .dataset import Dataset
+from . import charades, download, folder, kinetics, remote, synthetic, synthetic_charades
+from .dataset import Dataset, home, split_name
 
-NAMES = ("kinetics400", "charades", "synthetic-kinetics", "synthetic-charades")
+REAL = {"kinetics400": kinetics, "charades": charades}
+GENERATED = {"synthetic-kinetics": synthetic, "synthetic-charades": synthetic_charades}
+NAMES = (*REAL, *GENERATED)
 DEFAULT_SPLITS = dict.fromkeys(NAMES, "test") | {"kinetics400": "val"}
 
 
@@ -39,23 +40,19 @@ def open_set(
     if remote.is_address(name) and root is None:
         return remote.opened(name, lambda folder: _own(str(folder), split)).first(limit)
     if remote.is_address(root):
-        if name not in NAMES[:2]:
-            real = " or ".join(NAMES[:2])
-            raise ValueError(f"expected an address only of {real}, given one of {name}")
+        if name not in REAL:
+            raise ValueError(
+                f"expected an address only of {' or '.join(REAL)}, given one of {name}"
+            )
         return remote.opened(root, lambda folder: open_set(name, split, root=folder)).first(limit)
     if name not in NAMES or isinstance(name_or_folder, Path):
         if root is not None:
             raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
         return _own(name, split).first(limit)
     split = split or DEFAULT_SPLITS[name]
-    if name == "synthetic-kinetics":
-        return synthetic.dataset(files.split_name(split), root, limit=limit)
-    if name == "synthetic-charades":
-        from . import synthetic_charades
-
-        return synthetic_charades.dataset(charades.split_name(split), root, limit=limit)
-    load = kinetics.load if name == "kinetics400" else charades.load
-    return load(set_root(name, root), split).first(limit)
+    if name in GENERATED:
+        return GENERATED[name].dataset(split, root, limit=limit)
+    return REAL[name].load(set_root(name, root), split).first(limit)
 
 
 def open_parts(
@@ -69,14 +66,15 @@ def open_parts(
     """The videos of Kinetics-400 that its first archives hold, which are fetched if need be.
 
     The set has a name of its own, so that what is measured on it is not taken for more. `tell` is
-    given the licence and what is fetched. Raises as `downloads.fetch_kinetics` and `open_set`.
+    given the licence and what is fetched. Raises as `download.fetch_kinetics` and `open_set`.
     """
     name = "kinetics400"
-    split = files.split_name(split or DEFAULT_SPLITS[name])
-    root, names = downloads.fetch_kinetics_parts(split, parts, root=root, tell=tell)
+    split = split_name(split or DEFAULT_SPLITS[name])
+    root = download.fetch_kinetics(split, parts, root=root, tell=tell)
+    names = download.unpacked(download.kinetics_archives(split, parts, root), root)
     whole = open_set(name, split, root=root)
-    held = tuple(video for video in whole.videos if video.path and video.path.name in names)
-    return replace(whole, name=f"{name}-parts-{parts}", videos=held).first(limit)
+    videos = tuple(video for video in whole.videos if video.path and video.path.name in names)
+    return replace(whole, name=f"{name}-parts-{parts}", videos=videos).first(limit)
 
 
 def set_root(name: str, root: Path | None = None) -> Path:
@@ -85,26 +83,15 @@ def set_root(name: str, root: Path | None = None) -> Path:
     Generated sets lie in the cache, made or not. Raises FileNotFoundError with what to do where a
     real set is not there.
     """
-    if name == "synthetic-kinetics":
-        return Path(root or synthetic.folder())
-    if name == "synthetic-charades":
-        from . import synthetic_charades
-
-        return Path(root or synthetic_charades.folder())
-    if root is None:
-        base = paths.datasets_path()
-        if base is None:
-            raise FileNotFoundError(
-                f"{name} is looked for in the folder DATASETS_PATH, which is not set: set it in "
-                "the environment or in .env (see .env.example), or give the folder of the set"
-            )
-        root = base / name
-    if not Path(root).is_dir():
+    if name in GENERATED:
+        return Path(root or GENERATED[name].folder())
+    root = home(name, root)
+    if not root.is_dir():
         raise FileNotFoundError(
             f"{name} is not there: no folder {root}; put the set there or run "
             f"`co3d download {name}`"
         )
-    return Path(root)
+    return root
 
 
 def _own(name: str, split: str | None) -> Dataset:
@@ -112,9 +99,9 @@ def _own(name: str, split: str | None) -> Dataset:
     root = Path(name)
     if not root.is_dir() and os.sep not in name:
         raise ValueError(f"expected {', '.join(NAMES)} or a folder of videos, given {name}")
-    if found := kinetics.published(root):
+    if table := kinetics.published(root):
         raise ValueError(
-            f"{found} is an annotation of Kinetics, whose class ids folders cannot tell; give the "
+            f"{table} is an annotation of Kinetics, whose class ids folders cannot tell; give the "
             f"set's name and this folder as its root: --root {root} kinetics400"
         )
     data = folder.load(root, split)

@@ -5,22 +5,26 @@ One motion per video, drawn as `co3d.data.drawing` says.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from co3d import paths
-from co3d.data import drawing, generated, kinetics, video
-from co3d.data.drawing import Recipe
+from .. import files, paths
+from ..progress import bar
+from . import drawing, kinetics, video
+from .dataset import Dataset, Video, split_name
+from .drawing import DotRecipe
 
 SYNTHETIC_KINETICS_LABELS = drawing.LABELS
 SPLITS = {"train": 1200, "val": 240, "test": 1008}
-RECIPE = Recipe()
+RECIPE = DotRecipe()
 
 
-def folder(seed: int = 0, recipe: Recipe = RECIPE) -> Path:
+def folder(seed: int = 0, recipe: DotRecipe = RECIPE) -> Path:
     """Where a set lives in the cache, made or not."""
     return paths.cache_path() / f"synthetic-kinetics-{seed}-{recipe.hash}"
 
@@ -29,54 +33,78 @@ def synthetic_kinetics(
     root: Path | None = None,
     *,
     seed: int = 0,
-    recipe: Recipe = RECIPE,
+    recipe: DotRecipe = RECIPE,
     splits: Sequence[str] = tuple(SPLITS),
-    workers: int | None = None,
-    progress: bool = True,
     limit: int | None = None,
+    **options,
 ) -> Path:
     """The root of the generated set, by default `folder()`; what is missing in it is made first.
 
-    Files depend on seed and recipe alone, appear only when complete, and existing ones are kept.
-    `limit` makes the first N of each split.
+    Files depend on seed and recipe alone. `limit` makes the first N of each split; options are
+    those of `make`.
     """
-    root, planned = Path(root or folder(seed, recipe)), []
-    for split in splits:
+    root, texts, videos = Path(root or folder(seed, recipe)), {}, {}
+    for number, split in enumerate(SPLITS):
+        if split not in splits:
+            continue
         rows = [_row(seed, split, i) for i in range(SPLITS[split])]
-        generated.write_text(root / "annotations" / f"{split}.csv", _annotation(split, rows))
+        texts[root / "annotations" / f"{split}.csv"] = _annotation(split, rows)
         for i, (label, name) in enumerate(rows[:limit]):
             path = root / split / label / f"{name}_000000_000010.mp4"
-            key = [seed, list(SPLITS).index(split), i]
-            planned.append((path, partial(_write, recipe=recipe, label=label, key=key)))
-    generated.make("synthetic-kinetics", planned, workers, progress)
+            videos[path] = partial(_write, recipe=recipe, label=label, key=[seed, number, i])
+    make("synthetic-kinetics", texts, videos, **options)
     return root
 
 
-def _write(path: Path, recipe: Recipe, label: str, key: list[int]) -> None:
-    video.write(path, render(recipe, label, key), recipe.fps, crf=recipe.crf)
+def make(
+    name: str,
+    texts: dict[Path, str],
+    videos: dict[Path, Callable[[Path], None]],
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Writes the files of a generated set that are not there; each appears only when complete.
+
+    Threads do: drawing and encoding mostly run outside of Python's lock.
+    """
+    for path, text in texts.items():
+        if not path.exists():
+            files.write(path, text)
+    missing = [path for path in videos if not path.exists()]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        done = pool.map(lambda path: videos[path](path), missing)
+        list(bar(done, name, len(missing), progress and bool(missing)))
 
 
 def dataset(
     split: str, root: Path | None = None, *, limit: int | None = None, **options
-) -> kinetics.Dataset:
+) -> Dataset:
     """A split of `synthetic_kinetics(root, **options)`, or its first `limit` videos."""
+    split = split_name(split)
     root = synthetic_kinetics(root, splits=[split], limit=limit, **options)
-    full = kinetics.load(root, split, SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics")
-    return kinetics.Dataset(full.name, full.split, full.labels, full.videos[:limit])
+    return kinetics.load(root, split, SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics").first(limit)
 
 
-def decoded(clip: kinetics.Video) -> np.ndarray:
+def decoded(clip: Video) -> np.ndarray:
     """All frames of a generated video, uint8 (T,H,W,3); VideoError unless every one is intact.
 
     Takes some 6 ms, so nothing is cached: decoded, the whole set would fill 3 GB.
     """
-    return generated.decoded(clip.path)
+    with video.Reader(clip.path) as reader:
+        frames = np.stack([rgb for _, rgb in reader])
+    if reader.status != "ok":
+        raise video.VideoError(f"{clip.path}: {reader.note} Delete it, it will be made anew.")
+    return frames
 
 
-def render(recipe: Recipe, label: str, key: Sequence[int]) -> np.ndarray:
+def render(recipe: DotRecipe, label: str, key: Sequence[int]) -> np.ndarray:
     """The frames of one video, uint8 (T,H,W,3); `key` seeds everything that is drawn at random."""
-    own = np.array(SYNTHETIC_KINETICS_LABELS.index(label))
-    return drawing.render(recipe, np.arange(recipe.frames), lambda times: own, key)
+    motion = np.array(SYNTHETIC_KINETICS_LABELS.index(label))
+    return drawing.render(recipe, np.arange(recipe.frames), lambda times: motion, key)
+
+
+def _write(path: Path, recipe: DotRecipe, label: str, key: list[int]) -> None:
+    video.write(path, render(recipe, label, key), recipe.fps, crf=recipe.crf)
 
 
 def _row(seed: int, split: str, index: int) -> tuple[str, str]:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from co3d import paths
-from co3d.data import charades, drawing, generated, video
-from co3d.data.dataset import Dataset
+from .. import paths
+from . import charades, drawing, video
+from .dataset import Dataset
+from .synthetic import make
 
 LABELS = drawing.LABELS
 SPLITS = {"train": 480, "test": 240}
@@ -29,11 +30,11 @@ HEADER = (
 # Every so many videos, one of another frame rate or recorded with the camera on its side.
 PERIOD = 16
 RATES = {5: Fraction(25, 2), 11: Fraction(24000, 1001)}
-ROTATIONS = {2: 90, 9: 270}  # degrees counter-clockwise that a player turns the picture by
+ROTATIONS = {2: 90, 9: 270}
 
 
 @dataclass(frozen=True)
-class Recipe(drawing.Recipe):
+class ScriptedRecipe(drawing.DotRecipe):
     """As of synthetic-kinetics, and when which motions are shown; pairs are ranges."""
 
     frames: int = 240  # of the longest video, at fps
@@ -44,15 +45,17 @@ class Recipe(drawing.Recipe):
     reversed: float = 0.01  # share of windows given with the end before the start
 
 
-RECIPE = Recipe()
+RECIPE = ScriptedRecipe()
 
 
 @dataclass(frozen=True)
-class Plan:
+class Script:
     """One video: what its row says and what it shows.
 
-    `windows` are class index, start and end in seconds, in their right order; `reversed` tells
-    which of them the row gives the other way round.
+    Attributes:
+        rotation: degrees counter-clockwise that a player turns the picture by.
+        windows: class index, start and end in seconds, in their right order.
+        reversed: which of the windows the row gives the other way round.
     """
 
     id: str
@@ -70,14 +73,14 @@ class Plan:
     @property
     def actions(self) -> str:
         """In the grammar of Charades: `c003 0.00 4.20;c011 2.70 9.90`."""
-        order = zip(self.windows, self.reversed, strict=True)
-        given = [
-            (c, end, start) if turned else (c, start, end) for (c, start, end), turned in order
-        ]
-        return ";".join(f"c{c:03d} {start:.2f} {end:.2f}" for c, start, end in given)
+        texts = []
+        for (motion, *times), turned in zip(self.windows, self.reversed, strict=True):
+            first, second = reversed(times) if turned else times
+            texts.append(f"c{motion:03d} {first:.2f} {second:.2f}")
+        return ";".join(texts)
 
 
-def folder(seed: int = 0, recipe: Recipe = RECIPE) -> Path:
+def folder(seed: int = 0, recipe: ScriptedRecipe = RECIPE) -> Path:
     """Where a set lives in the cache, made or not."""
     return paths.cache_path() / f"synthetic-charades-{seed}-{recipe.hash}"
 
@@ -86,28 +89,28 @@ def synthetic_charades(
     root: Path | None = None,
     *,
     seed: int = 0,
-    recipe: Recipe = RECIPE,
+    recipe: ScriptedRecipe = RECIPE,
     splits: Sequence[str] = tuple(SPLITS),
-    workers: int | None = None,
-    progress: bool = True,
     limit: int | None = None,
+    **options,
 ) -> Path:
     """The root of the generated set, by default `folder()`; what is missing in it is made first.
 
-    Files depend on seed and recipe alone, appear only when complete, and existing ones are kept.
-    `limit` makes the first N of each split.
+    Files depend on seed and recipe alone. `limit` makes the first N of each split; options are
+    those of `synthetic.make`.
     """
-    root, planned = Path(root or folder(seed, recipe)), []
+    root, videos = Path(root or folder(seed, recipe)), {}
     classes = "".join(f"c{n:03d} {label}\n" for n, label in enumerate(LABELS))
-    generated.write_text(root / "Charades_v1_classes.txt", classes)
-    for split in splits:
-        keys = [(seed, list(SPLITS).index(split), i) for i in range(SPLITS[split])]
-        plans = [plan(recipe, key) for key in keys]
-        generated.write_text(root / f"Charades_v1_{split}.csv", _annotation(plans))
-        for key, one in list(zip(keys, plans, strict=True))[:limit]:
+    texts = {root / "Charades_v1_classes.txt": classes}
+    for number, split in enumerate(SPLITS):
+        if split not in splits:
+            continue
+        plans = [plan(recipe, (seed, number, i)) for i in range(SPLITS[split])]
+        texts[root / f"Charades_v1_{split}.csv"] = _annotation(plans)
+        for i, one in enumerate(plans[:limit]):
             path = root / "Charades_v1_480" / f"{one.id}.mp4"
-            planned.append((path, partial(_write, recipe=recipe, plan=one, key=key)))
-    generated.make("synthetic-charades", planned, workers, progress)
+            videos[path] = partial(_write, recipe=recipe, plan=one, key=(seed, number, i))
+    make("synthetic-charades", texts, videos, **options)
     return root
 
 
@@ -115,11 +118,12 @@ def dataset(
     split: str, root: Path | None = None, *, limit: int | None = None, **options
 ) -> Dataset:
     """A split of `synthetic_charades(root, **options)`, or its first `limit` videos."""
+    split = charades.split_name(split)
     root = synthetic_charades(root, splits=[split], limit=limit, **options)
     return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
 
 
-def plan(recipe: Recipe, key: tuple[int, int, int]) -> Plan:
+def plan(recipe: ScriptedRecipe, key: tuple[int, int, int]) -> Script:
     """What the video of this seed, split and number is."""
     index = key[2]
     rng = np.random.default_rng([*key, 1])
@@ -133,28 +137,28 @@ def plan(recipe: Recipe, key: tuple[int, int, int]) -> Plan:
         windows.append((int(rng.integers(len(LABELS))), *ends))
     turned = tuple((rng.random(len(windows)) < recipe.reversed).tolist())
     rotation = ROTATIONS.get(index % PERIOD, 0)
-    return Plan(_id(key), fps, n_frames, rotation, tuple(windows), turned)
+    return Script(_id(key), fps, n_frames, rotation, tuple(windows), turned)
 
 
-def render(recipe: Recipe, plan: Plan, key: Sequence[int]) -> np.ndarray:
+def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarray:
     """The frames of one video as displayed, uint8 (T,H,W,3); `key` seeds what is random."""
     rng = np.random.default_rng([*key, 2])
 
     def shown(times: np.ndarray) -> np.ndarray:
         """Of the motions at each of the times one at random, -1 where there is none."""
-        found, best = np.full(times.shape, -1), np.zeros(times.shape)
+        motions, best = np.full(times.shape, -1), np.zeros(times.shape)
         for motion, start, end in plan.windows:
             active = (times >= start * recipe.fps) & (times < end * recipe.fps)
             chance = rng.random(times.shape) * active
-            found[chance > best] = motion
+            motions[chance > best] = motion
             best = np.maximum(best, chance)
-        return found
+        return motions
 
     times = np.arange(plan.n_frames) * float(recipe.fps / plan.fps)
     return drawing.render(recipe, times, shown, key)
 
 
-def _write(path: Path, recipe: Recipe, plan: Plan, key: Sequence[int]) -> None:
+def _write(path: Path, recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> None:
     """Encodes a video; with a rotation, lying on the side that players turn back from."""
     frames = np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
     video.write(path, frames, plan.fps, crf=recipe.crf, rotation=plan.rotation)
@@ -167,7 +171,7 @@ def _id(key: Sequence[int]) -> str:
     return "".join(signs[number // len(signs) ** place % len(signs)] for place in range(5))
 
 
-def _annotation(plans: Sequence[Plan]) -> str:
+def _annotation(plans: Sequence[Script]) -> str:
     """A CSV as Charades has it."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

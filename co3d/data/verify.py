@@ -1,6 +1,5 @@
 """What is missing, broken or extra in a data set's folder."""
 
-import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -8,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image
 
 from ..progress import bar
-from . import charades, files, folder, kinetics, sets
-from .dataset import Dataset, Video
-from .video import MAX_PIXELS, Reader, VideoError
+from . import charades, folder, kinetics, sets
+from .dataset import Dataset, Video, is_video, walk
+from .video import Reader, VideoError
 
 # Rows of the published annotations and files of the published archives.
 OFFICIAL = {
@@ -24,12 +24,10 @@ OFFICIAL = {
     ("charades", "train"): (7_985, 7_985),
     ("charades", "test"): (1_863, 1_863),
 }
-WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html|head)", re.IGNORECASE)
 FRAME = re.compile(r"(.+)-(\d{1,9})\.jpe?g", re.IGNORECASE | re.ASCII)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Kind "missing", "broken" or "extra"; which video (id) or file, and why in a few words."""
 
     kind: str
@@ -38,7 +36,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """A split as planned, and what was found wrong with its files.
 
     Attributes:
@@ -80,118 +78,98 @@ def verify(
     root: Path | None = None,
     decode: bool = False,
     progress: bool = True,
-) -> Report:
+) -> Verification:
     """Compares the files of a split with its plan, see `sets.open_set` for the arguments.
 
     Every video is opened, and with `decode` every frame of it decoded. Nothing is written, except
     that missing videos of generated sets are made. Raises as `sets.open_set`.
     """
     data = sets.open_set(name_or_folder, split, root=root)
-    findings = [
-        Finding("missing", video.id, video.label) for video in data.videos if video.path is None
-    ]
-    there = [video for video in data.videos if video.path is not None]
+    videos = [video for video in data.videos if video.path is not None]
+    findings = [Finding("missing", v.id, v.label) for v in data.videos if v.path is None]
     pool = ThreadPoolExecutor(os.cpu_count())  # decoding runs outside of Python's lock
     try:
-        faults = pool.map(partial(fault, decode=decode), there)
-        for video, why in zip(
-            there, bar(faults, "verify", len(there), progress, "video"), strict=True
-        ):
-            if why:
-                findings.append(Finding("broken", str(video.path), why))
+        faults = pool.map(partial(fault, decode=decode), videos)
+        faults = list(bar(faults, "verify", len(videos), progress, "video"))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all of them
+    findings += [
+        Finding("broken", str(video.path), why)
+        for video, why in zip(videos, faults, strict=True)
+        if why
+    ]
     note = ""
     try:
-        findings += _extra(data, _places(name_or_folder, data, root), root)
+        findings += _extra(name_or_folder, data, root)
     except FileNotFoundError as error:
         note = f"which files are extra ({error})"
-    return Report(data, tuple(findings), note)
+    return Verification(data, tuple(findings), note)
 
 
 def fault(video: Video, decode: bool) -> str:
     """Why the video's file or folder of frames cannot be used, "" where nothing speaks against."""
     try:
-        return (_frames_fault if video.path.is_dir() else _file_fault)(video.path, decode)
+        if video.path.is_dir():
+            return _frames_fault(video.path, decode)
+        with Reader(video.path) as reader:
+            for _ in reader.decode() if decode else ():
+                pass
+        return reader.note if decode and reader.status != "ok" else ""
     except VideoError as error:
         return str(error).removeprefix(f"{video.path}: ")
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
 
 
-def _file_fault(path: Path, decode: bool) -> str:
-    with path.open("rb") as file:
-        if WEB_PAGE.match(file.read(512)):
-            return "a web page, as servers send in place of a file"
-    with Reader(path) as reader:
-        for _ in reader.decode() if decode else ():
-            pass
-    return reader.note if decode and reader.status != "ok" else ""
-
-
-def _frames_fault(path: Path, decode: bool) -> str:
+def _frames_fault(folder: Path, decode: bool) -> str:
     """Numbers must run from 1 without a gap, and no file may be empty."""
-    numbers = [0]
-    with os.scandir(path) as entries:
-        for entry in entries:
-            match = FRAME.fullmatch(entry.name)
-            if not match or entry.name.startswith("."):
-                continue
-            numbers.append(int(match[2]))
-            if entry.stat().st_size == 0:
-                return f"{entry.name} is empty (0 bytes)"
-            if decode and (why := _picture_fault(Path(entry))):
-                return f"{entry.name} {why}"
-    numbers.sort()
-    if len(numbers) == 1:
+    frames = {int(match[2]): path for path in walk(folder) if (match := FRAME.fullmatch(path.name))}
+    if not frames:
         return "no frames such as ID-000001.jpg in it"
-    for before, number in itertools.pairwise(numbers):
-        if number != before + 1:
-            return f"frame {before + 1} is missing, or there twice"
+    gap = next((n for n in range(1, len(frames) + 1) if n not in frames), None)
+    if gap:
+        return f"frame {gap} is missing"
+    for path in frames.values():
+        if path.stat().st_size == 0:
+            return f"{path.name} is empty (0 bytes)"
+        if decode and not _is_whole(path):
+            return f"{path.name} is cut off, damaged or no JPEG picture"
     return ""
 
 
-def _picture_fault(path: Path) -> str:
+def _is_whole(path: Path) -> bool:
     """By Pillow, because FFmpeg fills up the missing rest of a cut picture without a word."""
     try:
-        with JpegImageFile(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                return f"claims {picture.width} x {picture.height} pixels"
+        with Image.open(path, formats=["JPEG"]) as picture:
             picture.load()
-    except (OSError, SyntaxError, ValueError):
-        return "is cut off, damaged or no JPEG picture"
-    return ""
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
 
 
-def _places(name_or_folder: str | Path, data: Dataset, root: Path | None) -> list[Path]:
-    """Folders that should hold the videos of this split and nothing else."""
-    if data.name not in sets.NAMES:
-        return folder.folders(Path(name_or_folder), data.split)
-    home = sets.set_root(data.name, root)
-    if data.multilabel:
-        media = charades.media(home)
-        return [media] if media else []
-    return kinetics.folders(home, data.split)
-
-
-def _extra(data: Dataset, places: list[Path], root: Path | None) -> Iterator[Finding]:
-    """Files in these folders that are no videos of the plan.
+def _extra(name_or_folder: str | Path, data: Dataset, root: Path | None) -> Iterator[Finding]:
+    """Files beside the videos of a split that are no videos of the plan.
 
     Videos of both splits of Charades lie in one folder. Raises FileNotFoundError where the
     annotation of the other is not there.
     """
-    videos = data.videos
-    if data.multilabel and places:
-        other = "train" if data.split == "test" else "test"
+    videos, places = data.videos, []
+    if data.name not in sets.NAMES:
+        places = [folder.place(Path(name_or_folder), data.split)]
+    else:
         home = sets.set_root(data.name, root)
-        videos += charades.load(home, other, len(data.labels), data.name).videos
+        if not data.multilabel:
+            places = kinetics.folders(home, data.split)
+        elif place := charades.media(home):
+            places = [place]
+            other = "train" if data.split == "test" else "test"
+            videos += charades.load(home, other, len(data.labels), data.name).videos
     known = {os.path.abspath(video.path) for video in videos if video.path}
     names = {video.id for video in videos}
     for place in places:
         frames = place.name == charades.FRAME_FOLDER
-        found = charades.media_by_id(place).values() if frames else files.walk(place)
-        for path in sorted(found):
+        for path in sorted(charades.media_by_id(place).values() if frames else walk(place)):
             if os.path.abspath(path) not in known:
-                copy = path.stem in names and files.is_video(path)
+                copy = path.stem in names and is_video(path)
                 why = "another file of its name is used" if copy else "no row plans it"
                 yield Finding("extra", str(path), why)

@@ -47,13 +47,13 @@ _TUNED = "Tuned: BatchNorm folded, channels-last, activations in place."
 _PERIOD = "A stream is charged all steps since its last prediction."
 _STEP = "A stream is charged the step that predicts, as in the paper."
 _PER_CLASS = "a row per class, a column per reading; streams are named with their window."
+_GAIN = "by class: that of the stream with the widest window less that of its clip network."
 FIGURES = {
     "start_here": Record(
         "00_start_here",
         (),
         "Probability of the true class of one synthetic video, by clips and by streams with two "
-        "windows, against time; bars below show how long each has no prediction, and the line left "
-        "of a bar is that of its curve.",
+        "windows, against time; the lines below show how long each has no prediction.",
     ),
     "hero": Record(
         "00_start_here",
@@ -94,8 +94,8 @@ FIGURES = {
     "break_even": Record(
         "03_complexity",
         ("models",),
-        "Multiply-accumulates per second against predictions per second, by clips and frame by "
-        "frame; left of the dotted line the clip network is cheaper.",
+        "The time between two predictions up to which a stream needs fewer multiply-accumulates "
+        "than its clip network.",
     ),
     "speed_ladder": Record(
         "04_speed",
@@ -123,13 +123,6 @@ FIGURES = {
         "Published evaluations per second, of clips by clip networks and of frames by their "
         "streams at the native window, on four devices. CoI3D predicts with every second frame.",
     ),
-    "published_accuracy_vs_throughput": Record(
-        "04_speed",
-        (_PAPER,),
-        "Published top-1 on Kinetics-400 against published evaluations per second, of clips or of "
-        "a stream's frames, on four devices. Arrows lead from a clip network to its stream at the "
-        "native window and on to 64 frames.",
-    ),
     "synthetic_accuracy_per_class": Record(
         "05_kinetics400",
         ("accuracy",),
@@ -153,10 +146,10 @@ FIGURES = {
     "synthetic_charades_per_class": Record(
         "06_charades",
         ("accuracy",),
-        f"Measured average precision on the generated synthetic-charades, {_PER_CLASS}",
+        f"Measured average precision on the generated synthetic-charades, {_GAIN}",
     ),
     "charades_per_class": Record(
-        "06_charades", ("accuracy",), f"Measured average precision on Charades, {_PER_CLASS}"
+        "06_charades", ("accuracy",), f"Measured average precision on Charades, {_GAIN}"
     ),
     "start_up": Record(
         "07_start_up_and_context",
@@ -181,8 +174,7 @@ FIGURES = {
         (_PAPER, "paper/kinetics400_context_published"),
         "Published top-1 on Kinetics-400 against published GFLOPs, which are multiply-accumulates, "
         f"of one clip or of a stream's step. {_STEP} Arrows lead from a clip network to its stream "
-        "with the same weights and on to a window of 64 frames; below a stream's name, how many "
-        "times fewer FLOPs it needs than its clip network and how many points of top-1 it gains. "
+        "with the same weights and a window of 64 frames; a dotted line joins its native window. "
         "RCU is known approximately. Transformers are context; streaming networks that publish on "
         "other data sets are left out.",
     ),
@@ -190,7 +182,7 @@ FIGURES = {
         "08_figures_and_tables",
         (_PAPER, "models"),
         "Published top-1 on Kinetics-400 against the multiply-accumulates of one clip or of a "
-        f"stream's step as counted here. {_STEP}",
+        f"stream's step as counted here, with a stroke at the published GFLOPs. {_STEP}",
     ),
     "synthetic_accuracy_vs_macs": Record(
         "08_figures_and_tables",
@@ -215,8 +207,8 @@ FIGURES = {
     "live_stream": Record(
         "09_live_stream",
         (),
-        "What a stream and its clip network (dashed) say of one synthetic video frame by frame, "
-        "and the multiply-accumulates that each has spent; the padded start is shaded.",
+        "The likeliest class of a stream and of its clip network for one synthetic video, frame by "
+        "frame; the start of the stream is shaded.",
     ),
     "deploy_window": Record(
         "10_deploy",
@@ -233,8 +225,8 @@ FIGURES = {
     "training_curve": Record(
         "A1_train_mini",
         ("training",),
-        "Training loss and validation accuracy of the mini networks on both synthetic sets; each "
-        "line is a seed.",
+        "Validation accuracy of the mini networks on both synthetic sets; dashed and dotted lines "
+        "are further seeds.",
     ),
 }
 

@@ -1,11 +1,11 @@
 """The parts of README.md between two marks, which follow from what the code knows."""
 
-import os
 import re
 from pathlib import Path
 
 import pandas as pd
 
+from ..files import write
 from ..measure.scaling import expected
 from ..zoo.downloads import published
 from ..zoo.specs import Checkpoint, Spec
@@ -24,9 +24,8 @@ def scaling(root: Path) -> str:
     rows = results.read("scaling", root / "results")
     if rows.empty:
         return ""
-    shown = rows[["work", "actors", "videos"]].assign(**{
-        "videos/s": rows["videos_per_s"].map("{:,.0f}".format)
-    })  # fmt: skip
+    shown = rows[["work", "actors", "videos"]].copy()
+    shown["videos/s"] = rows["videos_per_s"].map("{:,.0f}".format)
     hours = pd.DataFrame(expected(rows.to_dict("records")))
     hours = hours.assign(hours=hours["hours"].map("{:.3g}".format))
     both = (tables.markdown(table.astype(str), tuple(table)) for table in (shown, hours))
@@ -41,8 +40,8 @@ def with_block(text: str, name: str, block: str) -> str:
     """
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     whole = f"{begin}\n\n{block}\n{end}"
-    text, found = re.subn(f"{begin}.*?{end}", lambda _: whole, text, flags=re.DOTALL)
-    if not found:
+    text, count = re.subn(f"{begin}.*?{end}", lambda _: whole, text, flags=re.DOTALL)
+    if not count:
         raise ValueError(f"README.md lacks the marks {begin} and {end}")
     return text
 
@@ -55,9 +54,7 @@ def refresh(root: Path, **blocks: str) -> None:
     text = path.read_text("utf-8")
     for name, block in blocks.items():
         text = with_block(text, name, block)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
-    os.replace(part, path)
+    write(path, text)
 
 
 def _row(record: Spec, weights: Checkpoint) -> dict[str, str]:

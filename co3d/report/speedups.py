@@ -11,6 +11,7 @@ import pandas as pd
 
 from .. import report
 from ..measure.forms import EAGER, FORMS, INSTALLED, ONNX, OPENVINO, OPTIMISED, PEERS, TUNED
+from . import tables
 from .schema import TABLES
 from .style import label, order
 
@@ -31,22 +32,18 @@ WHERE = (
 
 
 def save(
-    rows: Iterable[Mapping],
-    out: Path,
-    table: str = "benchmark",
-    *,
-    notebook: str,
-    seed: int,
-    device: str = "cpu",
+    rows: Iterable[Mapping], out: Path, table: str = "benchmark", **origin: str | int
 ) -> list[Path]:
-    """Writes rows of `measure.bench` into a table in `out`; returns its files, one a precision."""
+    """Writes rows of `measure.bench` into a table in `out`; returns its files, one a precision.
+
+    `origin` is notebook, seed and device, as `report.write` takes them.
+    """
     files: dict[str, list[dict]] = {}
     for row in rows:
         columns = {name: row[name] for name in TABLES[table].own}
         files.setdefault(row["precision"], []).append(columns)
-    origin = {"notebook": notebook, "seed": seed, "device": device}
     return [
-        report.write(table, rows, out, **origin, precision=precision)
+        report.write(table, rows, out, precision=precision, **origin)
         for precision, rows in files.items()
     ]
 
@@ -74,11 +71,10 @@ def against(rows: pd.DataFrame, forms: Iterable[str]) -> pd.DataFrame:
     """
     streams = per_prediction(rows[rows["mode"] == "stream"])
     keys = ["model", "window", *RUN]
-    wanted = streams["implementation"].isin(list(forms)) & (streams["precision"] == "float32")
-    times = streams[wanted].pivot_table("ms", keys, "implementation").reset_index()
+    rivals = streams[streams["implementation"].isin(list(forms))].query("precision == 'float32'")
+    times = rivals.pivot_table("ms", keys, "implementation").reset_index()
     ours = streams[~streams["implementation"].isin(PEERS)].merge(times, on=keys)
-    present = [form for form in forms if form in ours]
-    ratios = {form: ours[form] / ours["ms"] for form in present}
+    ratios = {form: ours[form] / ours["ms"] for form in forms if form in ours}
     return ours[["model", "implementation", "precision", *RUN]].assign(**ratios)
 
 
@@ -105,18 +101,10 @@ def savings(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = per_prediction(rows)
     clips = rows[(rows["mode"] == "clip") & (rows["precision"] == "float32")]
-    clips = clips.assign(model="co" + clips["model"]).sort_values("ms", kind="stable")
-    clips = clips.drop_duplicates(["model", *RUN])
-    streams = rows[rows["mode"] == "stream"]
-    both = streams.merge(clips, on=["model", *RUN], suffixes=("", "_clip"))
+    clips = clips.sort_values("ms", kind="stable")
+    both = tables.beside(rows[rows["mode"] == "stream"], clips, RUN)
+    both = both.rename(columns={"implementation_clip": "clip", "ms_clip": "clip_ms"})
     macs = both["macs_per_prediction_clip"] / both["macs_per_prediction"]
-    time = both["ms_clip"] / both["ms"]
-    columns = both[["model", "implementation", "precision", *RUN]]
-    return columns.assign(
-        clip=both["implementation_clip"],
-        clip_ms=both["ms_clip"],
-        ms=both["ms"],
-        macs=macs,
-        time=time,
-        share=time / macs,
-    )
+    time = both["clip_ms"] / both["ms"]
+    columns = ["model", "implementation", "precision", *RUN, "clip", "clip_ms", "ms"]
+    return both[columns].assign(macs=macs, time=time, share=time / macs)

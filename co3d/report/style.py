@@ -1,27 +1,25 @@
 """How all figures look: names, colours, marks and sizes. The conventions of every figure:
 
 - A family of networks keeps its colour (`FAMILY_COLORS`), which colour-blind readers can tell
-  apart. No figure relies on colour alone: names stand beside what they name, and legends are for
-  what repeats in all panels. Where one clip net stands beside its stream, the stream has the
-  family's colour and the clip net is dark grey (`CLIP`). Drawings of the idea have no families:
-  there blue is what is computed for the new frame, orange what is computed again.
-- A square is one clip per prediction, a diamond the average of clips, a circle the prediction of a
-  stream; a stream is filled and its line solid, clips are hollow and dashed. The number inside is
-  the clip's frames or the stream's window. Forms of one network (eager, exported ...) have marks of
-  their own (`speedups.MARKERS`).
-- Axes name their unit. MACs are multiply-accumulates, which the paper calls FLOPs. "Published" is
-  written where a number was, else it is measured here; the two never share an axis.
-- A figure is at most `WIDTH` inches wide, so that it is shown at full size in a README, and no text
-  is below `SMALLEST` points.
+  apart. No figure relies on colour alone. Where one clip network stands beside its stream, the
+  stream has the family's colour and the clip network is dark grey (`CLIP`). In drawings of the
+  idea blue is what is computed for the new frame, orange what is computed again.
+- A square is one clip per prediction, a diamond the average of clips, a circle a stream. A stream
+  is filled and its line solid; clips are hollow and dashed. The number inside is the frames of the
+  clip or the window of the stream.
+- Axes name their unit. MACs are multiply-accumulates, which the paper calls FLOPs. Published and
+  measured numbers never share an axis.
+- A figure is at most `WIDTH` inches wide, so that a README shows it at full size, and no text is
+  below `SMALLEST` points.
+
+A notebook that draws in the open begins with `plt.rcParams.update(style.STYLE)`.
 """
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -130,24 +128,7 @@ def order(models: Sequence[str]) -> list[str]:
 
 
 def mark(mode: str, text: str, size: float = 8) -> Line2D:
-    """What a legend shows for a reading's `mode`: clip, clips or stream."""
+    """The entry of a legend for a `mode`: clip, clips or stream."""
     face = MUTED if mode == "stream" else "white"
     look = {"marker": MARKERS[mode], "ms": size, "mfc": face, "mec": MUTED, "mew": 1.4}
     return Line2D([], [], ls="", label=text, **look)
-
-
-def name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8.5) -> None:
-    """Names right of the ends of lines, moved up and down as little as keeps them apart.
-
-    Takes (x, y, name, colour) of each; the limits and the size of the axes are to be final.
-    """
-    ends = sorted(ends, key=lambda end: end[1])
-    gap, count = 1.3 * size, range(len(ends))
-    at = [ax.transData.transform(end[:2])[1] * 72 / ax.figure.dpi for end in ends]
-    free = [y - gap * k for k, y in enumerate(at)]
-    for k, (x, y, name, tone) in enumerate(ends):
-        # the nearest places, by least squares, that are at least a gap apart
-        place = max(min(fmean(free[i : j + 1]) for j in count[k:]) for i in count[: k + 1])
-        up = place + gap * k - at[k]
-        text = ax.annotate(name, (x, y), (8, up), textcoords="offset points", color=tone)
-        text.set(size=size, va="center", gid="name", annotation_clip=False)

@@ -6,9 +6,6 @@ the hashes.
 
 import hashlib
 import json
-import os
-import re
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +14,7 @@ from urllib.parse import urlsplit
 import torch
 
 from .. import web
+from ..files import locked, write
 from ..paths import cache_path
 from . import checkpoints, files
 from .build import create
@@ -34,17 +32,17 @@ def published(
         ValueError: for an unknown name, or where nobody publishes such weights.
     """
     names = tuple(names)
-    found = {}
+    chosen = {}
     for record in (spec(spec(name).weights) for name in names or SPECS):
-        some = [w for w in record.checkpoints if training_data in (None, w.training_data)]
-        if names and not some:
+        fitting = [w for w in record.checkpoints if training_data in (None, w.training_data)]
+        if names and not fitting:
             kind = f"no {training_data}" if training_data and record.checkpoints else "no"
             raise ValueError(f"{kind} weights are published for {record.name}")
-        found |= {(record, weights): None for weights in some}
-    if not found:
+        chosen |= {(record, weights): None for weights in fitting}
+    if not chosen:
         known = dict.fromkeys(w.training_data for name in SPECS for w in SPECS[name].checkpoints)
         raise ValueError(f"nobody publishes {training_data} weights: there are {', '.join(known)}")
-    return list(found)
+    return list(chosen)
 
 
 def place(record: Spec, weights: Checkpoint) -> Path:
@@ -66,71 +64,49 @@ def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
         OSError: if the disk is full or the lock file cannot be read.
     """
     path = place(record, weights)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with web.alone(path):
-            if not path.is_file():  # else another process has brought it meanwhile
-                _download(record, weights, sha256, path)
-                return path
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _verify(path, path.name, digest, weights, sha256)
-    _pin(path, path.name, digest, record, weights)
+    with locked(path.parent):
+        if path.is_file():
+            _verify(path, path.name, record, weights, sha256)
+            return path
+        try:
+            web.download(
+                weights.url,
+                path,
+                mebibytes=weights.mebibytes,
+                check=lambda part: _verify(part, path.name, record, weights, sha256),
+            )
+        except web.UnreachableError as error:
+            raise ConnectionError(
+                f"{error}: run `co3d download weights {record.name}` where there is a network, or "
+                f"copy the file to {path}"
+            ) from None
     return path
 
 
-def _download(record: Spec, weights: Checkpoint, sha256: str, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        digest = web.receive(weights.url, part, weights.mebibytes)
-    except KeyboardInterrupt:
-        print(f"{part} keeps what came: run the command again, it resumes", file=sys.stderr)
-        raise
-    except web.UnreachableError as error:
-        raise ConnectionError(
-            f"{error}: run `co3d download weights {record.name}` where there is a network, or "
-            f"copy the file to {path}"
-        ) from None
-    try:
-        _verify(part, path.name, digest, weights, sha256)
-        _pin(part, path.name, digest, record, weights)
-    except ValueError:
-        web.forget(part)
-        raise
-    os.replace(part, path)
-    web.forget(part)
-
-
-def _verify(file: Path, name: str, digest: str, weights: Checkpoint, sha256: str) -> None:
-    """Refuses what is no weights or not the expected ones."""
+def _verify(file: Path, name: str, record: Spec, weights: Checkpoint, sha256: str) -> None:
+    """Refuses what is no weights or not the expected ones; pins the first that fit the model."""
     try:
         files.sniff(file)
     except ValueError as error:
         raise ValueError(f"{name} from {weights.url} {error}") from None
-    has = f"{name} has sha256 {digest}, not"
-    if sha256 and digest != sha256.lower():
-        raise ValueError(f"{has} {sha256} as asked for")
-    if not digest.startswith(weights.sha256.lower()):
-        raise ValueError(f"{has} {weights.sha256} as published by its authors")
-
-
-def _pin(file: Path, name: str, digest: str, record: Spec, weights: Checkpoint) -> None:
-    """Refuses other weights than those that are pinned, or pins them if they fit the model."""
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     lock = file.with_name(LOCK)
-    if name not in _pins(lock):
+    pins = _pins(lock)
+    if sha256 and digest != sha256.lower():
+        raise ValueError(f"{name} has sha256 {digest}, not {sha256} as asked for")
+    if not digest.startswith(weights.sha256.lower()):
+        raise ValueError(f"{name} has sha256 {digest}, not {weights.sha256} as published")
+    if name not in pins:
         _check(file, name, record, weights)
-        with web.alone(lock):
-            pin = {"url": weights.url, "sha256": digest, "bytes": file.stat().st_size}
-            pin["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
-            new = lock.with_name(lock.name + ".part")
-            new.write_text(json.dumps({name: pin} | _pins(lock), indent=2) + "\n", "utf-8")
-            os.replace(new, lock)
-    pinned = _pins(lock)[name]["sha256"]
-    if digest != pinned:
-        todo = f"remove the entry {name} there if the change is wanted"
-        if file.name == name:
-            todo = f"delete that file and download it again, or, if you trust it, {todo}"
-        raise ValueError(f"{name} has sha256 {digest}, not {pinned} as pinned in {lock}: {todo}")
+        pin = {"url": weights.url, "sha256": digest, "bytes": file.stat().st_size}
+        pins[name] = pin | {"date": datetime.now(UTC).strftime("%Y-%m-%d")}
+        write(lock, json.dumps(pins, indent=2) + "\n")
+    elif digest != pins[name]["sha256"]:
+        raise ValueError(
+            f"{name} has sha256 {digest}, not {pins[name]['sha256']} as pinned in {lock}: delete "
+            f"the file and download it again, or, if you trust it, remove the entry {name} there"
+        )
 
 
 def _check(file: Path, name: str, record: Spec, weights: Checkpoint) -> None:
@@ -140,21 +116,16 @@ def _check(file: Path, name: str, record: Spec, weights: Checkpoint) -> None:
             model = create(record.weights, num_classes=weights.num_classes)
         checkpoints.load_into(model, file)
     except ValueError as error:
-        told = str(error).replace(file.name, name)
-        raise ValueError(f"{told} (from {weights.url}, not pinned)") from None
+        reason = str(error).replace(file.name, name)
+        raise ValueError(f"{reason} (from {weights.url}, not pinned)") from None
 
 
 def _pins(lock: Path) -> dict[str, dict]:
+    """What the lock file holds, by the names of files. Raises OSError if it is damaged."""
     try:
         pins = json.loads(lock.read_text("utf-8")) if lock.is_file() else {}
-    except ValueError:
-        pins = None
-    if not isinstance(pins, dict):
-        raise OSError(f"{lock} cannot be read: repair or delete it")
-    for name, pin in pins.items():
-        digest = pin.get("sha256") if isinstance(pin, dict) else None
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise OSError(
-                f"{lock} has no sha256 of 64 lower-case digits for {name!r}: remove that entry"
-            )
+        if not all(isinstance(pin["sha256"], str) for pin in pins.values()):
+            raise ValueError
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise OSError(f"{lock} cannot be read: repair or delete it") from None
     return pins
