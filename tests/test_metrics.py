@@ -5,13 +5,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score
 
 from co3d.measure.metrics import (
     map_common,
     map_official,
     paired_bootstrap,
     paired_map,
-    per_class,
     permuted_labels,
     ranks,
     top_k,
@@ -38,33 +39,22 @@ def test_ranks_equal_a_stable_sort(seed):
 
 def test_nonsense_is_refused():
     bad = np.array([[0.0, np.nan], [1, 0], [np.nan, np.nan]])
-    for use in (lambda: top_k(bad, [0, 1, 0], 1), lambda: map_official(bad, bad > 0)):
-        with pytest.raises(ValueError, match="without NaN, given 2 of 3 rows"):
-            use()
-    with pytest.raises(ValueError, match="without NaN"):
+    with pytest.raises(ValueError, match="without NaN, given 2 of 3 rows"):
         map_common(bad, bad > 0)
     good = np.zeros((3, 2))
-    for labels in ([0, 1], [0, 1, 2], [0, -1, 1]):
-        with pytest.raises(ValueError, match="expected 3 labels from 0 to 1"):
-            top_k(good, labels, 1)
-    with pytest.raises(ValueError, match="the shape"):
-        top_k(good[0], [0], 1)
+    with pytest.raises(ValueError, match="expected 3 labels from 0 to 1"):
+        top_k(good, [0, -1, 1], 1)
     with pytest.raises(ValueError, match="expected targets"):
         map_common(good, good[:2])
-    for odd in ([-np.inf, 0], [np.inf, 0]):
-        with pytest.raises(ValueError, match="for 1 videos"):
-            map_official(np.array([odd, [0.0, 0]]), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="for 1 videos"):
+        map_official(np.array([[-np.inf, 0], [0.0, 0]]), np.ones((2, 2)))
 
 
-def test_per_class_by_hand():
-    counts = per_class([True, False, True, True], [0, 0, 2, 2], 4)
-    assert counts.tolist() == [[1, 2], [0, 0], [2, 2], [0, 0]]
-
-
-def test_wilson_holds_what_was_found():
-    for right, n in ((0, 3), (3, 3), (500, 1008)):
-        low, high = wilson(right, n)
-        assert 0 <= low <= 100 * right / n <= high <= 100
+@pytest.mark.parametrize(("right", "n"), [(0, 3), (3, 3), (500, 1008), (19_000, 19_761)])
+def test_wilson_equals_scipy(right, n):
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    expected = 100 * interval.low, 100 * interval.high
+    assert wilson(right, n) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 def test_paired_bootstrap_against_the_formula():
@@ -76,24 +66,9 @@ def test_paired_bootstrap_against_the_formula():
     assert (low, high) == pytest.approx((8 - spread, 8 + spread), abs=0.15)
     assert paired_bootstrap(right, base) == (difference, low, high)
     assert paired_bootstrap(right, base, seed=1) != (difference, low, high)
-    back = paired_bootstrap(base, right)
-    assert back == pytest.approx((-8, -high, -low), abs=0.3)
     assert paired_bootstrap(base, base) == (0, 0, 0)
-
-
-def test_paired_bootstrap_equals_drawing_videos():
-    rng = np.random.default_rng(0)
-    right, base = rng.random(200) < 0.6, rng.random(200) < 0.5
-    drawn = rng.integers(0, 200, (20_000, 200))
-    means = 100 * (right[drawn].mean(axis=1) - base[drawn].mean(axis=1))
-    expected = np.percentile(means, [2.5, 97.5])
-    assert paired_bootstrap(right, base)[1:] == pytest.approx(expected, abs=0.51)
-
-
-@pytest.mark.parametrize(("right", "base"), [([], []), ([True], [True, False])])
-def test_paired_bootstrap_needs_pairs(right, base):
     with pytest.raises(ValueError, match="the same one or more videos"):
-        paired_bootstrap(right, base)
+        paired_bootstrap([True], [True, False])
 
 
 def test_paired_map_equals_drawing_videos():
@@ -157,13 +132,12 @@ def test_average_precision_by_hand(name):
 
 
 def test_common_equals_scikit_learn():
-    oracle = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     rng = np.random.default_rng(0)
     scores, targets = rng.integers(0, 20, (300, 9)) / 20, rng.random((300, 9)) < 0.1
     targets[:, 3] = False
     with_some = [number for number in range(9) if number != 3]
-    parts = [oracle.average_precision_score(targets[:, n], scores[:, n]) for n in with_some]
-    assert map_common(scores, targets) == pytest.approx(100 * np.mean(parts))
+    parts = [average_precision_score(targets[:, n], scores[:, n]) for n in with_some]
+    assert map_common(scores, targets) == pytest.approx(100 * np.mean(parts), rel=1e-12)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -183,16 +157,6 @@ def predictions(classes: int, each: int, accuracy: float, seed: int = 0, biased:
     return labels, np.where(rng.random(labels.size) < accuracy, labels, others)
 
 
-def shuffled(classes: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(classes)
-
-
-def swapped(classes: int) -> np.ndarray:
-    ids = np.arange(classes)
-    ids[[2, 5]] = 5, 2
-    return ids
-
-
 # Classes, videos of each, accuracy under the right map.
 ENOUGH = [(12, 84, 0.8), (12, 84, 0.3), (12, 6, 0.8), (400, 3, 0.7), (400, 50, 0.5)]
 
@@ -201,7 +165,8 @@ ENOUGH = [(12, 84, 0.8), (12, 84, 0.3), (12, 6, 0.8), (400, 3, 0.7), (400, 50, 0
 def test_permuted_maps_are_caught(classes, each, accuracy):
     labels, predicted = predictions(classes, each, accuracy)
     assert permuted_labels(predicted, labels) == ""
-    for ids in (shuffled(classes), np.roll(np.arange(classes), 1)):
+    shuffled = np.random.default_rng(1).permutation(classes)
+    for ids in (shuffled, np.roll(np.arange(classes), 1)):
         assert "permuted" in permuted_labels(predicted, ids[labels])
 
 
@@ -209,9 +174,10 @@ def test_permuted_maps_are_caught(classes, each, accuracy):
 def test_two_swapped_classes_are_caught(classes, each, accuracy):
     labels, predicted = predictions(classes, each, accuracy)
     names = [f"class {number}" for number in range(classes)]
-    found = permuted_labels(predicted, swapped(classes)[labels], names)
-    assert found.startswith("Labels look exchanged (class 2, class 5): most videos")
-    circle = np.arange(classes)
+    swapped, circle = np.arange(classes), np.arange(classes)
+    swapped[[2, 5]] = 5, 2
+    sentence = permuted_labels(predicted, swapped[labels], names)
+    assert sentence.startswith("Labels look exchanged (class 2, class 5): most videos")
     circle[[1, 3, 7]] = 3, 7, 1
     assert "exchanged (1, 7, 3):" in permuted_labels(predicted, circle[labels])
 
@@ -225,7 +191,7 @@ def test_bad_models_and_few_videos_are_no_alarm(classes, each, accuracy, biased)
         assert permuted_labels(predicted, labels) == ""
 
 
-def test_confusion_one_way_is_no_alarm():
+def test_confusion_without_a_circle_is_no_alarm():
     """A class that draws the videos of another is a weakness of the model, not of the map."""
     labels, predicted = predictions(12, 84, 0.9)
     predicted[labels == 4] = 9
@@ -233,22 +199,8 @@ def test_confusion_one_way_is_no_alarm():
     half = labels % 2 == 1
     predicted[half] = labels[half] - 1  # every second class is never predicted
     assert permuted_labels(predicted, labels) == ""
-
-
-def test_a_collapsed_model_is_no_alarm():
-    """It knows something, in two wrong names, which is no permutation of twelve."""
-    labels = np.tile(np.arange(12), 84)
-    predicted = np.where(np.isin(labels, [3, 4, 5]), 8, 1)
-    assert permuted_labels(predicted, labels) == ""
-
-
-def test_a_few_classes_that_the_model_takes_for_others_are_no_alarm():
-    """The first videos of an annotation that is sorted by class."""
-    labels = np.repeat([0, 1, 2], 50)
-    assert permuted_labels(np.array([7, 9, 4])[labels], labels) == ""
-
-
-def test_permuted_labels_of_nothing():
+    collapsed = np.where(np.isin(labels, [3, 4, 5]), 8, 1)
+    assert permuted_labels(collapsed, labels) == ""
+    first = np.repeat([0, 1, 2], 50)  # of an annotation that is sorted by class
+    assert permuted_labels(np.array([7, 9, 4])[first], first) == ""
     assert permuted_labels([], []) == ""
-    with pytest.raises(ValueError, match="expected 2 predictions, given 1"):
-        permuted_labels([0], [0, 1])

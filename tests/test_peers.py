@@ -1,13 +1,11 @@
 """Peers give the logits of our streams at the same frames."""
 
-import sys
-
 import pytest
 import torch
 
 import co3d
 from co3d.measure.equivalence import calibrate
-from co3d.measure.peers import NoPeer, Peer
+from co3d.measure.peers import LeftOut, Peer
 
 
 @pytest.fixture(params=["cox3d_mini", "coslow_mini", "coi3d_mini"])
@@ -38,12 +36,8 @@ def test_a_peer_gives_our_logits_at_our_frames(net, tuned):
 
 
 @torch.inference_mode()
-def test_a_peer_has_as_many_weights_and_more_state(net):
+def test_a_peer_has_more_state(net):
     peer, state = Peer(net), None
-    assert peer.state_bytes() == 0
-    assert [sum(p.numel() for p in one.parameters()) for one in (peer, net)] == [
-        *[sum(p.numel() for p in net.parameters())] * 2
-    ]
     for frame in torch.randn(net.warmup + 1, 1, 3, 48, 48):
         _, state = net.step(frame, state)
         peer.step(frame)
@@ -68,12 +62,5 @@ def test_state_bytes_of_a_convolution_by_hand():
 )
 def test_networks_that_it_has_no_layers_for_are_refused(name, options, what):
     net = co3d.create(name, **options)
-    with pytest.raises(NoPeer, match=f"expected CoX3D, CoSlow or CoI3D .* network with {what}"):
-        Peer(net)
-
-
-def test_without_the_library_a_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "continual", None)
-    net = co3d.create("coslow_mini")
-    with pytest.raises(ImportError, match="continual-inference, which is not installed: pip"):
+    with pytest.raises(LeftOut, match=f"expected CoX3D, CoSlow or CoI3D .* network with {what}"):
         Peer(net)

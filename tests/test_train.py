@@ -3,13 +3,12 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
 import co3d
+from co3d import train as training
 from co3d.data import sets, synthetic, video
 from co3d.data.dataset import Dataset, Video
 from co3d.train import (
@@ -17,7 +16,6 @@ from co3d.train import (
     Clips,
     Recipe,
     clips,
-    loop,
     recipe_for,
     run_folder,
     splits,
@@ -60,10 +58,6 @@ def own(tmp_path):
     return tmp_path / "own"
 
 
-def _weights(folder):
-    return load_file(folder / "weights.safetensors")
-
-
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     curve = _train(tmp_path / "whole")
     assert [row["epoch"] for row in curve] == [1, 2]
@@ -75,7 +69,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
         return validate(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "validate", stop)
+        patched.setattr(training, "validate", stop)
         with pytest.raises(KeyboardInterrupt):
             _train(tmp_path / "parts")
     assert len(json.loads((tmp_path / "parts/curve.json").read_text())["curve"]) == 1
@@ -88,7 +82,6 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="belongs to a run of other settings"):
         _train(tmp_path / "parts", seed=1)
     model, _ = co3d.load("slow_mini", tmp_path / "whole" / "weights.safetensors")
-    assert model.weights.training_data == "synthetic-kinetics"
     assert model.weights.labels == synthetic.SYNTHETIC_KINETICS_LABELS
     assert (model.weights.licence, model.weights.notes) == ("Apache-2.0", ())
     data = _clips(synthetic.dataset("val", limit=12, progress=False))
@@ -104,16 +97,6 @@ def test_one_s_own_classes_with_the_body_frozen(tmp_path, own, monkeypatch):
     before, _ = co3d.load("slow_mini", "synthetic-kinetics", num_classes=3, new_head=True)
     for key, value in before.body.state_dict().items():
         assert torch.equal(model.body.state_dict()[key], value), key
-    torch.manual_seed(0)
-    fresh, _ = co3d.load("slow_mini", "synthetic-kinetics", num_classes=3, new_head=True)
-    assert not torch.equal(model.classifier.weight, fresh.classifier.weight)
-
-    open_body = _train(tmp_path / "all", data=own, start="synthetic-kinetics", recipe=ONE)
-    assert len(open_body) == 1
-    changed = _weights(tmp_path / "all")
-    assert not torch.equal(changed["body.stem.conv.weight"], model.body.stem.conv.weight)
-    with pytest.raises(ValueError, match="expected 3 classes|given 3"):
-        co3d.load("slow_mini", tmp_path / "run/weights.safetensors")
 
 
 def test_several_classes_per_video(tmp_path):
@@ -131,9 +114,7 @@ def test_several_classes_per_video(tmp_path):
 def test_the_loss_of_several_classes_by_hand():
     logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1.0, 0.0, 1.0]])
     right = torch.tensor([2.0, 1.0, 0.5])
-    assert torch.isclose(loop.loss_of(logits, targets), -logsigmoid(right).mean())
-    chance = torch.tensor(np.log(3.0), dtype=torch.float32)
-    assert torch.isclose(loop.loss_of(torch.zeros(2, 3), torch.tensor([0, 2])), chance)
+    assert torch.isclose(training.loss_of(logits, targets), -logsigmoid(right).mean())
 
 
 def test_a_clip_shows_the_actions_that_overlap_it():
@@ -146,10 +127,9 @@ def test_a_clip_shows_the_actions_that_overlap_it():
     assert clips.shown(Video("V", "", None, None), 0.0, 1.0) == ()
     untimed = Video("V", "", None, None, (1, 2))  # a list of frames gives no times
     assert clips.shown(untimed, 0.0, 1.0) == (1, 2)
-    assert clips.multi_hot((0, 2), 4).tolist() == [1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("fps", [12.5, 15, 24000 / 1001, 30])
+@pytest.mark.parametrize("fps", [12.5, 24000 / 1001])
 def test_clips_held_and_clips_from_files_are_the_same(tmp_path, monkeypatch, fps):
     for n, seconds in enumerate((1.5, 2.2)):
         _write(tmp_path / f"{n}.mp4", seconds, fps)
@@ -179,9 +159,6 @@ def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
         usable = _clips(data)
         assert [row.id for row in usable.videos] == ["good"]
         assert usable.notes == ("4 of 5 train videos left out",)
-    monkeypatch.setattr(clips, "LARGEST", 1000)  # of a single video
-    monkeypatch.setattr(clips, "HELD", 2**30)
-    assert _clips(data).held is None
     with pytest.raises(
         ValueError, match=r"expected train videos of 1.07 s or more in own, given 1"
     ):
@@ -207,58 +184,32 @@ def test_what_validates_was_not_trained_on(own, tmp_path):
         parts = splits(data, limit=sum(sizes) if data == "synthetic-charades" else 12)
         assert tuple(len(part.videos) for part in parts) == sizes
         assert not {v.path for v in parts[0].videos} & {v.path for v in parts[1].videos}
-    training, validation = splits(own)
+    kept, validation = splits(own)
     assert [v.id for v in validation.videos] == [f"{c} class/2.mp4" for c in "der"]
-    assert len(training.videos) == 6
+    assert len(kept.videos) == 6
 
-    split = tmp_path / "split"
     for part in ("train", "val"):
-        _write(split / part / "a" / f"{part}.mp4")
-    training, validation = splits(split)
-    assert [v.id for v in (*training.videos, *validation.videos)] == ["a/train.mp4", "a/val.mp4"]
-    lone = tmp_path / "lone"
-    _write(lone / "a" / "one.mp4")
-    with pytest.raises(ValueError, match="expected held-out videos in .*lone, given none"):
-        splits(lone)
-
-
-def test_continual_nets_are_trained_as_their_twins(tmp_path):
-    with pytest.raises(
-        ValueError, match="expected a regular net, given cox3d_mini: train x3d_mini"
-    ):
-        _train(tmp_path, "cox3d_mini")
-
-
-def test_the_learning_rate_rises_then_falls_to_zero():
-    recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=2)
-    rates = [loop._rate(recipe, epoch / 4) for epoch in range(40)]
-    peak = rates.index(max(rates))
-    assert 0 < rates[0] < 0.02 and 4 <= peak <= 8 and rates[-1] < 0.01
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+        _write(tmp_path / "split" / part / "a" / f"{part}.mp4")
+    kept, validation = splits(tmp_path / "split")
+    assert [v.id for v in (*kept.videos, *validation.videos)] == ["a/train.mp4", "a/val.mp4"]
 
 
 def test_the_published_recipes():
     kinetics, charades = RECIPES["slow-kinetics400"], RECIPES["slow-charades"]
-    assert (kinetics.lr, kinetics.weight_decay, kinetics.epochs) == (0.1, 1e-4, 196)
-    assert (charades.lr, charades.epochs, charades.start) == (0.25, 60, "kinetics400")
-    assert {kinetics.batch, charades.batch} == {64}
+    assert kinetics == Recipe(196, 64, 0.1, 0, 1e-4, "sgd")
+    assert charades == Recipe(60, 64, 0.25, 0, 1e-4, "sgd", "kinetics400")
     assert kinetics.with_batch(16) == replace(kinetics, batch=16, lr=0.025)
     assert recipe_for("kinetics400") == "mini" and RECIPES["mini"] == Recipe()
-    model = co3d.create("slow_mini")
-    optimizer = loop._optimizer(kinetics, model)
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
 
 
-def test_damaged_runs_and_numbers_below_one_are_refused(tmp_path):
+def test_what_cannot_be_trained_is_refused(tmp_path):
     (tmp_path / "last.pt").write_text("junk")
     with pytest.raises(ValueError, match="last.pt is not a whole checkpoint"):
         _train(tmp_path)
-    for options in ({"recipe": Recipe(epochs=0)}, {"limit": 0}, {"recipe": Recipe(batch=0)}):
-        with pytest.raises(ValueError, match="epochs, batch and limit of 1 or more"):
-            _train(tmp_path / "new", **options)
     with pytest.raises(ValueError, match="expected weights to begin from where the body is frozen"):
         _train(tmp_path / "new", freeze=True)
+    with pytest.raises(ValueError, match="a regular net, given cox3d_mini: train x3d_mini"):
+        _train(tmp_path / "new", "cox3d_mini")
 
 
 def test_minis_begin_on_charades_from_their_own_weights(tmp_path, monkeypatch):
@@ -273,10 +224,7 @@ def test_minis_begin_on_charades_from_their_own_weights(tmp_path, monkeypatch):
         "slow_mini-synthetic-kinetics-1-first-8",
         "slow_mini-synthetic-charades-1-first-8",
     ]
-    before, after = (
-        co3d.load("slow_mini", folder / "weights.safetensors")[0].weights for folder in folders
-    )
-    assert before.source == "co3d train slow_mini --seed 1"
-    assert after.source == (
+    model, _ = co3d.load("slow_mini", folders[1] / "weights.safetensors")
+    assert model.weights.source == (
         "co3d train slow_mini synthetic-charades --from synthetic-kinetics:1 --seed 1"
     )

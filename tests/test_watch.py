@@ -86,18 +86,13 @@ def test_while_the_caller_is_busy_the_newest_frame_takes_the_place_of_others():
 class Alarm:
     """A clock, and waiting that makes its time pass."""
 
-    def __init__(self):
-        self.now, self.rung = 0.0, False
+    now = 0.0
 
     def __call__(self):
         return self.now
 
     def wait(self, seconds):
         self.now += seconds
-        return self.rung
-
-    def set(self):
-        self.rung = True
 
 
 def test_no_frame_is_taken_before_its_time():
@@ -109,8 +104,6 @@ def test_no_frame_is_taken_before_its_time():
     for seconds, _ in newest._paced():
         taken.append((seconds, clock.now))
     assert np.allclose([seconds - now for seconds, now in taken], 100)
-    clock.set()
-    assert not list(newest._paced())
 
 
 def test_what_a_source_fails_of_reaches_the_caller():
@@ -157,23 +150,6 @@ def test_a_net_slower_than_its_camera_sees_the_newest_frames(clip, camera):
     assert watch.dropped == FRAMES - len(steps)
 
 
-def test_the_command_tells_what_was_dropped(model, clip, camera, capsys):
-    camera(1)
-    with pytest.raises(SystemExit) as stopped:
-        command_line.main(["stream", str(clip)])
-    shown = capsys.readouterr().out
-    assert stopped.value.code == 0
-    assert "dropped 0 frames" in shown and "(engine native)" in shown or "(engine torch)" in shown
-
-
-def test_a_file_is_never_thinned(model, clip, monkeypatch):
-    monkeypatch.setattr(live, "Newest", None)
-    watch = co3d.watch(clip, model)
-    steps = list(watch.steps())
-    assert [step.number for step in steps] == list(range(1, FRAMES + 1))
-    assert watch.dropped is None
-
-
 def test_an_address_without_a_duration_is_live(model, clip, tmp_path):
     path = tmp_path / "fast.ts"
     with Reader(clip) as reader, av.open(str(path), "w", format="mpegts") as container:
@@ -191,9 +167,7 @@ def test_an_address_without_a_duration_is_live(model, clip, tmp_path):
 
         threading.Thread(target=send, daemon=True).start()
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        watch = co3d.watch(address, model, fps=10 * FPS)
-        steps = list(watch.steps())
-    assert watch.dropped is not None and len(steps) + watch.dropped == FRAMES
+        assert co3d.watch(address, model).dropped == 0  # None for a file
 
 
 def test_every_engine_says_the_same(model, clip):
@@ -207,18 +181,14 @@ def test_every_engine_says_the_same(model, clip):
         values[engine] = torch.stack([scores.values for _, scores in predictions])
     for engine in ("native", "torch"):
         assert torch.allclose(values[engine], values["eager"], rtol=0, atol=3e-4)
-
-
-def test_a_net_that_is_optimised_already_keeps_its_engine(model, clip):
     fast = co3d.optimize(model, torch.zeros(1, 3, 48, 48), threads=1)
-    watch = co3d.watch(clip, fast)
-    assert len(list(watch)) == FRAMES - model.warmup and watch.engine == fast.engine
+    assert co3d.watch(clip, fast).engine == fast.engine
     with pytest.raises(ValueError, match="of an eager net alone"):
         co3d.watch(clip, fast, engine="eager")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_an_exported_file_is_a_model(clip, suffix, tmp_path, capsys):
+def test_an_exported_file_is_a_model(clip, suffix, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("openvino" if suffix == ".xml" else "onnxruntime")
     rows, path = {}, tmp_path / f"net{suffix}"
@@ -233,18 +203,29 @@ def test_an_exported_file_is_a_model(clip, suffix, tmp_path, capsys):
         if name != "export":
             with (tmp_path / f"{name}.csv").open() as file:
                 rows[name] = list(csv.DictReader(file))
-    shown = capsys.readouterr().out
-    assert f"(engine {'openvino' if suffix == '.xml' else 'onnxruntime'})" in shown
     assert len(rows["net"]) == len(rows["file"]) == FRAMES - 23
     for net, file in zip(rows["net"], rows["file"], strict=True):
         assert net["label1"] == file["label1"]
         assert float(net["probability1"]) == pytest.approx(float(file["probability1"]), abs=3e-4)
 
 
+def test_a_file_is_never_thinned_and_without_a_compiler_torch_runs_it(model, clip, monkeypatch):
+    def missing(*_):
+        raise NoCompiler("there is no C++ compiler")
+
+    monkeypatch.setattr(native, "load", missing)
+    monkeypatch.setattr(live, "Newest", None)
+    with pytest.raises(ValueError, match="there is no C"):
+        co3d.watch(clip, model, engine="native")
+    with pytest.warns(UserWarning, match="the step runs in torch"):
+        watch = co3d.watch(clip, model, seconds=2.0)
+    assert [step.number for step in watch.steps()] == list(range(1, 2 * FPS + 1))
+    assert watch.engine == "torch" and watch.dropped is None
+
+
 def test_top_gives_the_likeliest_first():
     scores = Scores(torch.tensor([0.1, 0.6, 0.0, 0.3]), ("a", "b", "c", "d"))
     assert scores.top(2) == [("b", pytest.approx(0.6)), ("d", pytest.approx(0.3))]
-    assert [label for label, _ in scores.top()] == ["b", "d", "a", "c"]
 
 
 def test_what_cannot_be_watched_is_refused(model, clip):
@@ -252,27 +233,8 @@ def test_what_cannot_be_watched_is_refused(model, clip):
         list(co3d.watch(clip, model, seconds=1.0))
     with pytest.raises(ValueError, match="x3d_mini needs whole clips; cox3d_mini runs"):
         co3d.watch(clip, co3d.create("x3d_mini"))
-    with pytest.raises(ValueError, match="fps must be above 0"):
-        co3d.watch(clip, model, fps=-1.0)
     with pytest.raises(ValueError, match="expected engine in"):
         co3d.watch(clip, model, engine="fast")
-    with pytest.raises(VideoError, match="webcam:97"):
-        co3d.watch(97, model)
-
-
-def test_the_native_engine_needs_a_compiler(model, clip, monkeypatch):
-    def missing(*_):
-        raise NoCompiler("there is no C++ compiler")
-
-    monkeypatch.setattr(native, "load", missing)
-    with pytest.raises(ValueError, match="there is no C"):
-        co3d.watch(clip, model, engine="native")
-    with pytest.warns(UserWarning, match="the step runs in torch"):
-        assert co3d.watch(clip, model).engine == "torch"
-
-
-def test_the_limit_is_one_of_video_time(model, clip):
-    assert len(list(co3d.watch(clip, model, seconds=2.0).steps())) == 2 * FPS
 
 
 def test_a_net_of_nobody_needs_a_rate_and_a_transform(model, clip):

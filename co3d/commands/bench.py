@@ -47,11 +47,11 @@ def bench(
 ) -> None:
     """Time predictions of MODELs (default: the minis, with --peer the paper's streams), in turns.
 
-    Of a clip net a whole clip is timed, of a continual net one step past its warm-up, the one that
-    predicts; weights are random, on which speed does not depend. Predictions per second count all
-    steps between two predictions, and ms/frame is their mean. GMACs/s are those of the formula in
-    that time, GEMM is the best matrix product of the same run. The rows go to the tables among the
-    runs, too.
+    Times a whole clip for clip networks, and one predicting step after the warm-up for continual
+    ones. Weights are random; they do not affect speed. Predictions per second count all steps
+    between two predictions, and ms/frame is their mean. GMACs/s are the counted MACs over that
+    time; GEMM is the best matrix product of the same run. The rows also go to the tables among the
+    runs.
     """
     import pandas as pd
 
@@ -80,92 +80,84 @@ def bench(
     for line in left_out:
         click.echo(line)
     if "bfloat16" in set(frame["precision"]) and device == "cpu" and not forms.amx():
-        click.echo("no AMX here: bfloat16 is computed by AVX-512, a part of the speed of AMX")
+        click.echo("no AMX here: AVX-512 computes bfloat16, at a fraction of the speed of AMX")
     peaks = frame.groupby("precision", sort=False)["gemm_peak_gmacs"].max().items()
     peaks = ", ".join(f"{precision} {peak:.0f}" for precision, peak in peaks)
     threads = rows[0]["threads"]
     click.echo(f"{device_name(device)}, threads {threads}, GEMM {peaks} GMACs per second")
     if peer:
-        with harness.threads_of(options["threads"]):
-            _compare(frame)
+        _compare(frame)
     for path in speedups.save(rows, report.output_folder(), notebook="", seed=0, device=device):
         click.echo(f"rows: {path}")
     _write(frame, table, device)
 
 
 def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> list[dict]:
-    """Each form in the largest batch with which "co3d eager" fits into so many MB, alone.
+    """Each form, alone, in the largest batch for which "co3d eager" fits into so many MB.
 
-    Weights are there once, all else for each stream or clip.
+    Memory grows linearly with the batch: weights are there once, all else per stream or clip.
     """
     from ..measure import bench as harness
     from ..measure.forms import EAGER
 
+    def run(row: dict, form: str, batch: int, repeats: int) -> list[dict]:
+        changes = {"batch": batch, "repeats": repeats, "forms": {row["precision"]: [form]}}
+        return harness.measure([row["model"]], **{**options, **changes, "progress": False})[0]
+
     more: list[dict] = []
     batches: dict[tuple[str, str], int] = {}
     for row in rows:
-        name, precision = row["model"], row["precision"]
-        changes = {**options, "progress": False, "repeats": max(1, options["repeats"] // 10)}
-        if (name, precision) not in batches:
-            eager = {**changes, "forms": {precision: [EAGER]}, "repeats": 1}
-            pair = [harness.measure([name], **{**eager, "batch": count})[0][0] for count in (1, 2)]
-            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in pair)
-            batches[name, precision] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
-        changes |= {"batch": batches[name, precision]}
-        if changes["batch"] > options["batch"]:
-            changes["forms"] = {precision: [row["implementation"]]}
-            more += harness.measure([name], **changes)[0]
+        key = row["model"], row["precision"]
+        if key not in batches:
+            one, two = (run(row, EAGER, count, 1)[0] for count in (1, 2))
+            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in (one, two))
+            batches[key] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
+        if batches[key] > options["batch"]:
+            repeats = max(1, options["repeats"] // 10)
+            more += run(row, row["implementation"], batches[key], repeats)
     return more
 
 
 def _show(rows: "pd.DataFrame") -> None:
     """A line per model and form, without columns that are blank."""
-    import pandas as pd
-
     from ..report import speedups
 
     rows = speedups.per_prediction(rows)
-    shown = pd.DataFrame(
-        {
-            "model": rows["model"],
-            "mode": rows["mode"],
-            "window": rows["window"].astype("string").fillna(""),
-            "implementation": rows["implementation"],
-            "precision": rows["precision"],
-            "batch": rows["batch"],
-            "median ms": rows["latency_ms_median"],
-            "p5": rows["latency_ms_p5"],
-            "p95": rows["latency_ms_p95"],
-            "of": rows["repeats"],
-            "ms/frame": rows["batch"] * rows["ms"] / rows["stride"],
-            "predictions/s": rows["throughput_per_s"],
-            "state MB": rows["state_mb"],
-            "alloc MB": rows["alloc_mb"],
-            "peak MB": rows["peak_mem_mb"],
-            "GMACs/s": rows["gmacs_per_s"],
-        }
-    ).dropna(axis=1, how="all")
-    click.echo(_text(shown))
+    columns = {
+        **dict.fromkeys(("model", "mode", "window", "implementation", "precision", "batch")),
+        "latency_ms_median": "median ms",
+        "latency_ms_p5": "p5",
+        "latency_ms_p95": "p95",
+        "repeats": "of",
+        "ms_per_frame": "ms/frame",
+        "throughput_per_s": "predictions/s",
+        "state_mb": "state MB",
+        "alloc_mb": "alloc MB",
+        "peak_mem_mb": "peak MB",
+        "gmacs_per_s": "GMACs/s",
+    }
+    shown = rows.assign(
+        window=rows["window"].astype("string").fillna(""),
+        ms_per_frame=rows["batch"] * rows["ms"] / rows["stride"],
+    )[list(columns)].dropna(axis=1, how="all")
+    click.echo(_text(shown.rename(columns={key: name for key, name in columns.items() if name})))
 
 
 def _compare(rows: "pd.DataFrame") -> None:
     """Streams beside the peer, the file of OpenVINO, and their clip nets."""
-    import pandas as pd
-
-    from ..measure.forms import OPENVINO, OPTIMISED, PEERS
-    from ..measure.gauges import python_share
+    from ..measure.forms import OPENVINO, PEERS
     from ..report import speedups
 
-    optimised = rows[(rows["implementation"] == OPTIMISED) & (rows["mode"] == "stream")]
-    shares = [(name, python_share(name)) for name in optimised["model"].unique()]
-    for title, table in (
-        ("time of these in float32 / ours, per prediction",
-         speedups.against(rows, [*PEERS, OPENVINO])),
-        ("saved per prediction against the fastest float32 form of the clip net",
-         speedups.savings(rows)),
-        ("state / that of continual-inference in float32", speedups.state_shares(rows)),
-        ("Python's share of an optimised step", pd.DataFrame(shares, columns=["model", "share"])),
-    ):  # fmt: skip
+    tables = {
+        "time of these in float32 / ours, per prediction": speedups.against(
+            rows, [*PEERS, OPENVINO]
+        ),
+        "saved per prediction against the fastest float32 form of the clip net": speedups.savings(
+            rows
+        ),
+        "state / that of continual-inference in float32": speedups.state_shares(rows),
+    }
+    for title, table in tables.items():
         if len(table):
             click.echo(f"\n{title}:\n{_text(table)}")
     click.echo(f"\n{speedups.WHERE}")

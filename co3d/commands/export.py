@@ -8,13 +8,13 @@ import click
 @click.command()
 @click.argument("name", metavar="MODEL")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
-              help="FILE.onnx or FILE.xml (default: MODEL here, of the format).")  # fmt: skip
+              help="FILE.onnx or FILE.xml (default: MODEL in the current folder).")  # fmt: skip
 @click.option("--format", type=click.Choice(["onnx", "openvino"]),
-              help="Default: as FILE ends, else onnx.")  # fmt: skip
-@click.option("--weights", help="As published, such as kinetics400, or a file; none for random "
-              "ones, to time (default: what comes with co3d).")  # fmt: skip
-@click.option("--window", type=int, help="Span of the running average in frames.")
-@click.option("--dense", is_flag=True, help="Predict on every frame in spite of temporal strides.")
+              help="Default: from the suffix of FILE, else onnx.")  # fmt: skip
+@click.option("--weights", help="Published weights such as kinetics400, a file, or none for random "
+              "ones, to time (default: those that come with co3d).")  # fmt: skip
+@click.option("--window", type=int, help="Frames of the running average.")
+@click.option("--dense", is_flag=True, help="Predict on every frame despite temporal strides.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
               show_default=True)  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
@@ -34,10 +34,11 @@ def export(
     size: int | None,
     check: bool,
 ) -> None:
-    """Write MODEL for inference on a CPU without torch's operators: weights folded, shape fixed.
+    """Write MODEL as a file for inference on a CPU without torch's operators.
 
-    A continual model becomes its step; the phases of its temporal strides are parts of one graph.
-    Another model becomes a function of clips. co3d.deploy.Runner runs the files.
+    A continual model becomes its step; with temporal strides, one graph holds the steps of all
+    phases. Any other model becomes a function of clips. Weights are folded and the input shape is
+    fixed. co3d.deploy.Runner runs the files.
     """
     import torch
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..measure.live import Watch
     from ..measure.outputs import Step
     from ..nn import StreamNet
-    from ..report.overlay import Film
 
 EXPORTED = (".onnx", ".xml")
 RANKS = range(1, 6)
@@ -27,18 +26,21 @@ DECIMALS = {"time_s": 6, "decode_ms": 3, "step_ms": 3}
 
 @click.command()
 @click.argument("places", nargs=-1, required=True, metavar="[MODEL] SOURCE")
-@click.option("--model", "name", help="As MODEL.  [default: cox3d_mini]")
-@click.option("--weights", help="As published, such as kinetics400 or charades, or a file "
-              "(default: what comes with co3d).")  # fmt: skip
-@click.option("--window", type=int, help="Span of the running average in frames.")
+@click.option("--model", "name", help="Same as MODEL.  [default: cox3d_mini]")
+@click.option("--weights", help="Published weights such as kinetics400 or charades, or a file "
+              "(default: those that come with co3d).")  # fmt: skip
+@click.option("--window", type=int, help="Frames of the running average.")
 @click.option("--engine", type=click.Choice(["eager", "native", "torch"]),
-              help="Of the steps (default: native; torch without a C++ compiler).")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Of a step (default: what is faster).")
+              help="Runs the steps (default: native; torch without a C++ compiler).")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Per step (default: the faster).")
 @click.option("--fps", type=float, help="Frames per second to feed (default: the model's own).")
-@click.option("--limit-seconds", type=float, help="Stop after so many seconds of video.")
+@click.option("--limit-seconds", type=float, help="Stop after this much video.")
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a row per prediction.")
-@click.option("--features", type=click.Path(path_type=Path),
-              help="Write vectors before the classifier and times (.npz); is eager.")  # fmt: skip
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    help="Write the vectors before the classifier and their times (.npz); runs eager.",
+)
 @click.option("--save", type=click.Path(path_type=Path),
               help="Write the video with its top-5 bars, start-up and MACs (.mp4).")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True)
@@ -56,10 +58,11 @@ def stream(
     save: Path | None,
     device: str,
 ) -> None:
-    """Run MODEL over SOURCE frame by frame: a name such as cox3d_m or an exported file, over a
-    video file, a camera (webcam, webcam:1) or the address of a stream.
+    """Run MODEL over SOURCE frame by frame.
 
-    A file is seen whole. Of a source that is faster than the model, the newest frame is taken.
+    MODEL is a name such as cox3d_m or an exported file; SOURCE a video file, a camera (webcam,
+    webcam:1) or the address of a stream. A file is seen whole. If a live source is faster than the
+    model, the model takes the newest frame.
     """
     import pandas as pd
 
@@ -86,8 +89,12 @@ def stream(
     watch = Watch(source, model, engine=engine, threads=threads, fps=fps, seconds=limit_seconds)
     for caveat in watch.caveats:
         click.echo(caveat, err=True)
-    rows, vectors = [], []
-    with _film(save, model, watch.fps) as film:
+    rows, vectors, writer = [], [], nullcontext()
+    if save:
+        from ..report.overlay import Film
+
+        writer = Film(save, model, watch.fps)
+    with writer as film:
 
         def take(step: "Step") -> None:
             if film:
@@ -105,8 +112,8 @@ def stream(
 
 
 def _show(watch: "Watch", steps: Iterator["Step"], take: Callable[["Step"], None]) -> bool:
-    """Prints the likeliest classes per second and what the run took; returns whether it was
-    interrupted, which is the usual end of a camera: what was seen is kept.
+    """Prints the likeliest classes per second and the times of the run; returns whether it was
+    interrupted. That is how a camera usually ends, so the results so far are kept.
     """
     warmup, span, fps = watch.model.warmup, watch.model.receptive_field, watch.fps
     click.echo(
@@ -123,8 +130,18 @@ def _show(watch: "Watch", steps: Iterator["Step"], take: Callable[["Step"], None
     except KeyboardInterrupt:
         interrupted = True
     bar.close()
-    if step:
-        _summarise(watch, step.number, time.perf_counter() - begun)
+    if not step:
+        return interrupted
+    seconds = time.perf_counter() - begun
+    rate = step.number / seconds
+    click.echo(f"{step.number} frames in {seconds:.1f} s: {rate:.0f} frames per second "
+               f"({rate / fps:.1f} x real time)")  # fmt: skip
+    click.echo(f"median latency per frame: decode {watch.decode_ms:.2f} ms, "
+               f"step {watch.step_ms:.2f} ms (engine {watch.engine})")  # fmt: skip
+    if watch.dropped is not None:
+        click.echo(f"dropped {watch.dropped} frames that the network had no time for")
+    if watch.reader.note:
+        click.echo(f"{watch.reader.source}: {watch.reader.note}", err=True)
     return interrupted
 
 
@@ -134,18 +151,6 @@ def _line(second: int, step: "Step", first: int, span: int) -> str:
         return f"{second:5d} s  warming up: frame {step.number} of {first}"
     shown = "  ".join(f"{label} {100 * p:.0f} %" for label, p in step.scores.top())
     return f"{second:5d} s  {shown}" + ("  (start-up)" if step.number < span else "")
-
-
-def _summarise(watch: "Watch", count: int, seconds: float) -> None:
-    rate = count / seconds
-    click.echo(f"{count} frames in {seconds:.1f} s: {rate:.0f} frames per second "
-               f"({rate / watch.fps:.1f} x real time)")  # fmt: skip
-    click.echo(f"median latency per frame: decode {watch.decode_ms:.2f} ms, "
-               f"step {watch.step_ms:.2f} ms (engine {watch.engine})")  # fmt: skip
-    if watch.dropped is not None:
-        click.echo(f"dropped {watch.dropped} frames, for which the network had no time")
-    if watch.reader.note:
-        click.echo(f"{watch.reader.source}: {watch.reader.note}", err=True)
 
 
 def _row(step: "Step") -> dict[str, object]:
@@ -181,17 +186,8 @@ def _write_features(
     part.replace(path)
 
 
-def _film(path: Path | None, model: "StreamNet", fps: float) -> "Film | nullcontext":
-    """The annotated video, if there is to be one."""
-    if path is None:
-        return nullcontext()
-    from ..report.overlay import Film
-
-    return Film(path, model, fps)
-
-
 def _exported(path: str, threads: int | None, options: dict[str, object]) -> "Runner":
-    """An exported file, which has its weights, window and runtime in it."""
+    """An exported file, which contains its weights, window and runtime."""
     from ..deploy import Runner
 
     for option, value in options.items():
@@ -201,7 +197,7 @@ def _exported(path: str, threads: int | None, options: dict[str, object]) -> "Ru
 
 
 def _loaded(name: str, weights: str | None, window: int | None) -> "StreamNet":
-    """A network with the weights that are asked for, or those that come with it."""
+    """A network with the weights asked for, or those that come with it."""
     from .. import load, spec
     from ..zoo.checkpoints import shipped
 

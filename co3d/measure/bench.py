@@ -2,8 +2,7 @@
 
 The forms of a clip net and of its stream are built together, take turns, and are freed before the
 next pair. So memory stays small, and a machine that slows down does so for all forms of a pair,
-and for the matrix products and the copy that are measured beside them. Weights are random: neither
-time nor memory depends on them.
+and for the matrix products and the copy that are measured beside them.
 """
 
 import gc
@@ -19,27 +18,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..nn import ClipNet, StreamNet, state_bytes
+from ..nn import StreamNet, state_bytes
 from ..progress import bar
-from ..zoo import create, spec
+from ..zoo import spec
 from .complexity import cost_clip, cost_steps
-from .forms import EAGER, FILES, FORMS, OPTIMISED, PEERS, PRECISIONS, LeftOut, build
-from .gauges import Clock, Gauge, clock_of, gauges_of, rate
-from .memory import allocated, memory_of
-from .peers import Peer
+from .forms import (
+    EAGER,
+    FILES,
+    FORMS,
+    OPTIMISED,
+    PEERS,
+    PRECISIONS,
+    Case,
+    build,
+    export_all,
+    unavailable,
+)
+from .gauges import Clock, Gauge, allocated, clock_of, gauges_of, memory_of
+from .peers import LeftOut, Peer
 
 TURNS = 5  # of every form, each of a fifth of its measurements, and of one at least
 CHUNK = 16  # frames of a start-up that are fed at once
 WARM = 0.04  # seconds of untimed predictions at the start of a turn, one at least
 SLOW = 0.1  # seconds; a prediction that takes longer finds nothing in the caches anyway
 REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
+MEMORY = ("peak_mem_mb", "alloc_mb", "moved_mb")
 
 
 class Subject(NamedTuple):
     """What is timed: `period` calls of `work` make one prediction, which the last of them gives.
 
     Attributes:
-        facts: what its row has beside times, by column.
+        facts: the columns of its row other than times.
     """
 
     facts: Mapping[str, Any]
@@ -68,15 +78,15 @@ def measure(
     """Times one prediction of each network `repeats` times in each form.
 
     Args:
-        names: of models; of each continual one the step past its warm-up is timed.
+        names: of models; for continual ones the step past the warm-up is timed.
         window: of the continual ones, in frames (default: their own).
-        seconds: that the measurements of one form may take; it has fewer then, 5 at least.
-        threads: that a prediction may use on the CPU (default: as many as torch does).
-        device: that torch can use.
+        seconds: limit for the measurements of one form, which may then be fewer, but at least 5.
+        threads: of a prediction on the CPU (default: torch's).
+        device: as torch names it.
         forms: some of `FORMS`, by precision: "float32", "bfloat16" or "float16" (on a GPU;
             default: eager and optimised in float32).
         batch: streams or clips computed at once.
-        progress: whether to show a bar.
+        progress: show a bar.
 
     Returns:
         Rows of the table `benchmark`, with `precision`, and a sentence on each form that cannot run
@@ -88,22 +98,29 @@ def measure(
     """
     forms = {"float32": (EAGER, OPTIMISED)} if forms is None else forms
     _check(min(repeats, 1 if threads is None else threads, batch), forms)
+    pairs = _pairs(names)
     kinds = [(kind, form) for kind in forms for form in FORMS if form in forms[kind]]
-    rows: list[dict] = []
     left_out: dict[tuple, list[str]] = {}  # models by form, precision and reason
+    rows: list[dict] = []
     with threads_of(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        gauges = gauges_of(device, forms)
-        for pair in bar(_pairs(names), "networks", shown=progress):
+        export_all(
+            (Case(name, window, batch=batch), form, precision)
+            for name, (precision, form) in product(chain(*pairs), kinds)
+            if form in FILES and not unavailable(form, precision, device)
+        )
+        gauges, clock = gauges_of(device, forms), clock_of(device)
+        for pair in bar(pairs, "networks", shown=progress):
             subjects = []
             for name, (precision, form) in product(pair, kinds):
+                if form in PEERS and not spec(name).continual:
+                    continue
                 try:
                     options = {"window": window, "batch": batch, "device": device}
                     subjects.append(subject(name, form, precision, **options))
                 except LeftOut as error:
-                    if spec(name).continual or form not in PEERS:
-                        left_out.setdefault((form, precision, str(error)), []).append(name)
-            rows += interleaved(subjects, repeats, seconds, gauges, clock_of(device))
+                    left_out.setdefault((form, precision, str(error)), []).append(name)
+            rows += interleaved(subjects, repeats, seconds, gauges, clock)
             subjects.clear()
             gc.collect()
     sentences = [
@@ -139,15 +156,16 @@ def subject(
         LeftOut: if the form or the precision cannot run here.
         ValueError: for an unknown model or a window that does not fit.
     """
+    case = Case(name, window, frames, batch)
+    net = case.net("meta")
+    if reason := unavailable(form, precision, torch.device(device).type):
+        raise LeftOut(reason)
     before = allocated(device)
-    net = _net(name, window)
-    is_stream, size = isinstance(net, StreamNet), net.spec.image_size
-    length = () if is_stream else (frames or net.spec.frames,)
-    example = torch.randn(batch, 3, *length, size, size, device=device)
-    model, example = build(net.to(device), form, example, precision)
+    model, example = build(case, form, precision, device)
+    is_stream = isinstance(net, StreamNet)
     work = Steps(model, example, net.warmup, streams) if is_stream else lambda: model(example)
-    period = net.stride if is_stream else 1
-    seen = form not in FILES and getattr(model, "engine", "torch") == "torch"
+    timed = Subject({}, net.stride if is_stream else 1, work)
+    by_torch = form not in FILES and getattr(model, "engine", "torch") == "torch"
     facts = {
         "model": name,
         "implementation": form,
@@ -158,11 +176,12 @@ def subject(
         "streams": batch * streams,
         "threads": torch.get_num_threads(),
         "state_mb": work.state_bytes() / batch / 1e6 if is_stream else None,
-        **memory_of(Subject({}, period, work).predict if seen else None, device, before),
+        **dict.fromkeys(MEMORY),
+        **(memory_of(timed.predict, device, before, is_stream) if by_torch else {}),
         "macs_per_prediction": macs(name, window, frames),
-        "stride": period if is_stream else None,
+        "stride": timed.period if is_stream else None,
     }
-    return Subject(facts, period, work)
+    return timed._replace(facts=facts)
 
 
 class Steps:
@@ -199,11 +218,11 @@ class Steps:
 @cache
 def macs(name: str, window: int | None = None, frames: int | None = None) -> int:
     """Multiply-accumulates of a prediction by the formula: of a clip, or of a period's steps."""
-    net = _net(name, window)
-    size = net.spec.image_size
+    case = Case(name, window, frames)
+    net, example = case.net("meta"), case.input("meta")
     if isinstance(net, StreamNet):
-        return sum(cost.macs for cost in cost_steps(net, torch.empty(1, 3, size, size)))
-    return cost_clip(net, torch.empty(1, 3, frames or net.spec.frames, size, size)).macs
+        return sum(cost.macs for cost in cost_steps(net, example))
+    return cost_clip(net, example).macs
 
 
 @torch.inference_mode()
@@ -216,18 +235,18 @@ def interleaved(
 ) -> list[dict]:
     """Measures all subjects in turns.
 
-    A turn begins with a rest: a runtime's threads go on spinning for a while when its work is done,
-    on the cores that the next one needs. Then come predictions that are not timed, which bring what
-    they need into the caches, as in a loop over the frames of a stream.
+    A turn begins with a rest, as a runtime's threads go on spinning for a while after their work,
+    on the cores that the next one needs. Then come predictions that are not timed, which fill the
+    caches, as in a loop over the frames of a stream.
 
     Args:
         repeats: measurements of each subject.
-        seconds: that those of one subject may take; it has fewer then, one a turn at least.
-        gauges: as `gauges_of` gives them, measured in every turn.
-        clock: the time in seconds when all work is done.
+        seconds: limit for those of one subject, which are then fewer, but one a turn at least.
+        gauges: as from `gauges_of`, measured in every turn.
+        clock: gives the time in seconds when all work is done.
 
     Returns:
-        A row of each: its facts, and times as `_row` describes them.
+        A row for each: its facts, and times as `_row` describes them.
     """
     gauges, turns = gauges or {}, min(TURNS, repeats)
     times: list[list[tuple[float, float]]] = [[] for _ in subjects]
@@ -243,7 +262,7 @@ def interleaved(
                 measured.append(_timed(subject, clock))
         time.sleep(REST)
         for name in gauges:
-            best[name] = max(best[name], *(rate(gauge, clock) for gauge in gauges[name]))
+            best[name] = max(best[name], *(gauge.rate(clock) for gauge in gauges[name]))
     pairs = zip(subjects, times, strict=True)
     return [_row(subject.facts, measured, best) for subject, measured in pairs]
 
@@ -253,29 +272,6 @@ def _warm(subject: Subject, clock: Clock) -> None:
     subject.predict()
     while clock() < end:
         subject.predict()
-
-
-def _row(facts: Mapping[str, Any], times: list[tuple[float, float]], best: Mapping) -> dict:
-    """A row by column; None is what was not seen.
-
-    Latency is that of the call that gives the prediction, from clip or frame to logits.
-    `throughput_per_s` is the batch over the median time of all calls that a prediction needs:
-    predictions per second of as many streams, or of clips one batch after the other.
-    """
-    latencies, periods = np.array(times).T
-    p5, median, p95 = np.percentile(1000 * latencies, [5, 50, 95]).tolist()
-    peaks = best.get(facts.get("precision")), best.get("copy")
-    return {
-        **facts,
-        "latency_ms_median": median,
-        "latency_ms_p5": p5,
-        "latency_ms_p95": p95,
-        "latency_ms_std": float(1000 * latencies.std()),
-        "throughput_per_s": facts["batch"] / float(np.median(periods)),
-        "gemm_peak_gmacs": peaks[0] and peaks[0] / 1e9,
-        "copy_peak_gb_per_s": peaks[1] and peaks[1] / 1e9,
-        "repeats": len(times),
-    }
 
 
 def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
@@ -289,12 +285,36 @@ def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
     return end - last, end - begun
 
 
+def _row(facts: Mapping[str, Any], times: list[tuple[float, float]], best: Mapping) -> dict:
+    """A row by column; None is what was not measured.
+
+    Latency is that of the call that gives the prediction, from clip or frame to logits.
+    `throughput_per_s` is the batch over the median time of all calls that a prediction needs:
+    predictions per second of as many streams, or of clips one batch after the other.
+    """
+    latencies, periods = np.array(times).T
+    p5, median, p95 = np.percentile(1000 * latencies, [5, 50, 95]).tolist()
+    gemm, copy = best.get(facts.get("precision")), best.get("copy")
+    return {
+        **facts,
+        "latency_ms_median": median,
+        "latency_ms_p5": p5,
+        "latency_ms_p95": p95,
+        "latency_ms_std": float(1000 * latencies.std()),
+        "throughput_per_s": facts["batch"] / float(np.median(periods)),
+        "gemm_peak_gmacs": gemm and gemm / 1e9,
+        "copy_peak_gb_per_s": copy and copy / 1e9,
+        "repeats": len(times),
+    }
+
+
 def _check(least: int, forms: Mapping[str, Collection[str]]) -> None:
     if least < 1:
         raise ValueError(f"expected 1 or more repeats, threads and batch, given {least}")
-    for known, given in ((PRECISIONS, forms), (FORMS, [*chain(*forms.values())])):
-        if unknown := [name for name in given if name not in known]:
-            raise ValueError(f"expected some of {', '.join(known)}, given {unknown[0]!r}")
+    for known, given in ((PRECISIONS, forms), (FORMS, chain(*forms.values()))):
+        for name in given:
+            if name not in known:
+                raise ValueError(f"expected some of {', '.join(known)}, given {name!r}")
 
 
 def _pairs(names: Iterable[str]) -> list[list[str]]:
@@ -305,16 +325,9 @@ def _pairs(names: Iterable[str]) -> list[list[str]]:
     return list(pairs.values())
 
 
-def _net(name: str, window: int | None) -> ClipNet:
-    try:
-        return create(name, window if spec(name).continual else None)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
 @contextmanager
 def threads_of(count: int | None) -> Iterator[None]:
-    """Torch's number of threads is `count` inside (None: as it is)."""
+    """Sets torch's number of threads inside (None: as it is)."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

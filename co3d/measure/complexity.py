@@ -7,7 +7,7 @@ costs no more than tracing it.
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -80,10 +80,6 @@ class Cost:
         """FLOPs of a step as published, with the slips; those of a clip are `once`."""
         return self.once + self.counted_twice - self.linear + self.linear_published
 
-    def __add__(self, other: "Cost") -> "Cost":
-        names = [field.name for field in fields(Cost)]
-        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
 
 def macs_clip(model: ClipNet, clip: Tensor) -> int:
     """MACs of the convolutions and linear layers for one clip (1, C, T, H, W)."""
@@ -104,7 +100,7 @@ def macs_frame(model: Continual, frame: Tensor) -> float:
 @torch.no_grad()
 def cost_clip(model: nn.Module, clip: Tensor) -> Cost:
     """The cost of one clip (1, C, T, H, W)."""
-    return _count(_on_meta(model), (clip.to("meta"),), stream=False)
+    return _count(_without_memory(model), (clip.to("meta"),), stream=False)
 
 
 @torch.no_grad()
@@ -112,9 +108,9 @@ def cost_steps(model: Continual, frame: Tensor) -> list[Cost]:
     """The cost of each step within a period of the strides, for frames (1, C, H, W), of a stream
     that has seen a receptive field of frames.
 
-    (Before that, layers behind a stride may not have begun, also with emit="always".)
+    (Before that, layers behind a stride may not have begun, even with emit="always".)
     """
-    model, frame = _on_meta(model), frame.to("meta")
+    model, frame = _without_memory(model), frame.to("meta")
     state, costs = steady_state(model, frame), []
     for _ in range(model.timing.stride):
         costs.append(_count(_Step(model, state), (frame, *iter_tensors(state)), stream=True))
@@ -140,7 +136,7 @@ class _Step(nn.Module):
         return (*([] if y is None else [y]), *iter_tensors(state))
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
+def _without_memory(model: nn.Module) -> nn.Module:
     """A copy without memory, with the identity pools of the published code put in."""
     shapes: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()
@@ -157,14 +153,8 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 def _put_identity_pool(stages: Sequential, net: ResNet) -> None:
-    if net.time_pool > 1:  # then there is a pool of that size, in ours too
-        return
-    parts = dict(stages._modules)
-    stages._modules.clear()
-    for name, part in parts.items():
-        stages.add_module(name, part)
-        if name == "res2":
-            stages.add_module("time_pool", MaxPool3d(1))
+    if net.time_pool == 1:  # else there is a real pool, in ours too
+        stages.res3 = Sequential(MaxPool3d(1), stages.res3)
 
 
 def _count(module: nn.Module, inputs: tuple[Tensor, ...], stream: bool) -> Cost:

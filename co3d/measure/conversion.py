@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..nn import Continual, Identity, RunningWindow, Timing, state_bytes
 from ..nn.convert import LAYERS, START, Conversion, named_at
-from .complexity import cost_steps
+from .complexity import cost_steps, steady_state
+from .equivalence import streamed
 
 
 class Outcome(NamedTuple):
@@ -46,17 +47,15 @@ class Report:
 
     def __str__(self) -> str:
         width = max((len(layer.path) for layer in self.layers), default=0)
-        lines = [
-            f"{layer.path:<{width}}  {layer.kind:<18} "
-            + (f"NOT CONVERTED: {layer.reason}" if layer.reason else f"-> {layer.becomes}")
-            for layer in self.layers
-        ]
-        verdict = f"{len(self.layers) - len(self.refused)} of {len(self.layers)} layers convert"
-        shown = [
-            f"{name:<16} {value:,.0f}" if value >= 1 or value == 0 else f"{name:<16} {value:.1e}"
-            for name, value in self.figures.items()
-        ]
-        return "\n".join([*lines, "", verdict, *shown])
+        lines = []
+        for layer in self.layers:
+            end = f"NOT CONVERTED: {layer.reason}" if layer.reason else f"-> {layer.becomes}"
+            lines.append(f"{layer.path:<{width}}  {layer.kind:<18} {end}")
+        count = len(self.layers)
+        lines += ["", f"{count - len(self.refused)} of {count} layers convert"]
+        for name, value in self.figures.items():
+            lines.append(f"{name:<16} {value:{',.0f' if value >= 1 or value == 0 else '.1e'}}")
+        return "\n".join(lines)
 
 
 def report(
@@ -85,10 +84,8 @@ def report(
     layers = tuple(survey.outcomes.values())
     if survey.refused:
         return Report(layers)
-    figures = _figures(twin, clip)
-    windows = [part for part in twin.modules() if isinstance(part, RunningWindow)]
-    if window is None or not windows:
-        figures["module_error"] = _module_error(module, twin, clip)
+    windows = any(isinstance(part, RunningWindow) for part in twin.modules())
+    figures = _figures(module, twin, clip, compare=window is None or not windows)
     return Report(layers, figures, twin)
 
 
@@ -125,37 +122,29 @@ class _Survey(Conversion):
 
 
 @torch.no_grad()
-def _figures(twin: Continual, clip: Tensor) -> dict[str, float]:
+def _figures(module: nn.Module, twin: Continual, clip: Tensor, compare: bool) -> dict[str, float]:
     timing, frame = twin.timing, clip[:1, :, 0]
     macs = [cost.macs for cost in cost_steps(twin, frame)]
-    x = _random(clip, max(clip.shape[2], timing.receptive_field))
-    state, streamed = None, []
-    for frame in x.unbind(2):
-        y, state = twin.steps(frame.unsqueeze(2), state)
-        streamed += [] if y is None else [y]
-    held = state_bytes(state) // len(x)
-    rest, _ = twin.flush(state)
-    streamed = torch.cat([*streamed, *([] if rest is None else [rest])], 2)
-    return {
+    x = _noise(clip, max(clip.shape[2], timing.receptive_field))
+    figures = {
         "receptive_field": timing.receptive_field,
         "padding": timing.padding,
         "warmup": timing.delay,
         "stride": timing.stride,
-        "state_bytes": held,
+        "state_bytes": state_bytes(steady_state(twin, frame)),
         "macs_step": max(macs),
         "macs_frame": sum(macs) / len(macs),
-        "stream_error": _error(streamed, twin(x)),
+        "stream_error": _error(torch.cat(streamed(twin, x, 1), 2), twin(x)),
     }
+    if compare:
+        x = _noise(clip, clip.shape[2])
+        figures["module_error"] = _error(twin.steps(x, end=True)[0], module(x))
+    return figures
 
 
-@torch.no_grad()
-def _module_error(module: nn.Module, twin: Continual, clip: Tensor) -> float:
-    x = _random(clip, clip.shape[2])
-    return _error(twin.steps(x, end=True)[0], module(x))
-
-
-def _random(clip: Tensor, frames: int) -> Tensor:
-    shape = (clip.shape[0], clip.shape[1], frames, *clip.shape[3:])
+def _noise(clip: Tensor, frames: int) -> Tensor:
+    """A clip of another length, of the same values for every call."""
+    shape = (*clip.shape[:2], frames, *clip.shape[3:])
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(clip)
 
 

@@ -5,22 +5,24 @@ measured as the largest difference of the logits, divided by the largest logit.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..deploy import Runner
-from ..nn import ClipNet, SqueezeExcite, Stream, StreamNet, TwoPath, continual
+from ..nn import ClipNet, Continual, SqueezeExcite, Stream, StreamNet, TwoPath, continual
 from ..zoo import create, spec
 
-# Equalities, and then differences; what each one compares is in `rows`.
 STREAM, STEADY, NATIVE = "stream = clip", "steady = unpadded clip", "clip = clip network"
 DENSE, DENSE_STEADY = "dense[::stride] = stream", "dense steady = unpadded clip"
+EQUALITIES = (STREAM, STEADY, NATIVE, DENSE, DENSE_STEADY)  # the others are differences
 REVERSED, FIRST, PADDING = "time reversed", "first output", "padding"
 GATE, SAMPLING = "gate", "slow-path sampling"
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 EXPORTED = {"float32": 3e-4, "bfloat16": 0.1}  # tolerances of files in another runtime
+
+Sides = Callable[[], tuple[int, Tensor, Tensor]]  # frames used, and what is compared
 
 
 def calibrate(model: nn.Module, clip: Tensor, seed: int = 0) -> nn.Module:
@@ -84,10 +86,13 @@ def rows(
     regular, stream = twins(name, window, size, dtype, seed)
     frames = stream.receptive_field + stream.stride
     clip = torch.randn(1, 3, frames, size, size, dtype=dtype)
-    found = []
-    for claim, equal, used, a, b in _compared(regular, stream, clip, claims):
+    rows = []
+    for claim, sides in _claims(regular, stream, clip).items():
+        if claims and claim not in claims:
+            continue
+        used, a, b = sides()
         difference, scale = float((a - b).abs().max()), float(b.abs().max())
-        found.append(
+        rows.append(
             {
                 "model": name,
                 "window": stream.window,
@@ -97,56 +102,51 @@ def rows(
                 "image_size": size,
                 "max_abs_diff": difference,
                 "max_rel_diff": difference / scale,
-                "tolerance": TOLERANCE[dtype] if equal else None,
+                "tolerance": TOLERANCE[dtype] if claim in EQUALITIES else None,
             }
         )
-    return found
+    return rows
 
 
-def _compared(
-    regular: ClipNet, stream: StreamNet, clip: Tensor, claims: Sequence[str]
-) -> Iterator[tuple[str, bool, int, Tensor, Tensor]]:
-    """Claim, whether it is an equality, frames used, and the two sides of it."""
-    frames, field = clip.shape[2], stream.receptive_field
+def _claims(regular: ClipNet, stream: StreamNet, clip: Tensor) -> dict[str, Sides]:
+    """What applies to a net, by claim."""
+    frames, first = clip.shape[2], stream.warmup + 1
+    column = (frames - first) // stream.stride  # of the last prediction
+    last = first + column * stream.stride  # its frame, from 1
+    live, rest = streamed(stream, clip, 1)
+    steady, native = live[:, :, column], clip[:, :, : stream.window]
 
-    def wanted(*names: str) -> bool:
-        return not claims or any(name in claims for name in names)
+    def columns() -> Tensor:
+        """All predictions of the clip call; the last one is stream(clip)."""
+        return stream.classifier(stream.body(clip).flatten(2))
 
-    if wanted(STREAM, STEADY, FIRST, PADDING):
-        live, rest = _streamed(stream, clip, 1)
-        columns = stream.classifier(stream.body(clip).flatten(2))  # the last one is stream(clip)
-        yield STREAM, True, frames, torch.cat([live, rest], 2), columns
-    if wanted(STEADY, PADDING):
-        column, last = _last_steady(stream, frames)
-        unpadded = stream(clip[:, :, last - field : last], pad=False)
-        yield STEADY, True, frames, live[:, :, column], unpadded
-    if wanted(FIRST):
-        seen = stream.warmup + 1
-        yield FIRST, False, seen, live[:, :, 0], stream(clip[:, :, :seen])
-    if wanted(PADDING):
-        padded = stream(clip[:, :, last - stream.window : last])
-        yield PADDING, False, frames, padded, live[:, :, column]
-    if wanted(REVERSED):
-        native = clip[:, :, : stream.window]
-        yield REVERSED, False, stream.window, stream(native.flip(2)), stream(native)
+    claims: dict[str, Sides] = {
+        STREAM: lambda: (frames, torch.cat([live, rest], 2), columns()),
+        STEADY: lambda: (frames, steady, _unpadded(stream, clip, last)),
+        FIRST: lambda: (first, live[:, :, 0], stream(clip[:, :, :first])),
+        PADDING: lambda: (frames, stream(clip[:, :, last - stream.window : last]), steady),
+        REVERSED: lambda: (stream.window, stream(native.flip(2)), stream(native)),
+    }
     if stream.window == stream.spec.frames:
-        yield from _against_regular(regular, stream, clip[:, :, : stream.window], wanted)
-    if stream.stride > 1 and wanted(DENSE, DENSE_STEADY):
-        yield from _against_dense(stream, clip)
+        used = stream.window
+        claims[NATIVE] = lambda: (used, stream(native), _asstreamed(regular)(native))
+        kinds = {type(module) for module in regular.modules()}
+        if SqueezeExcite in kinds:
+            claims[GATE] = lambda: (used, stream(native), regular(native))
+        if TwoPath in kinds:
+            claims[SAMPLING] = lambda: (used, stream(native), regular(native))
+    if stream.stride > 1:
+        claims[DENSE] = lambda: _dense(stream, clip)
+        claims[DENSE_STEADY] = lambda: _dense_steady(stream, clip)
+    return claims
 
 
-def _against_regular(regular: ClipNet, stream: StreamNet, clip: Tensor, wanted) -> Iterator[tuple]:
-    """The clip call against the regular net: as it is, and with the stream's choices in it."""
-    frames = clip.shape[2]
-    if wanted(NATIVE):
-        yield NATIVE, True, frames, stream(clip), _as_streamed(regular)(clip)
-    kinds = {type(module) for module in regular.modules()}
-    for claim, kind in ((GATE, SqueezeExcite), (SAMPLING, TwoPath)):
-        if kind in kinds and wanted(claim):
-            yield claim, False, frames, stream(clip), regular(clip)
+def _unpadded(stream: StreamNet, clip: Tensor, last: int) -> Tensor:
+    """The clip call without padding on the receptive field that ends with frame `last`."""
+    return stream(clip[:, :, last - stream.receptive_field : last], pad=False)
 
 
-def _as_streamed(regular: ClipNet) -> ClipNet:
+def _asstreamed(regular: ClipNet) -> ClipNet:
     """The regular net with gates over frames and every alpha-th slow frame."""
     net = copy.deepcopy(regular)
     for module in net.modules():
@@ -157,33 +157,29 @@ def _as_streamed(regular: ClipNet) -> ClipNet:
     return net
 
 
-def _against_dense(stream: StreamNet, clip: Tensor) -> Iterator[tuple]:
-    """A dense twin: its every stride-th prediction, and one that lies between."""
-    dense, frames, field = continual(stream, dense=True), clip.shape[2], stream.receptive_field
-    strided, _ = _streamed(stream, clip, 8)
-    live, _ = _streamed(dense, clip, 8)
-    columns = live[:, :, :: stream.stride][:, :, : strided.shape[2]]
-    yield DENSE, True, frames, columns, strided
-    last = frames - 1  # the strided stream predicts one frame later or earlier
-    column = last - 1 - dense.warmup
-    unpadded = stream(clip[:, :, last - field : last], pad=False)
-    yield DENSE_STEADY, True, frames, live[:, :, column], unpadded
+def _dense(stream: StreamNet, clip: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Every stride-th prediction of the dense twin, and all of the strided stream."""
+    strided, _ = streamed(stream, clip, 8)
+    live, _ = streamed(continual(stream, dense=True), clip, 8)
+    return clip.shape[2], live[:, :, :: stream.stride][:, :, : strided.shape[2]], strided
 
 
-def _streamed(stream: StreamNet, clip: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """All logits (B, classes, T') of a stream over the clip, and those that its end adds."""
-    state, live = None, []
+def _dense_steady(stream: StreamNet, clip: Tensor) -> tuple[int, Tensor, Tensor]:
+    """A prediction of the dense twin at a frame where the strided stream has none."""
+    dense, last = continual(stream, dense=True), clip.shape[2] - 1
+    live, _ = streamed(dense, clip, 8)
+    return clip.shape[2], live[:, :, last - 1 - dense.warmup], _unpadded(stream, clip, last)
+
+
+def streamed(net: Continual, clip: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """All outputs (B, C, T', ...) of a stream over the clip, and those that its end adds."""
+    state, outputs = None, []
     for part in clip.split(chunk, 2):
-        logits, state = stream.steps(part, state)
-        live += [] if logits is None else [logits]
-    rest, _ = stream.flush(state)
-    return torch.cat(live, 2), live[0][:, :, :0] if rest is None else rest
-
-
-def _last_steady(stream: StreamNet, frames: int) -> tuple[int, int]:
-    """The last prediction of a stream over so many frames: its column, and its frame from 1."""
-    column = (frames - 1 - stream.warmup) // stream.stride
-    return column, stream.warmup + column * stream.stride + 1
+        y, state = net.steps(part, state)
+        outputs += [] if y is None else [y]
+    rest, _ = net.flush(state)
+    live = torch.cat(outputs, 2)
+    return live, live[:, :, :0] if rest is None else rest
 
 
 @torch.inference_mode()
@@ -193,15 +189,15 @@ def error_over_time(stream: StreamNet, clip: Tensor) -> list[dict]:
     From frame RF on, both depend on the same frames, and the difference is rounding alone.
 
     Args:
-        clip: (1, 3, T, H, W); the stream begins a receptive field (rounded up to a multiple of the
-            stride) behind its first frame.
+        clip: (1, 3, T, H, W); the stream begins one receptive field (rounded up to a multiple of
+            the stride) after its first frame.
 
     Returns:
         Per prediction: frame (from 1 at the reset) and max_rel_diff of the logits.
     """
     before = -(-stream.receptive_field // stream.stride) * stream.stride
-    seen, _ = _streamed(stream, clip, 8)
-    fresh, _ = _streamed(stream, clip[:, :, before:], 8)
+    seen, _ = streamed(stream, clip, 8)
+    fresh, _ = streamed(stream, clip[:, :, before:], 8)
     seen = seen[:, :, -fresh.shape[2] :]
     errors = ((fresh - seen).abs().amax((0, 1)) / seen.abs().max()).tolist()
     return [
@@ -214,21 +210,21 @@ def error_over_time(stream: StreamNet, clip: Tensor) -> list[dict]:
 def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
     """The largest difference of their logits on noise, divided by the largest logit.
 
-    Of a continual net over the warm-up and a few predictions, at all phases.
+    For a continual net over the warm-up and a few predictions, at all phases.
 
     Raises:
-        ValueError: if they predict at other frames.
+        ValueError: if they predict at different frames.
     """
     frames, shape = 1, runner.shape
     if isinstance(model, StreamNet):
         frames = model.warmup + 2 * model.stride
         model, runner = Stream(model), Stream(runner)
-    differences, generator = [], torch.Generator().manual_seed(seed)
+    errors, generator = [], torch.Generator().manual_seed(seed)
     for _ in range(frames):
         x = torch.randn(shape, generator=generator)
         expected, given = model(x), runner(x)
         if (given is None) != (expected is None):
             raise ValueError("expected predictions at the same frames")
         if expected is not None:
-            differences.append((given - expected).abs().max() / expected.abs().max())
-    return torch.stack(differences).max().item()
+            errors.append((given - expected).abs().max() / expected.abs().max())
+    return torch.stack(errors).max().item()

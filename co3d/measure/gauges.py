@@ -1,15 +1,18 @@
-"""What a machine does at best, measured beside what networks do; the share of Python in a step."""
+"""What is measured beside the time of networks: the machine at its best, and memory."""
 
 import time
-from collections.abc import Callable, Iterable
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from ..deploy import optimize
 from ..nn import Conv3d, Linear, RunningWindow, Sequential, Stream, StreamNet
-from ..zoo import create
 from .forms import EAGER, PRECISIONS, unavailable
 
 SIDE_CPU, SIDE_GPU = 2048, 8192  # of the square matrices whose product torch computes
@@ -17,72 +20,23 @@ CHANNELS, SIZE = 512, 64  # of the convolution over one pixel that the native en
 COPIED = 64 * 2**20  # bytes: more than caches hold
 
 Clock = Callable[[], float]  # seconds
-Gauge = Callable[[], int]  # does some work and returns how much
 
 
-def gauges_of(device: str, precisions: Iterable[str]) -> dict[str, list[Gauge]]:
-    """What the machine does at best: products of matrices by precision, and a copy of memory.
+class Gauge(NamedTuple):
+    """Work that the machine does well, and how much of it a call does."""
 
-    A product counts its multiply-accumulates, a copy the bytes that it reads and writes. On a CPU
-    the native engine multiplies too, as torch's product leaves much of some CPUs unused.
-    """
-    kind = torch.device(device).type
-    gauges: dict[str, list[Gauge]] = {"copy": [_copy(device)]}
-    for precision in precisions:
-        if not unavailable(EAGER, precision, kind):
-            gauges[precision] = [_product(device, precision)]
-            gauges[precision] += [_native_product(precision)] if kind == "cpu" else []
-    return gauges
+    amount: int
+    work: Callable[[], Any]
 
-
-def rate(gauge: Gauge, clock: Clock) -> float:
-    """The amount of a gauge per second."""
-    begun = clock()
-    amount = gauge()
-    return amount / (clock() - begun)
-
-
-def _product(device: str, precision: str) -> Gauge:
-    """Of two square matrices in torch."""
-    n = SIDE_CPU if torch.device(device).type == "cpu" else SIDE_GPU
-    a, b = torch.randn(2, n, n, device=device).to(PRECISIONS[precision])
-    out = a @ b
-
-    def multiply() -> int:
-        torch.mm(a, b, out=out)
-        return n**3
-
-    return multiply
-
-
-def _native_product(precision: str) -> Gauge:
-    """Of pixels by channels and the weights of a convolution over one pixel, optimised."""
-    body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
-    net = StreamNet(body, Linear(CHANNELS, 1)).eval()
-    frame = torch.randn(1, CHANNELS, SIZE, SIZE)
-    fast, state = optimize(net, frame, PRECISIONS[precision]), None
-
-    def multiply() -> int:
-        nonlocal state
-        _, state = fast.step(frame, state)
-        return CHANNELS * CHANNELS * SIZE * SIZE
-
-    return multiply
-
-
-def _copy(device: str) -> Gauge:
-    """Of bytes from one place in memory to another."""
-    source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
-
-    def copied() -> int:
-        target.copy_(source)
-        return 2 * COPIED
-
-    return copied
+    def rate(self, clock: Clock) -> float:
+        """The amount per second."""
+        begun = clock()
+        self.work()
+        return self.amount / (clock() - begun)
 
 
 def clock_of(device: str) -> Clock:
-    """The time when a device has done what it was given, in seconds."""
+    """The time in seconds at which a device has finished its work."""
     if torch.device(device).type == "cpu":
         return time.perf_counter
 
@@ -93,33 +47,113 @@ def clock_of(device: str) -> Clock:
     return clock
 
 
-def python_share(name: str, steps: int = 200) -> float | None:
-    """Share of an optimised step that is spent in Python; None without the native engine.
+def gauges_of(device: str, precisions: Iterable[str]) -> dict[str, list[Gauge]]:
+    """What the machine does at best: products of matrices by precision, and a copy of memory.
 
-    The engine's function is replaced by one that takes its time, all steps are timed as a whole,
-    and what the engine did not take is Python's: the checks of frame and state, the tensor for the
-    logits, and the new state.
+    A product counts its multiply-accumulates, a copy the bytes that it reads and writes. On a CPU
+    the native engine multiplies too, as torch's product leaves some CPUs half idle.
     """
-    net = create(name)
-    frame = torch.randn(1, 3, net.spec.image_size, net.spec.image_size)
-    fast = optimize(net, frame)
-    if fast.engine != "native":
-        return None
-    engine, spent = fast._backend, []
-    library = engine._library
+    source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
+    gauges = {"copy": [Gauge(2 * COPIED, partial(target.copy_, source))]}
+    cpu = torch.device(device).type == "cpu"
+    side = SIDE_CPU if cpu else SIDE_GPU
+    for precision in precisions:
+        if unavailable(EAGER, precision, torch.device(device).type):
+            continue
+        a, b = torch.randn(2, side, side, device=device).to(PRECISIONS[precision])
+        gauges[precision] = [Gauge(side**3, partial(torch.mm, a, b, out=a @ b))]
+        if cpu:
+            gauges[precision].append(_native_product(precision))
+    return gauges
 
-    def step(*arguments: Any) -> int:
-        begun = time.perf_counter()
-        status = library.co3d_step(*arguments)
-        spent.append(time.perf_counter() - begun)
-        return status
 
-    engine._library = SimpleNamespace(co3d_step=step, co3d_advise=library.co3d_advise)
-    stream = Stream(fast)
-    for _ in range(net.warmup):
-        stream(frame)
-    spent.clear()
-    begun = time.perf_counter()
-    for _ in range(steps):
-        stream(frame)
-    return 1 - sum(spent) / (time.perf_counter() - begun)
+def _native_product(precision: str) -> Gauge:
+    """Of pixels by channels and the weights of an optimised convolution over one pixel."""
+    body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
+    net = StreamNet(body, Linear(CHANNELS, 1)).eval()
+    frame = torch.randn(1, CHANNELS, SIZE, SIZE)
+    stream = Stream(optimize(net, frame, PRECISIONS[precision]))
+    return Gauge(CHANNELS * CHANNELS * SIZE * SIZE, partial(stream, frame))
+
+
+def allocated(device: str) -> int:
+    """Bytes that a GPU's allocator holds; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) if torch.device(device).type == "cuda" else 0
+
+
+def memory_of(
+    predict: Callable[[], Any], device: str = "cpu", before: int = 0, has_state: bool = True
+) -> dict[str, float]:
+    """The memory of one prediction by torch's operators in MB, by column of `benchmark`.
+
+    A GPU's allocator keeps count itself; on a CPU the operators are watched.
+
+    Args:
+        predict: does all work of one prediction.
+        before: bytes that a GPU's allocator held before the model was made.
+        has_state: whether a prediction needs what the one before it made.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        predict()
+        return {"peak_mem_mb": (torch.cuda.max_memory_allocated(device) - before) / 1e6}
+    with Operators() as seen:
+        predict()
+        if has_state:  # what the first prediction made is no result of the second
+            seen.begin()
+            predict()
+    return {"alloc_mb": seen.allocated / 1e6, "moved_mb": seen.moved / 1e6}
+
+
+class Operators(TorchDispatchMode):
+    """Counts what torch's operators touch, hold and move since `begin`.
+
+    Attributes:
+        touched: bytes of storages that were not made inside, by results of operators.
+        made: bytes of storages that were, as long as they exist.
+        most: of the bytes in `made` at a time.
+        moved: bytes of operands read and results written by all operators, each once per operator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[StorageWeakRef, int] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts anew; what operators have made so far stays made."""
+        self.touched: dict[StorageWeakRef, int] = {}
+        self.moved = self.most = 0
+        self._look()
+
+    @property
+    def allocated(self) -> int:
+        """Bytes touched, and the most that results held at a time."""
+        return sum(self.touched.values()) + self.most
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        operands = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
+        self.touched |= {ref: size for ref, size in _storages(operands) if ref not in self.made}
+        results = function(*args, **(kwargs or {}))
+        known = self.made.keys() | self.touched.keys()
+        fresh = {ref: size for ref, size in _storages(tree_iter(results)) if ref not in known}
+        self.made |= fresh
+        self._look()
+        aliases = [result.alias_info for result in function._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        if fresh or not is_view:
+            self.moved += sum(tensor.numel() * tensor.element_size() for tensor in operands)
+            self.moved += 0 if "empty" in function.__name__ else sum(fresh.values())
+        return results
+
+    def _look(self) -> None:
+        self.made = {ref: size for ref, size in self.made.items() if not ref.expired()}
+        self.most = max(self.most, sum(self.made.values()))
+
+
+def _storages(values: Iterable[Any]) -> Iterator[tuple[StorageWeakRef, int]]:
+    """What tensors lie in, and its bytes."""
+    for value in values:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            yield StorageWeakRef(storage), storage.nbytes()

@@ -38,12 +38,12 @@ Net = StreamNet | OptimizedStream  # of which a Runner is one
 
 
 class Watch:
-    """What a continual net says of a video with every frame: `co3d.watch`. It is iterated once.
+    """What a continual net sees in a video, frame by frame: `co3d.watch`. It is iterated once.
 
     `for t, scores in co3d.watch("video.mp4", model): ...` gives the seconds of video and `Scores`
-    with every prediction, `steps` all that becomes of every frame. The net is fed at the rate that
-    it was trained at. Of a file it sees all frames of that rate. A camera does not wait: a net that
-    is slower gets the newest frame, and `dropped` counts those that it missed.
+    with every prediction; `steps` gives all that becomes of every frame. The net is fed at the rate
+    that it was trained at. Of a file it sees all frames of that rate. A camera does not wait, so a
+    slower net gets the newest frame, and `dropped` counts those that it missed.
 
     Args:
         source: a video file, a camera (its number, "webcam:1", "/dev/video1") or a stream's
@@ -52,7 +52,7 @@ class Watch:
         transform: from pictures to frames (default: that of the model).
         engine: of an eager net: "native" or "torch", as `OptimizedStream`, or "eager", the net
             itself (default: the fastest of them here).
-        threads: of the engine; with "torch" and "eager" torch has as many from here on.
+        threads: of the engine; "torch" and "eager" set torch's number of threads for good.
         fps: frames per second of video (default: the rate that the model was trained at).
         seconds: of the video to watch at most.
 
@@ -61,7 +61,7 @@ class Watch:
         engine: what runs a step.
         reader: the open video.
         fps: frames per second that the model is fed.
-        caveats: why answers may be worse than those of the model elsewhere, a sentence each.
+        caveats: why predictions may be worse than usual, a sentence each.
 
     Raises:
         ValueError: for a model that needs whole clips, or an engine, rate or transform that it
@@ -93,7 +93,7 @@ class Watch:
         self._frames = self._newest or resample(frames, self.fps)
         size = self.transform.image_size
         self.model, self.engine, self._device = _prepared(model, size, engine, threads)
-        self.caveats = list(self._caveats(facts))
+        self.caveats = _caveats(facts, self.fps, self.reader.source)
         self._labels: Sequence[str] = ()
         self._times: deque[tuple[float, float]] = deque(maxlen=KEPT)
 
@@ -102,14 +102,13 @@ class Watch:
 
     @property
     def dropped(self) -> int | None:
-        """Frames of a live source for which the net had no time so far; None of a file."""
+        """Frames of a live source that the net had no time for; None for a file."""
         return self._newest.dropped if self._newest else None
 
     @property
     def decode_ms(self) -> float:
-        """Milliseconds from the source to the input of the net.
-
-        It is the median per frame since the first prediction.
+        """Milliseconds from the source to the input of the net: the median per frame since the
+        first prediction.
         """
         return float(np.median([decode for decode, _ in self._times]))
 
@@ -122,9 +121,9 @@ class Watch:
         """What becomes of every frame, also while there is no prediction.
 
         Args:
-            keep: whether steps hold the input of the net and the picture, the latter made smaller
+            keep: whether steps hold the input of the net and the picture, the latter scaled down
                 to LONGEST.
-            features: whether they hold the vector before the classifier, which "eager" alone has.
+            features: whether they hold the vector before the classifier; engine "eager" only.
 
         Raises:
             ValueError, VideoError: as the class; ValueError also for features of another engine.
@@ -135,18 +134,18 @@ class Watch:
             )
         state, number, decoded_s, has_predicted = None, 0, 0.0, False
         with self._opened, closing(iter(self._frames)) as frames:
-            for number, (time_s, raw) in enumerate(frames, 1):
+            for time_s, raw in frames:
                 if self.seconds is not None and time_s >= self.seconds:
-                    number -= 1
                     break
+                number += 1
                 begun = perf_counter()
                 picture = self.reader.rgb(raw)
                 frame = self.transform.frame(picture)
                 ready = perf_counter()
                 result, vector, state = self._step(frame[None], state, features)
-                ended = perf_counter()
+                step_ms = 1000 * (perf_counter() - ready)
                 decode_ms = 1000 * (self.reader.decode_s - decoded_s + ready - begun)
-                decoded_s, step_ms = self.reader.decode_s, 1000 * (ended - ready)
+                decoded_s = self.reader.decode_s
                 if result and not has_predicted:
                     has_predicted = True
                     self._times.clear()
@@ -154,44 +153,27 @@ class Watch:
                 step = Step(number, time_s, result, decode_ms, step_ms, features=vector)
                 yield replace(step, frame=frame, picture=_smaller(picture)) if keep else step
         if not has_predicted:
-            raise self._too_short(number)
+            first = self.model.warmup + 1
+            raise ValueError(
+                f"{self.reader.source}: ends after {number} frames at {self.fps:g} per second, but "
+                f"the first prediction of {self.name} comes with frame {first} "
+                f"({first / self.fps:.1f} s). {self.reader.note}".rstrip()
+            )
 
     @torch.no_grad()
     def _step(
         self, frame: Tensor, state: State | None, features: bool
     ) -> tuple[Scores | None, np.ndarray | None, State]:
-        """Scores and, if they are wanted, features of a frame, and the next state."""
-        model, vector = self.model, None
-        if features:
-            vector, state = model.step(frame.to(self._device), state, features=True)
-            logits = None if vector is None else model.classifier(vector)
-        else:
-            logits, state = model.step(frame.to(self._device), state)
-        if logits is None:
+        """Scores and, if asked for, features of a frame, and the next state."""
+        model, options = self.model, {"features": True} if features else {}
+        y, state = model.step(frame.to(self._device), state, **options)
+        if y is None:
             return None, None, state
+        logits = model.classifier(y) if features else y
         values = model.scores(logits) if isinstance(model, Runner) else scores(model, logits)
         self._labels = self._labels or class_names(model, logits.shape[1])
-        vector = None if vector is None else vector[0].cpu().numpy()
+        vector = y[0].cpu().numpy() if features else None
         return Scores(values[0].cpu(), self._labels), vector, state
-
-    def _caveats(self, facts: "_Facts") -> Iterator[str]:
-        if facts.fps not in (None, self.fps):
-            yield (f"{self.name} was trained at {facts.fps:g} frames per second; fed at "
-                   f"{self.fps:g} it may be less accurate")  # fmt: skip
-        made_here = paths.cache_path() in Path(self.reader.source).absolute().parents
-        if facts.training_data.startswith("synthetic-") and not made_here:
-            yield (
-                f"{self.name} knows only synthetic motions: here its answers mean nothing; for "
-                "real classes: co3d stream SOURCE --model cox3d_m --weights kinetics400"
-            )
-
-    def _too_short(self, count: int) -> ValueError:
-        first = self.model.warmup + 1
-        return ValueError(
-            f"{self.reader.source}: ends after {count} frames at {self.fps:g} per second, but the "
-            f"first prediction of {self.name} comes with frame {first} ({first / self.fps:.1f} s). "
-            f"{self.reader.note}".rstrip()
-        )
 
 
 def clip_steps(net: ClipNet, steps: Iterable[Step], every: int = 1) -> Iterator[Step]:
@@ -220,13 +202,13 @@ def clip_steps(net: ClipNet, steps: Iterable[Step], every: int = 1) -> Iterator[
 
 
 def class_names(model: ClipNet | Net, classes: int | None = None) -> Sequence[str]:
-    """The classes of a model by name, as its weights or their data set tell them, else by code.
+    """The names of a model's classes, from its weights or their data set; codes where unknown.
 
-    Weights that do not say what they were trained on are of Kinetics-400 if they have 400 classes.
-    The names of Charades come with the data set alone.
+    Weights with 400 classes that do not name their data set are taken for Kinetics-400. The names
+    of Charades come with the data set only.
 
     Args:
-        classes: their number, of a model without a classifier to tell it.
+        classes: their number, for a model without a classifier.
 
     Raises:
         ValueError: if the file with the names of Charades cannot be used.
@@ -261,19 +243,35 @@ def _facts(model: ClipNet | Net) -> _Facts:
         return _Facts(record.model, data, record.labels, record.transform.get("fps"), transform)
     from .. import transform_for  # which composes zoo and data
 
-    spec, weights = getattr(model, "spec", None), getattr(model, "weights", None)
+    record, weights = getattr(model, "spec", None), getattr(model, "weights", None)
     data, labels = (weights.training_data, weights.labels) if weights else ("", ())
-    if spec is None:
+    if record is None:
         return _Facts(type(model).__name__, data, labels, None, None)
-    order = weights.channel_order if weights else spec.channel_order
-    transform = replace(transform_for(spec.name), channel_order=order)
-    return _Facts(spec.name, data, labels, spec.native_fps, transform)
+    order = weights.channel_order if weights else record.channel_order
+    transform = replace(transform_for(record.name), channel_order=order)
+    return _Facts(record.name, data, labels, record.native_fps, transform)
+
+
+def _caveats(facts: _Facts, fps: float, source: str) -> list[str]:
+    caveats = []
+    if facts.fps not in (None, fps):
+        caveats.append(
+            f"{facts.name} was trained at {facts.fps:g} frames per second; fed at {fps:g} it may "
+            "be less accurate"
+        )
+    made_here = paths.cache_path() in Path(source).absolute().parents
+    if facts.training_data.startswith("synthetic-") and not made_here:
+        caveats.append(
+            f"{facts.name} knows only synthetic motions: here its answers mean nothing; for real "
+            "classes: co3d stream SOURCE --model cox3d_m --weights kinetics400"
+        )
+    return caveats
 
 
 def _prepared(
     model: Net, size: int, engine: str | None, threads: int | None
 ) -> tuple[Net, str, torch.device]:
-    """The form of a model that is stepped, the name of what does it, and the place of frames."""
+    """The form of a model that runs the steps, its engine, and the device of frames."""
     if not isinstance(model, Net):
         name = _facts(model).name
         raise ValueError(f"{name} needs whole clips; co{name} runs the same weights on a stream")

@@ -1,7 +1,11 @@
 """Accuracies, average precisions, their intervals, and a check of the labels by predictions.
 
-Scores are (N, classes), a row per video; what ranks higher is likelier. NaN is refused: a model
-that returns it has no prediction, and says so as a status.
+Scores are (N, classes), a row per video; the likeliest class has the highest score. NaN is refused:
+a video whose scores are NaN has no prediction, and its status says so.
+
+The intervals of results/accuracy.csv must stay equal to the last digit. Wilson's interval of scipy
+and the average precision of scikit-learn differ there by rounding, so they serve as oracles in the
+tests.
 """
 
 import math
@@ -15,14 +19,14 @@ Scores = np.ndarray | Tensor
 
 
 def top_k(scores: Scores, labels: Sequence[int], k: int) -> int:
-    """How many videos have their label among the k highest scores; as `ranks` about ties."""
+    """How many videos have their label among the k highest scores; ties as in `ranks`."""
     return int((ranks(scores, labels) < k).sum())
 
 
 def ranks(scores: Scores, labels: Sequence[int]) -> np.ndarray:
     """How many classes rank before each video's label, (N,); 0 is right.
 
-    Of classes with equal scores, the one of lower id comes first.
+    Among classes with equal scores, the lower id comes first.
 
     Raises:
         ValueError: for NaN, or labels that do not fit the scores.
@@ -85,10 +89,10 @@ def paired_bootstrap(
 def map_official(scores: Scores, targets: Scores) -> float | None:
     """Mean average precision of Charades as its authors compute it, in per cent.
 
-    Per class, videos are sorted by falling score (equal ones stay in order); the precisions at
-    the positives are averaged. Videos without any class, and those without a prediction (a row of
-    -inf), come last: a missing prediction costs. Classes without positives have no precision and
-    are left out; None if none is left.
+    Per class, videos are sorted by falling score (equal ones stay in order), and the precisions at
+    the positives are averaged. Videos without any class or without a prediction (a row of -inf)
+    come last, so a missing prediction costs. Classes without positives are left out; None if none
+    is left.
 
     Args:
         scores: (N, classes).
@@ -101,18 +105,20 @@ def map_official(scores: Scores, targets: Scores) -> float | None:
     scores = np.where(targets.any(axis=1, keepdims=True), scores, -np.inf)
     order = np.argsort(-scores, axis=0, kind="stable")
     hits = np.take_along_axis(targets, order, axis=0)
-    places = np.arange(1, len(hits) + 1)[:, None]
-    return _mean(np.where(hits, hits.cumsum(axis=0) / places, 0).sum(axis=0), targets)
+    precisions = hits.cumsum(axis=0) / np.arange(1, len(hits) + 1)[:, None]
+    present = targets.any(axis=0)
+    sums = np.where(hits, precisions, 0).sum(axis=0)[present]
+    return 100 * float((sums / targets.sum(axis=0)[present]).mean()) if present.any() else None
 
 
 def map_common(scores: Scores, targets: Scores) -> float | None:
     """Mean average precision as most evaluators compute it, in per cent; arguments as above.
 
-    Videos without a prediction are left out, those without any class are negatives.
+    Videos without a prediction are left out; those without any class are negatives.
     """
     precisions = average_precisions(scores, targets)
-    there = np.isfinite(precisions)
-    return float(precisions[there].mean()) if there.any() else None
+    present = np.isfinite(precisions)
+    return float(precisions[present].mean()) if present.any() else None
 
 
 def average_precisions(scores: Scores, targets: Scores) -> np.ndarray:
@@ -122,14 +128,8 @@ def average_precisions(scores: Scores, targets: Scores) -> np.ndarray:
     """
     scores, targets = _multilabel(scores, targets)
     scored = np.isfinite(scores).all(axis=1)
-    scores, targets = scores[scored], targets[scored]
-    sums = np.zeros(scores.shape[1])
-    for number, (column, wanted) in enumerate(zip(scores.T, targets.T, strict=True)):
-        values, group, sizes = np.unique(-column, return_inverse=True, return_counts=True)
-        hits = np.bincount(group, weights=wanted, minlength=len(values))
-        sums[number] = (hits * hits.cumsum() / sizes.cumsum()).sum()
-    positives = targets.sum(axis=0)
-    return 100 * np.divide(sums, positives, np.full(len(sums), np.nan), where=positives > 0)
+    counts = np.ones((1, int(scored.sum())), int)
+    return _counted_precisions(scores[scored], targets[scored], counts)[0]
 
 
 def paired_map(
@@ -137,8 +137,7 @@ def paired_map(
 ) -> tuple[float, float, float]:
     """How much higher `map_common` is than with the scores `base`, in points, with a 95 % interval.
 
-    Videos are drawn with replacement, each with both of its predictions; as they are counted by how
-    often they were drawn, a thousand drawings take the time of a few sortings.
+    Videos are drawn with replacement, each with both of its predictions.
 
     Args:
         scores, base: finite, (N, classes), of the same videos.
@@ -154,24 +153,31 @@ def paired_map(
     n = len(targets)
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=repeats)
     counts = np.concatenate([np.ones((1, n), int), drawn])
-    gains = _counted_map(scores, targets, counts) - _counted_map(base, targets, counts)
-    low, high = np.nanpercentile(gains[1:], [2.5, 97.5])
+    ours, theirs = (_counted_precisions(x, targets, counts) for x in (scores, base))
+    counted = np.isfinite(ours).any(axis=1)  # drawings without any class are left out
+    gains = np.nanmean(ours[counted], axis=1) - np.nanmean(theirs[counted], axis=1)
+    low, high = np.percentile(gains[1:], [2.5, 97.5])
     return float(gains[0]), float(low), float(high)
 
 
-def _counted_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`map_common`, (R,), when video n is there counts[r, n] times."""
-    total, classes = np.zeros((2, len(counts)))
-    for column, wanted in zip(scores.T, targets.T, strict=True):
+def _counted_precisions(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Average precisions (R, classes) when video n is there counts[r, n] times; NaN likewise.
+
+    Counting how often videos were drawn sorts them once for all R drawings.
+    """
+    result = np.full((len(counts), scores.shape[1]), np.nan)
+    for number, (column, positive) in enumerate(zip(scores.T, targets.T, strict=True)):
         order = np.argsort(-column, kind="stable")
-        falling, there = -column[order], counts[:, order]
-        hits = there * wanted[order]
-        last = np.searchsorted(falling, falling, side="right") - 1  # of those with equal scores
-        shares = hits.cumsum(axis=1)[:, last] / np.maximum(there.cumsum(axis=1)[:, last], 1)
-        positives = hits.sum(axis=1)
-        total += (hits * shares).sum(axis=1) / np.maximum(positives, 1)
-        classes += positives > 0
-    return 100 * np.divide(total, classes, np.full(len(counts), np.nan), where=classes > 0)
+        if not positive.any():
+            continue
+        starts = np.flatnonzero(np.diff(column[order], prepend=np.inf))  # of equal scores
+        sizes = np.add.reduceat(counts[:, order], starts, axis=1)
+        hits = np.add.reduceat((counts * positive)[:, order], starts, axis=1)
+        seen = np.maximum(sizes.cumsum(axis=1), 1)
+        sums = (hits * hits.cumsum(axis=1) / seen).sum(axis=1)
+        total = hits.sum(axis=1)
+        np.divide(sums, total, out=result[:, number], where=total > 0)
+    return 100 * result
 
 
 def bootstrap(
@@ -180,26 +186,20 @@ def bootstrap(
     """95 % interval of a statistic of rows, which are drawn with replacement."""
     rng, n = np.random.default_rng(seed), len(arrays[0])
     draws = (rng.integers(n, size=n) for _ in range(repeats))
-    found = [statistic(*(array[draw] for array in arrays)) for draw in draws]
-    found = [value for value in found if value is not None]
-    if not found:
+    values = [statistic(*(array[draw] for array in arrays)) for draw in draws]
+    values = [value for value in values if value is not None]
+    if not values:
         return None, None
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _mean(sums: np.ndarray, targets: np.ndarray) -> float | None:
-    positives = targets.sum(axis=0)
-    there = positives > 0
-    return 100 * float((sums[there] / positives[there]).mean()) if there.any() else None
 
 
 def _checked(scores: Scores) -> np.ndarray:
     scores = np.asarray(scores)
     if scores.ndim != 2:
         raise ValueError(f"expected scores (N, classes), given the shape {scores.shape}")
-    if np.isnan(scores).any():
-        broken = int(np.isnan(scores).any(axis=1).sum())
+    broken = int(np.isnan(scores).any(axis=1).sum())
+    if broken:
         raise ValueError(f"expected scores without NaN, given {broken} of {len(scores)} rows of it")
     return scores
 
@@ -208,11 +208,10 @@ def _multilabel(scores: Scores, targets: Scores) -> tuple[np.ndarray, np.ndarray
     scores, targets = _checked(scores).astype(float), np.asarray(targets).astype(bool)
     if scores.shape != targets.shape:
         raise ValueError(f"expected targets {scores.shape}, given {targets.shape}")
-    finite = np.isfinite(scores)
-    odd = ~(finite.all(axis=1) | (scores == -np.inf).all(axis=1))
+    odd = ~(np.isfinite(scores).all(axis=1) | (scores == -np.inf).all(axis=1))
     if odd.any():
         raise ValueError(
-            f"expected finite scores, or -inf for all classes of a video without a prediction, "
+            "expected finite scores, or -inf for all classes of a video without a prediction, "
             f"given others for {int(odd.sum())} videos"
         )
     return scores, targets
@@ -223,15 +222,15 @@ def permuted_labels(
 ) -> str:
     """A sentence if the predictions say that the label map is permuted, else "".
 
-    Two signs, each of which a merely bad model does not show:
+    Two signs, neither of which a merely bad model shows:
 
     Many classes, of five or more. The most frequent label of each predicted class is learned from
-    every second video of each label; on the others, and the other way round, relabelled
+    every second video of each label. On the other videos, and the other way round, relabelled
     predictions are right at least twice as often as the predictions, for a tenth of the videos
     and in two fifths of the classes or more, and not by chance (1e-4).
 
-    A few classes, whose videos are for the most part predicted as the next one in a circle, each
-    by more than chance (1e-2 against its own, so from 7 videos on).
+    A few classes, whose videos are mostly predicted as the next one in a circle, each by more than
+    chance (1e-2 against its own, so from 7 videos on).
 
     Args:
         predicted: class ids with the highest score, (N,).
@@ -255,29 +254,26 @@ def permuted_labels(
             f"The label map looks permuted: {100 * right.mean():.1f} % of {labels.size} videos "
             f"are right, {100 * relabelled.mean():.1f} % after other names for the classes."
         )
-    circles = [
-        ", ".join(names[one] if names else str(one) for one in circle)
-        for circle in _circles(predicted, labels)
-    ]
+    circles = _circles(predicted, labels)
     if not circles:
         return ""
+    named = [", ".join(names[c] if names else str(c) for c in circle) for circle in circles]
     return (
-        f"Labels look exchanged ({'; '.join(circles)}): most videos of each of these classes are "
+        f"Labels look exchanged ({'; '.join(named)}): most videos of each of these classes are "
         "predicted as the next one, those of the last as the first."
     )
 
 
 def _relabelled(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Predictions under the names that the other half of the videos suggests."""
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], labels[order])
-    half = np.empty(len(labels), dtype=int)
-    half[order] = (np.arange(len(labels)) - starts) % 2
-    result = predicted.copy()
+    half, result = np.empty_like(labels), predicted.copy()
+    for label in np.unique(labels):
+        videos = np.flatnonzero(labels == label)
+        half[videos] = np.arange(len(videos)) % 2
     for fold in (0, 1):
-        for one in np.unique(predicted[half != fold]):
-            suggested = np.bincount(labels[(half != fold) & (predicted == one)]).argmax()
-            result[(half == fold) & (predicted == one)] = suggested
+        for guess in np.unique(predicted[half != fold]):
+            suggested = np.bincount(labels[(half != fold) & (predicted == guess)]).argmax()
+            result[(half == fold) & (predicted == guess)] = suggested
     return result
 
 
@@ -292,7 +288,7 @@ def _circles(predicted: np.ndarray, labels: np.ndarray) -> list[list[int]]:
     circles = []
     for start in following:
         circle, at = [start], following[start]
-        while at in following and at != start and at not in circle:
+        while at in following and at not in circle:
             circle.append(at)
             at = following[at]
         if at == start == min(circle) and len(circle) > 1:
@@ -301,9 +297,7 @@ def _circles(predicted: np.ndarray, labels: np.ndarray) -> list[list[int]]:
 
 
 def _chance(more: int, fewer: int) -> float:
-    """Bound on the chance of at least so many of one of two equally likely outcomes (Chernoff)."""
-    n = more + fewer
-    if more <= fewer:
-        return 1.0
-    entropy = sum(-count / n * math.log(count / n) for count in (more, fewer) if count)
-    return math.exp(-n * (math.log(2) - entropy))
+    """The chance of at least so many of one of two equally likely outcomes."""
+    from scipy.special import bdtrc
+
+    return float(bdtrc(more - 1, more + fewer, 0.5)) if more else 1.0

@@ -1,12 +1,30 @@
 """Training a clip net: seeded, with a checkpoint after every epoch, resumed where it stopped."""
 
-from .clips import Clips
-from .loop import reached, train
-from .minis import train_mini
-from .recipes import RECIPES, Recipe, recipe_for
-from .run import run_folder
-from .splits import splits
-from .validation import validate
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import load, transform_for
+from ..data.dataset import Dataset
+from ..data.transforms import Transform
+from ..data.video import VideoError
+from ..measure import metrics
+from ..nn import ClipNet
+from ..paths import logs_path
+from ..progress import bar
+from ..zoo import checkpoints, create, spec
+from .clips import Clips, multi_hot, splits
 
 __all__ = [
     "RECIPES",
@@ -20,3 +38,300 @@ __all__ = [
     "train_mini",
     "validate",
 ]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: a cosine schedule of the learning rate after a linear warm-up.
+
+    Attributes:
+        lr: highest learning rate, for batches of `batch` clips.
+        optimizer: "adamw", or "sgd" with momentum 0.9.
+        start: weights that training begins from, "" for random ones.
+    """
+
+    epochs: int = 24
+    batch: int = 32
+    lr: float = 4e-3
+    warmup_epochs: int = 2
+    weight_decay: float = 0.05
+    optimizer: str = "adamw"
+    start: str = ""
+
+    def with_batch(self, batch: int) -> Self:
+        """The same for another batch size; scales the learning rate."""
+        return replace(self, batch=batch, lr=self.lr * batch / self.batch)
+
+
+# The mini recipes made the weights that come with co3d. The slow ones are as published, for 8 GPUs,
+# as far as they are known: without warm-up, and without random scaling and mirroring of clips.
+_SLOW = Recipe(196, 64, 0.1, warmup_epochs=0, weight_decay=1e-4, optimizer="sgd")
+RECIPES = {
+    "mini": Recipe(),
+    "mini-charades": Recipe(epochs=16, lr=2e-3, start="synthetic-kinetics"),
+    "slow-kinetics400": _SLOW,
+    "slow-charades": replace(_SLOW, epochs=60, lr=0.25, start="kinetics400"),
+}
+
+
+def recipe_for(data: object) -> str:
+    """The name of the default recipe for a data set."""
+    return "mini-charades" if str(data) == "synthetic-charades" else "mini"
+
+
+def run_folder(name: str, data: str | Path, seed: int, limit: int | None = None) -> Path:
+    """The folder where a model's training on a data set is kept; trials have their own."""
+    trial = f"-first-{limit}" if limit else ""
+    return logs_path() / "train" / f"{name}-{Path(data).name}-{seed}{trial}"
+
+
+def train(
+    name: str,
+    data: str | Path,
+    folder: Path,
+    *,
+    start: str | Path | None = None,
+    freeze: bool = False,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    source: str = "",
+    licence: str = "",
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[dict]:
+    """Trains a clip net and writes `folder`/weights.safetensors.
+
+    The loss is the cross entropy or, for videos with several classes, the binary cross entropy
+    against the classes shown during the clip.
+
+    Args:
+        name: a regular model of the zoo.
+        data: as in `open_set`; `splits` chooses the training and validation videos.
+        folder: of this run, with the checkpoint `last.pt`. A stopped run of the same settings goes
+            on after its last whole epoch and gives the same result as an uninterrupted one.
+        start: weights to begin from, with a new head; None is `recipe.start`, "" none.
+        freeze: train only the classifier; the statistics of the norms stay, too.
+        recipe: default: that of `recipe_for`.
+        seed: of weights, order and clip positions.
+        limit: videos per split, for trials.
+        source, licence: to write into the weights; default: what was trained on what, and
+            Apache-2.0 for the synthetic sets.
+        device: as torch names it; only the CPU gives the same bytes again.
+        progress: show bars and a line per epoch.
+
+    Returns:
+        A row per epoch: epoch, loss (training), and for the centred clips of the validation videos
+        top1 or map_common (per cent; the other is None).
+
+    Raises:
+        ValueError: for a continual net, a frozen body without weights, or a folder with a damaged
+            run or one of other settings; also as `co3d.load`, `splits` and `Clips`.
+        FileNotFoundError: as `co3d.load` and `splits`.
+    """
+    recipe = recipe or RECIPES[recipe_for(data)]
+    start = recipe.start if start is None else start
+    if spec(name).continual:
+        raise ValueError(f"expected a regular net, given {name}: train {spec(name).weights}")
+    if freeze and not start:
+        raise ValueError("expected weights to begin from where the body is frozen, given none")
+    training, validation = splits(data, limit)
+    torch.manual_seed(seed)
+    model, transform, origin = _begin(name, training, start)
+    model.to(device).body.requires_grad_(not freeze)
+    optimizer = _optimizer(recipe, model)
+    settings = {"model": name, "data": training.name, "freeze": freeze, "seed": seed}
+    settings |= {"limit": limit, **asdict(recipe), "start": origin}
+    run = _resume(folder / "last.pt", settings, model, optimizer)
+    curve = run["curve"]
+    if len(curve) < recipe.epochs:
+        clips = Clips(training, spec(name), transform, progress)
+        held_out = Clips(validation, spec(name), transform, progress)
+        run["notes"] = clips.notes
+        for epoch in range(len(curve), recipe.epochs):
+            loss = _epoch(model, optimizer, clips, recipe, [seed, epoch], freeze, progress)
+            row = {"epoch": epoch + 1, "loss": loss, "top1": None, "map_common": None}
+            row["map_common" if training.multilabel else "top1"] = validate(model, held_out)
+            curve.append(row)
+            _keep(folder, run, model, optimizer)
+            if progress:
+                tqdm.write(f"epoch {epoch + 1}: loss {loss:.3f}, {reached(curve)}")
+    source = source or f"{name} trained on {training.name} from {Path(start).name or 'scratch'}"
+    _save(model, folder, training, transform, run["notes"], source, licence)
+    return curve
+
+
+def _save(
+    model: ClipNet,
+    folder: Path,
+    data: Dataset,
+    transform: Transform,
+    notes: Sequence[str],
+    source: str,
+    licence: str,
+) -> None:
+    made_here = "Apache-2.0" if data.name.startswith("synthetic-") else ""
+    checkpoints.save(
+        model,
+        folder / "weights.safetensors",
+        training_data=data.name,
+        source=source,
+        licence=licence or made_here,
+        notes=tuple(notes),
+        scores="sigmoid" if data.multilabel else "softmax",
+        channel_order=transform.channel_order,
+        labels=data.labels,
+    )
+
+
+def train_mini(name: str, data: str, seed: int = 0, limit: int | None = None) -> list[dict]:
+    """Trains a mini model on a synthetic set, as for the weights that come with co3d.
+
+    On synthetic-charades it begins from its own weights of that seed of synthetic-kinetics, which
+    have to be trained first. A finished run is not repeated.
+
+    Returns:
+        The rows of `train`.
+    """
+    start, words = None, ""
+    if data == "synthetic-charades":
+        start = run_folder(name, "synthetic-kinetics", seed, limit) / "weights.safetensors"
+        words = f" {data} --from synthetic-kinetics{f':{seed}' if seed else ''}"
+    source = f"co3d train {name}{words} --seed {seed}"
+    options = {"seed": seed, "limit": limit, "source": source, "progress": False}
+    return train(name, data, run_folder(name, data, seed, limit), start=start, **options)
+
+
+@torch.inference_mode()
+def validate(
+    model: ClipNet, clips: Clips, shuffle: np.random.Generator | None = None
+) -> float | None:
+    """Top-1 accuracy on the centred clips in per cent, or for videos with several classes the mean
+    average precision against the classes of the video, None if no video has any.
+
+    `shuffle` puts the frames of each clip into random order, which shows what a net can tell
+    without motion. Damaged clips are left out.
+    """
+    logits, targets = [], []
+    for n, video in enumerate(clips.videos):
+        try:
+            x, y = clips.batch([n], [clips.middle(n)])
+        except VideoError:  # damaged
+            continue
+        if shuffle is not None:
+            x = x[:, :, torch.from_numpy(shuffle.permutation(x.shape[2]))]
+        logits.append(model(x.to(model.classifier.weight.device))[0].cpu())
+        targets.append(multi_hot(video.class_ids, y.shape[1]) if clips.data.multilabel else y[0])
+    if not logits:
+        raise ValueError(f"expected undamaged {clips.data.split} videos, given none")
+    logits, targets = torch.stack(logits), torch.stack(targets)
+    if clips.data.multilabel:
+        return metrics.map_common(logits, targets)
+    return 100 * metrics.top_k(logits, targets, 1) / len(targets)
+
+
+def reached(curve: list[dict]) -> str:
+    """The last validation result as text."""
+    for key, name in (("top1", "top-1"), ("map_common", "mAP")):
+        if curve[-1][key] is not None:
+            return f"validation {name} {curve[-1][key]:.1f} %"
+    return "validation videos have no classes"
+
+
+def _begin(name: str, data: Dataset, start: str | Path) -> tuple[ClipNet, Transform, str]:
+    """A net for the classes of the data, its input transform, and a hash of its first weights.
+
+    Not of their file, whose other contents have no fixed order.
+    """
+    classes = len(data.labels)
+    if not start:
+        return create(name, num_classes=classes), transform_for(name), ""
+    model, transform = load(name, start, num_classes=classes, new_head=True)
+    digest = hashlib.sha256()
+    for key, value in model.body.state_dict().items():
+        digest.update(key.encode() + value.numpy().tobytes())
+    return model, transform, digest.hexdigest()
+
+
+def _optimizer(recipe: Recipe, model: ClipNet) -> torch.optim.Optimizer:
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decay = recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(learning, recipe.lr, momentum=0.9, weight_decay=decay)
+    return torch.optim.AdamW(learning, recipe.lr, weight_decay=decay)
+
+
+def _resume(
+    path: Path, settings: dict, model: ClipNet, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """The settings, curve and notes of a new run, or of the one at `path`, which it restores."""
+    if not path.exists():
+        return {"settings": settings, "curve": [], "notes": ()}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        weights, moments = state.pop("model"), state.pop("optimizer")
+        before = state["settings"]
+    except Exception as error:  # whatever torch raises for a damaged file
+        raise ValueError(f"{path} is not a whole checkpoint: delete it to begin anew") from error
+    if before != settings:
+        raise ValueError(
+            f"{path} belongs to a run of other settings, {before}, expected {settings}: "
+            "name another folder, or delete it"
+        )
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    return state
+
+
+def _keep(folder: Path, run: dict, model: ClipNet, optimizer: torch.optim.Optimizer) -> None:
+    """Writes the checkpoint and the curve, each under a temporary name first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    learned = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({**run, **learned}, folder / "last.pt.part")
+    os.replace(folder / "last.pt.part", folder / "last.pt")
+    (folder / "curve.json.part").write_text(json.dumps(run, indent=1))
+    os.replace(folder / "curve.json.part", folder / "curve.json")
+
+
+def _epoch(
+    model: ClipNet,
+    optimizer: torch.optim.Optimizer,
+    clips: Clips,
+    recipe: Recipe,
+    key: list[int],
+    freeze: bool,
+    progress: bool,
+) -> float:
+    """One pass over the videos, a random clip of each; returns the mean loss.
+
+    All that is random depends on `key`, seed and epoch, so a resumed run draws the same.
+    """
+    rng, epoch = np.random.default_rng(key), key[1]
+    torch.manual_seed(rng.integers(2**31))
+    order = rng.permutation(len(clips.videos)).tolist()
+    batches = [order[at : at + recipe.batch] for at in range(0, len(order), recipe.batch)]
+    model.train(not freeze)
+    losses, device = [], model.classifier.weight.device
+    for step, picked in enumerate(bar(batches, f"epoch {epoch + 1}", shown=progress)):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(recipe, epoch + step / len(batches))
+        x, y = clips.batch(picked, [clips.anywhere(n, rng) for n in picked])
+        loss = loss_of(model(x.to(device)), y.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    return float(np.mean(losses))
+
+
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy against class ids (B), or binary against 0 and 1 (B, classes); the mean."""
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets)
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def _rate(recipe: Recipe, epoch: float) -> float:
+    warm = min(1.0, (epoch + 0.01) / max(recipe.warmup_epochs, 0.01))
+    return recipe.lr * warm * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
