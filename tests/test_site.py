@@ -13,9 +13,8 @@ import co3d
 from co3d import report
 from co3d.measure.forms import OPTIMISED
 from co3d.paths import repo_root
-from co3d.report import pages
 from co3d.report.figures import FIGURES
-from co3d.report.site import cards, links, markup, models
+from co3d.report.site import cards, links, markup, models, pages
 from co3d.report.site.build import build, contents
 from co3d.report.site.source import Source
 

@@ -10,7 +10,7 @@ from ...deploy import OptimizedClip, OptimizedStream, Runner, export
 from ...measure import conversion
 from ...measure.outputs import Scores, Step
 from ...nn import ClipNet, Continual, StreamNet
-from .. import pages
+from . import pages
 from .markup import Html, code, page, text
 from .source import Source
 

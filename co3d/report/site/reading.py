@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from ...zoo.specs import PAPER
-from .. import pages
 from ..figures import FIGURES, LICENCE
 from ..rules import source_hash
+from . import pages
 from .markup import Html, bullets, code, link, page, picture, terms
 from .source import Source
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import pages
 from ..claims import statuses
 from ..entries import STATUSES
 from ..schema import PROVENANCE, TABLES, readme
+from . import pages
 from .markup import Html, code, link, page, table, text
 from .models import number
 from .source import Notebook, Source
