@@ -389,5 +389,5 @@ def test_every_notebook_declares_every_key_of_a_profile(profile: Path):
 def test_smoke_run(path: Path, tmp_path, monkeypatch):
     monkeypatch.setenv("LOGS_PATH", str(tmp_path / "logs"))  # no predictions of runs before
     values = {**notebooks.profile_parameters("smoke"), "out": str(tmp_path)}
-    executed = notebooks.run(path, values, tmp_path, one_thread=True)
+    executed = notebooks.run(path, values, tmp_path, threads=1)
     assert notebooks.html(executed).stat().st_size > 10_000

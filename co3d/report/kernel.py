@@ -23,7 +23,10 @@ class Kernel(AsyncKernelManager):
         return KernelSpec(env=self.environment, **get_kernel_dict())
 
 
-class OneThread(Kernel):
-    """With one thread, for notebooks that run side by side: more would wait for each other."""
-
-    environment: ClassVar = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+def kernel(threads: int | None = None) -> type[Kernel]:
+    """With so many threads, for notebooks that run side by side; None: as many as torch takes."""
+    if threads is None:
+        return Kernel
+    # Threads that wait must not take the core from the other notebook.
+    environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return type("Kernel", (Kernel,), {"environment": environment})
