@@ -7,8 +7,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from nets import run
-from torch import nn
-from trees import CHANNELS, clip, close, conv, convs, forward, lengths, path_plans, trees, two_path
+from trees import CHANNELS, clip, close, conv, forward, lengths, path_plans, trees, two_path
 
 import co3d
 import co3d.nn as co
@@ -68,12 +67,6 @@ def test_constants_and_parameters_are_those_of_the_strided_net(tree):
         assert held is shared and name == other
 
 
-@given(strided)
-def test_a_dense_net_is_its_own_dense_twin(tree):
-    dense = dense_twin(tree)
-    assert repr(co3d.continual(dense, dense=True)) == repr(dense) == repr(co3d.continual(dense))
-
-
 @given(path_plans(), st.integers(1, 2), st.integers(1, 50), lengths)
 def test_dense_two_path_nets(plan, stride, frames, lengths):
     tree = co.Sequential(head(stride), two_path(plan))
@@ -117,15 +110,6 @@ def test_layers_behind_strides(behind, stride):
     close(run(dense, x, [1, 4])[:, :, :: tree.stride], tree(x))
     seen, every = x[:, :, -tree.receptive_field :], run(dense, x, flush=False)
     close(every[:, :, -1:], tree(seen, pad=False))
-
-
-@given(convs(), st.integers(1, 20))
-def test_plain_torch_layers_become_dense(layer, frames):
-    plain = nn.Conv3d(CHANNELS, CHANNELS, (3, 1, 1), (2, 1, 1), (1, 0, 0)).double()
-    tree, x = nn.Sequential(plain, nn.ReLU(), layer.double()), clip(frames)
-    expected = forward(tree, x)
-    stride = 2 * layer.stride[0]
-    close(co3d.continual(tree, dense=True)(x)[:, :, ::stride], expected)
 
 
 @pytest.mark.parametrize(

@@ -61,34 +61,6 @@ def test_clip_and_stream_equal_plain_torch(plan, frames, lengths):
     close(net.steps(x, end=True)[0], y)
 
 
-@given(plans)
-def test_outputs_come_every_stride_frames_from_the_warm_up_on(plan):
-    net = two_path(plan)
-    assume(net.receptive_field < 100)
-    strides = [stage[0][0][1] for stage in plan["stages"]]
-    assert net.stride == plan["alpha"] * torch.tensor(strides).prod()
-    x, state, came = clip(net.receptive_field + 2 * net.stride), None, []
-    for number, frame in enumerate(x.unbind(2), 1):
-        y, state = net.step(frame, state)
-        came += [number] if y is not None else []
-    first = net.receptive_field - net.padding
-    assert came == list(range(first, x.shape[2] + 1, net.stride))
-
-
-@given(plans, lengths)
-def test_steady_state_is_the_unpadded_net_on_the_last_frames(plan, lengths):
-    net = two_path(plan)
-    assume(net.receptive_field < 100)
-    x = clip(net.receptive_field + net.padding + 3 * net.stride)
-    columns = run(net, x, lengths, flush=False)
-    starts = [n * net.stride - net.padding for n in range(columns.shape[2])]
-    assert starts[-1] >= 0
-    for n, start in enumerate(starts):
-        if start >= 0:
-            seen = net(x[:, :, start : start + net.receptive_field], pad=False)
-            close(columns[:, :, n : n + 1], seen)
-
-
 @given(plans, st.integers(0, 40))
 def test_unpadded_columns_are_those_that_padding_does_not_reach(plan, more):
     net = two_path(plan)
@@ -102,18 +74,6 @@ def test_unpadded_columns_are_those_that_padding_does_not_reach(plan, more):
     assert y.shape[2] == more // net.stride + 1
 
 
-@given(plans, st.sampled_from(["zeros", "replicate"]), st.sampled_from(co.core.EMITS), lengths)
-def test_any_start_is_forgotten(plan, fill, emit, lengths):
-    net = two_path(plan)
-    assume(net.receptive_field < 100)
-    x = clip(net.receptive_field + net.padding + net.stride)
-    y = run(net, x, lengths, flush=False, fill=fill, emit=emit)
-    close(y, run(net, x, flush=False, fill=fill, emit=emit))
-    first = net.warmup % net.stride if emit == "always" else net.warmup
-    assert y.shape[2] == len(range(first, x.shape[2], net.stride))
-    close(y[:, :, -1], run(net, x, flush=False)[:, :, -1])
-
-
 @given(plans)
 def test_a_constant_clip_replicated_is_steady_at_once(plan):
     """Every layer's first input continued backwards: the start of a still video is its future."""
@@ -122,19 +82,6 @@ def test_a_constant_clip_replicated_is_steady_at_once(plan):
     x = clip(1).expand(-1, -1, net.receptive_field + net.padding, -1, -1)
     y = run(net, x, flush=False, fill="replicate")
     close(y, y[:, :, -1:].expand_as(y))
-
-
-@given(plans)
-def test_a_nan_frame_is_forgotten_after_the_receptive_field(plan):
-    net = two_path(plan)
-    assume(net.receptive_field < 100)
-    x = clip(net.receptive_field + 2 * net.stride)
-    x[:, :, 0] = float("nan")
-    y = run(net, x, flush=False)
-    since = [n * net.stride + net.warmup - net.receptive_field for n in range(y.shape[2])]
-    assert since[-1] >= 0
-    for n, frames in enumerate(since):
-        assert frames < 0 or y[:, :, n].isfinite().all()
 
 
 @given(plans, st.integers(0, 3), st.integers(1, 2), lengths)
@@ -156,26 +103,6 @@ def test_states_are_saved_forked_and_stacked_at_equal_phase(plan, more, periods,
             close(flushed, expected)
     whole = run(net, torch.cat([heads[0], tail[:1]], 2), lengths, flush=False)
     close(alone[0], whole[:, :, -alone[0].shape[2] :])
-
-
-@given(plans, st.integers(1, 15))
-def test_states_of_other_phases_do_not_stack(plan, later):
-    net = two_path(plan)
-    assume(later % net.stride and net.receptive_field < 100)
-    seen = net.receptive_field + net.padding
-    states = [net.steps(clip(frames))[1] for frames in (seen, seen + later)]
-    with pytest.raises(ValueError, match="phase"):
-        co.stack(states)
-
-
-def test_saved_states_go_on(tmp_path):
-    net, clip = mini(), video(60)
-    whole = run(net, clip, flush=False)
-    for cut in (11, 50, 53):
-        torch.save(net.steps(clip[:, :, :cut])[1], tmp_path / "state.pt")
-        state = torch.load(tmp_path / "state.pt", weights_only=True)
-        y = net.steps(clip[:, :, cut:], state)[0]
-        close(y, whole[:, :, -y.shape[2] :])
 
 
 def video(frames, size=16):

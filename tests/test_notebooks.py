@@ -171,14 +171,12 @@ notebooks.execute("smoke")
 
 
 def test_a_failure_does_not_wait_for_its_neighbour(tree):
-    tree("00_a", "import time\ntime.sleep(60)")
+    tree("00_a", "import time\ntime.sleep(1000)")
     tree("01_b", "1 / 0")
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", EXECUTE, tree.root], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", EXECUTE, tree.root]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 1 and "NotebookError: 01_b failed" in done.stderr
-    assert time.monotonic() - started < 50 and left_behind(tree.root) == []
+    assert left_behind(tree.root) == []
 
 
 def test_a_refused_parameter_leaves_no_run(tree):

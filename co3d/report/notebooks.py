@@ -5,6 +5,7 @@ tables of all comes last. `reproduce` leaves the clone as it is and compares; `u
 refreshes what is committed.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -78,7 +79,6 @@ def run(
         NotebookError: if a cell fails, exits, or its kernel dies.
     """
     import papermill
-    from jupyter_core.utils import ensure_event_loop
     from nbclient.exceptions import DeadKernelError
 
     from .kernel import kernel
@@ -112,7 +112,7 @@ def run(
             f"the kernel of {notebook.stem} died in cell {position} (killed, or out of memory?)"
         ) from None
     finally:
-        ensure_event_loop().close()  # the loop of this thread, which papermill leaves
+        asyncio.get_event_loop().close()  # the loop of this thread, which papermill leaves
     code = [cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip()]
     if any(cell.execution_count is None for cell in code):
         raise NotebookError(f"{notebook.stem} ended before its last cell")
