@@ -352,14 +352,6 @@ def test_parameters_are_passed_on_as_values(run, monkeypatch):
     assert passed == ["embedded", ("05", "A1"), {"limit": 10, "retrain": True}]
 
 
-def test_lab_starts_jupyter_with_this_interpreter(run, monkeypatch):
-    started = []
-    monkeypatch.setattr(os, "execv", lambda *command: started.extend(command))
-    run("lab", "--no-browser")
-    assert started[0] == sys.executable
-    assert started[1][1:3] == ["-m", "jupyterlab"] and started[1][-1] == "--no-browser"
-
-
 def test_quick_checks_and_draws(run, monkeypatch, tmp_path, weights):
     monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
     monkeypatch.setenv("LOGS_PATH", str(tmp_path / "runs"))

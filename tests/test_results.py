@@ -56,12 +56,6 @@ def test_values_survive_the_file_exactly(tmp_path):
     assert (back["frames_seen"][0], back["commit"][0], back["dirty"][0]) == (1, "0123456789ab", 0)
 
 
-def test_no_file_is_an_empty_table_with_all_columns(tmp_path):
-    for name, table in schema.TABLES.items():
-        frame = results.read(name, tmp_path)
-        assert frame.empty and tuple(frame.columns) == table.columns
-
-
 def test_an_unchanged_value_keeps_its_row_and_date(tmp_path):
     results.write("transient", [transient(), transient(frames_seen=2)], tmp_path, ORIGIN)
     before = (tmp_path / "transient.csv").read_bytes()
@@ -191,13 +185,6 @@ def test_compare_tells_flips_machine_new_and_missing_apart(tmp_path):
     assert timing["verdict"].tolist() == ["differs by machine"]
 
 
-def test_rows_of_notebooks_that_did_not_run_are_not_missing(tmp_path):
-    results.write("transient", [transient()], tmp_path / "old", ORIGIN)
-    (tmp_path / "new").mkdir()
-    compared = results.compare(tmp_path / "new", tmp_path / "old", notebooks=["01_other"])
-    assert compared.empty and "verdict" in compared
-
-
 def test_a_run_s_rows_come_before_the_committed_ones_whatever_their_limit(tmp_path):
     results.write("transient", [transient(limit=24, top1=1.0)], tmp_path / "new", LATER)
     results.write("transient", [transient(), transient(window=64)], tmp_path / "old", ORIGIN)
@@ -253,13 +240,6 @@ def test_dirty_means_that_code_or_notebook_sources_changed(tmp_path, monkeypatch
     git("checkout", "-q", ".")
     (tmp_path / "co3d" / "b.py").write_text("untracked")
     assert origin.git_state()[1] == 1
-
-
-def test_every_column_of_a_table_is_in_the_dictionary():
-    used = {name for table in schema.TABLES.values() for name in table.columns}
-    assert used == set(schema.COLUMNS)
-    for name in used:
-        assert f"`{name}`" in schema.readme()
 
 
 def test_the_committed_dictionary_is_the_schema_s():
