@@ -184,14 +184,6 @@ def test_what_reads_the_frame_or_follows_sums(layers):
     assert agree(net, engine, example, net.warmup + net.stride + 5) < 3e-5
 
 
-def test_a_pool_of_the_frame_is_refused_in_bfloat16():
-    body = nn.Sequential(nn.MaxPool3d((1, 2, 2)), nn.Conv3d(3, 4, 1), nn.RunningWindow(2))
-    net = nn.StreamNet(body, nn.Linear(4, 2)).eval()
-    explicit = Explicit(net, torch.zeros(1, 3, 6, 6))
-    with pytest.raises(Unsupported, match=r"Pool 0|AVX512-BF16"):
-        Engine(explicit, half=True)
-
-
 @pytest.mark.parametrize(
     "layer",
     [nn.GELU(), nn.Conv3d(4, 4, 1, groups=2), nn.AvgPool3d((1, 2, 2))],

@@ -177,13 +177,6 @@ def test_streams_from_inference_mode_go_on_outside_of_it(engine):
         torch.testing.assert_close(both, logits.expand(2, -1), rtol=0, atol=1e-5)
 
 
-def test_streams_of_other_phases_do_not_stack():
-    twin = fast(net_of("coi3d_mini"))
-    states = [twin.steps(torch.zeros(1, 3, count, SIZE, SIZE))[1] for count in (60, 61)]
-    with pytest.raises(ValueError, match="phase"):
-        co3d.stack(states)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_streams_in_several_threads_share_no_buffer(threads):
     net = net_of()
@@ -242,35 +235,43 @@ def test_a_camera_may_fill_the_same_memory_again(engine):
             torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
 
 
-def test_what_does_not_fit_is_refused():
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda net, twin, x: twin.step(x[:, :, 1:]), ValueError, "for which the net was optimi"),
+        (lambda net, twin, x: twin.step(x.double()), ValueError, "for which the net was optimised"),
+        (lambda net, twin, x: twin.step([0]), TypeError, "expected a frame as a tensor"),
+        (lambda net, twin, x: twin.step(x, net.begin()), TypeError, "expected a state from begin"),
+        (
+            lambda net, twin, x: twin.step(x, fast(net, batch=2).begin()),
+            ValueError,
+            "expected a state of .*1, 3, 40, 40.*2, 3, 40, 40",
+        ),
+        (
+            lambda net, twin, x: twin.step(x, fast(net, "torch").begin()),
+            ValueError,
+            "of another engine",
+        ),
+        (
+            lambda net, twin, x: twin.steps(x.unsqueeze(2), end=True),
+            ValueError,
+            "no padding behind",
+        ),
+        (
+            lambda net, twin, x: twin.begin("replicate"),
+            ValueError,
+            "expected fill 'zeros' and emit",
+        ),
+        (lambda net, *_: fast(net, dtype=torch.float16), TypeError, "expected dtype in"),
+        (lambda net, *_: fast(net, threads=0), ValueError, "expected 1 or more threads"),
+        (lambda net, *_: fast(net, "fast"), ValueError, "expected engine in"),
+        (lambda net, *_: fast(net.train()), ValueError, r"use \.eval"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, words):
     net = net_of()
-    twin, frame = fast(net), frames(1)[0]
-    with pytest.raises(ValueError, match="for which the net was optimised"):
-        twin.step(frame[:, :, 1:])
-    with pytest.raises(ValueError, match="for which the net was optimised"):
-        twin.step(frame.double())
-    with pytest.raises(TypeError, match="expected a frame as a tensor"):
-        twin.step([0])
-    with pytest.raises(TypeError, match="expected a state from begin"):
-        twin.step(frame, net.begin())
-    with pytest.raises(ValueError, match="expected a state of .*1, 3, 40, 40.*2, 3, 40, 40"):
-        twin.step(frame, fast(net, batch=2).begin())
-    with pytest.raises(ValueError, match="expected a state of"):
-        twin.step(frame, fast(net_of("coslow_mini")).begin())
-    with pytest.raises(ValueError, match="of another engine"):
-        twin.step(frame, fast(net, "torch").begin())
-    with pytest.raises(ValueError, match="no padding behind"):
-        twin.steps(frame.unsqueeze(2), end=True)
-    with pytest.raises(ValueError, match="expected fill 'zeros' and emit 'valid'"):
-        twin.begin("replicate")
-    with pytest.raises(TypeError, match="expected dtype in"):
-        co3d.optimize(net, frame, torch.float16)
-    with pytest.raises(ValueError, match="expected 1 or more threads"):
-        co3d.optimize(net, frame, threads=0)
-    with pytest.raises(ValueError, match="expected engine in"):
-        OptimizedStream(net, frame, engine="fast")
-    with pytest.raises(ValueError, match=r"use \.eval"):
-        co3d.optimize(net.train(), frame)
+    with pytest.raises(error, match=words):
+        call(net, fast(net), frames(1)[0])
 
 
 def test_what_an_optimised_net_has_not_is_refused():
@@ -284,14 +285,6 @@ def test_what_an_optimised_net_has_not_is_refused():
     clip = co3d.optimize(co3d.create("x3d_mini"), torch.zeros(1, 3, 16, SIZE, SIZE))
     with pytest.raises(TypeError, match="stays on cpu"):
         clip.double()
-
-
-def test_a_batch_from_unstack_is_refused_by_a_net_of_another_batch():
-    net = net_of()
-    double = fast(net, batch=2)
-    _, state = double.step(frames(1, batch=2)[0])
-    with pytest.raises(ValueError, match="expected a state of"):
-        double.step(frames(1, batch=2)[0], co3d.unstack(state)[0])
 
 
 def test_the_setting_chooses_torch(monkeypatch):

@@ -163,14 +163,6 @@ def test_a_stream_runs_an_exported_net_and_a_nan_is_forgotten(tmp_path):
         stream.reset()
 
 
-def test_a_stream_from_inference_mode_goes_on_outside_of_it(tmp_path):
-    net, frame = net_of("cox3d_mini", SIZE), torch.randn(1, 3, SIZE, SIZE)
-    runner = Runner(export(net, tmp_path / "net.onnx", frame)[0], threads=1)
-    with torch.inference_mode():
-        states = net.begin(), runner.begin()
-    agree(net, runner, net.warmup + 2, states)
-
-
 def test_openvino_runs_onnx_files_too(tmp_path):
     net = net_of("coi3d_mini", SIZE)
     export(net, tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
@@ -197,21 +189,6 @@ def test_a_file_says_what_it_holds_and_nothing_of_the_machine(tmp_path, suffix):
     for data in (file.read_bytes() for file in files):
         for place in (str(tmp_path).encode(), b"/co3d/", b"site-packages", b"co3d.deploy"):
             assert place not in data
-
-
-def test_onnxruntime_fuses_the_activations(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    import onnx
-
-    export(net_of("coslow_mini", SIZE), tmp_path / "net.onnx", torch.randn(1, 3, SIZE, SIZE))
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(tmp_path / "net.onnx", options, ["CPUExecutionProvider"])
-    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
-    kinds = {name: node.op_type for node in nodes for name in node.output}
-    assert "FusedConv" in kinds.values() and "BatchNormalization" not in kinds.values()
-    assert not any(n.op_type == "Relu" and kinds.get(n.input[0]) == "Conv" for n in nodes)
 
 
 def test_the_onnx_file_runs_by_its_record_alone(tmp_path):

@@ -177,37 +177,34 @@ def test_weights_do_not_come_from_elsewhere(copies, monkeypatch, stem, place):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_what_a_runner_cannot_do_is_refused(copies, suffix):
-    runner = Runner(copies / f"one{suffix}", threads=1)
-    other, clips = (Runner(copies / f"{stem}{suffix}", threads=1) for stem in ("two", "clip"))
-    with pytest.raises(ValueError, match=r"expected a frame \(1, 3, 32, 32\)"):
-        runner.step(torch.zeros(2, 3, 32, 32))
-    with pytest.raises(TypeError, match="expected a frame as a tensor, given str"):
-        runner.step("frame")
-    with pytest.raises(TypeError, match="expected a state from begin"):
-        runner.step(FRAME, [])
-    with pytest.raises(ValueError, match="expected a state of"):
-        runner.step(FRAME, other.begin())
-    state = runner.begin()
-    runner.step(FRAME, state)
-    with pytest.raises(ValueError, match="given one consumed"):
-        runner.step(FRAME, state)
-    with pytest.raises(ValueError, match="expected a state of"):
-        runner.step(FRAME, co3d.stack([runner.begin(), runner.begin()]))
-    state = co3d.clone(runner.begin())
-    state["layers"]["next"] = ()
-    with pytest.raises(ValueError, match="given one of another engine"):
-        runner.step(FRAME, state)
-    with pytest.raises(ValueError, match="expected fill 'zeros' and emit 'valid'"):
-        runner.begin("replicate")
-    with pytest.raises(ValueError, match="x3d_mini is continual: call step"):
-        runner(torch.zeros(1, 3, 16, 32, 32))
-    with pytest.raises(ValueError, match="x3d_mini needs whole clips: call it"):
-        co3d.Stream(clips)
-    with pytest.raises(ValueError, match="expected 1 or more threads"):
-        Runner(copies / f"one{suffix}", threads=0)
-    with pytest.raises(ValueError, match="expected a runtime that runs"):
-        Runner(copies / f"one{suffix}", runtime="tensorrt")
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda one, *_: one.step(FRAME.expand(2, -1, -1, -1)), ValueError, r"frame \(1, 3, 32, 3"),
+        (lambda one, *_: one.step("frame"), TypeError, "expected a frame as a tensor, given str"),
+        (lambda one, *_: one.step(FRAME, []), TypeError, "expected a state from begin"),
+        (lambda one, two, _: one.step(FRAME, two.begin()), ValueError, "expected a state of"),
+        (lambda one, *_: one.begin("replicate"), ValueError, "expected fill 'zeros' and emit 'val"),
+        (lambda one, *_: one(FRAME), ValueError, "x3d_mini is continual: call step"),
+        (lambda one, two, clip: co3d.Stream(clip), ValueError, "x3d_mini needs whole clips: call"),
+    ],
+)
+def test_what_a_runner_cannot_do_is_refused(copies, suffix, call, error, words):
+    runners = [Runner(copies / f"{stem}{suffix}", threads=1) for stem in ("one", "two", "clip")]
+    with pytest.raises(error, match=words):
+        call(*runners)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threads": 0}, "expected 1 or more threads"),
+        ({"runtime": "tensorrt"}, "expected a runtime that runs"),
+    ],
+)
+def test_a_runner_that_cannot_be_is_refused(copies, options, words):
+    with pytest.raises(ValueError, match=words):
+        Runner(copies / "one.onnx", **options)
 
 
 def test_a_runtime_that_is_missing_is_named(copies, monkeypatch):

@@ -47,23 +47,6 @@ def test_twins_share_parameters_and_statistics():
     assert twin[0].weight.dtype == torch.float64
 
 
-def test_the_original_is_left_as_it_was():
-    net = plain_net()
-    co3d.continual(net, window=6)
-    assert type(net[0]) is nn.Conv3d and type(net) is nn.Sequential
-    assert net(torch.randn(1, 3, 9, 8, 8)).shape == (1, 5)
-
-
-def test_zoo_twins():
-    regular = co3d.create("x3d_mini")
-    twin = co3d.continual(regular, gate="frame", window=32)
-    wider = co3d.continual(twin, window=64)
-    assert wider.receptive_field == twin.receptive_field + 32
-    assert regular.classifier.weight is wider.classifier.weight
-    assert regular.body.res2[0].main.se.gate == "clip"
-    assert not hasattr(regular, "step")
-
-
 class Custom(nn.Module):
     def forward(self, x):
         return x.flip(2)
@@ -101,11 +84,6 @@ def test_refusals(make, kind, words):
 def test_gates_that_are_no_gate(gate):
     with pytest.raises(ValueError, match=f"expected gate None or 'frame', given '{gate}'"):
         co3d.continual(co3d.create("x3d_mini"), gate=gate, window=16)
-
-
-def test_windows_that_are_no_window():
-    with pytest.raises(ValueError, match="expected a window of 1 or more frames, given '4'"):
-        co3d.continual(nn.AdaptiveAvgPool3d(1), window="4")
 
 
 def test_gates_of_a_whole_net():

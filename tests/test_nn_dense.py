@@ -7,8 +7,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from nets import run
-from torch import nn
-from trees import CHANNELS, clip, close, conv, convs, forward, lengths, trees
+from trees import CHANNELS, clip, close, conv, forward, lengths, path_plans, trees, two_path
 
 import co3d
 import co3d.nn as co
@@ -68,10 +67,17 @@ def test_constants_and_parameters_are_those_of_the_strided_net(tree):
         assert held is shared and name == other
 
 
-@given(strided)
-def test_a_dense_net_is_its_own_dense_twin(tree):
-    dense = dense_twin(tree)
-    assert repr(co3d.continual(dense, dense=True)) == repr(dense) == repr(co3d.continual(dense))
+@given(path_plans(), st.integers(1, 2), st.integers(1, 50), lengths)
+def test_dense_two_path_nets(plan, stride, frames, lengths):
+    tree = co.Sequential(head(stride), two_path(plan))
+    dense, x = co3d.continual(tree, dense=True), clip(frames)
+    assert dense[1].alpha == 1 and dense.timing == tree.timing._replace(stride=1)
+    expected = forward(tree, x)
+    close(run(dense, x, lengths)[:, :, :: tree.stride], expected)
+    assume(tree.receptive_field < 60)
+    x = clip(tree.receptive_field + 1)
+    y = run(dense, x, lengths, flush=False)[:, :, -1:]
+    close(y, tree(x[:, :, 1:], pad=False))
 
 
 def strided_block(stride):
@@ -106,15 +112,6 @@ def test_layers_behind_strides(behind, stride):
     close(every[:, :, -1:], tree(seen, pad=False))
 
 
-@given(convs(), st.integers(1, 20))
-def test_plain_torch_layers_become_dense(layer, frames):
-    plain = nn.Conv3d(CHANNELS, CHANNELS, (3, 1, 1), (2, 1, 1), (1, 0, 0)).double()
-    tree, x = nn.Sequential(plain, nn.ReLU(), layer.double()), clip(frames)
-    expected = forward(tree, x)
-    stride = 2 * layer.stride[0]
-    close(co3d.continual(tree, dense=True)(x)[:, :, ::stride], expected)
-
-
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
@@ -129,6 +126,12 @@ def test_refused_behind_a_stride(layer, words):
     with pytest.raises(ValueError, match=words):
         co3d.continual(tree(2), dense=True)
     assert co3d.continual(tree(1), dense=True).stride == 1
+
+
+def test_an_average_pool_before_all_strides_becomes_dense():
+    tree = co.Sequential(co.AvgPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)), conv(3, 2, 1)).double()
+    x = clip(20)
+    close(co3d.continual(tree, dense=True)(x)[:, :, ::4], tree(x))
 
 
 STRIDED = {"coi3d_mini": 2, "coslowfast_mini": 4, "cor2plus1d_mini": 4}

@@ -190,27 +190,6 @@ def test_conv_state_is_no_larger_than_its_partial_maps_or_inputs(case):
     assert co.state_bytes(conv_state) <= most
 
 
-def _storage_bytes(state):
-    return sum(t.untyped_storage().nbytes() for t in co.core.iter_tensors(state))
-
-
-@pytest.mark.parametrize("channels", [(2, 8), (8, 2)], ids=["inputs", "sums"])
-def test_state_holds_no_more_memory_than_it_counts(channels):
-    conv = co.Conv3d(*channels, (5, 1, 1), padding=(2, 0, 0))
-    state = conv.steps(torch.randn(1, channels[0], 50, 4, 4))[1]
-    assert _storage_bytes(state) == co.state_bytes(state) == 4 * 2 * 16 * 4
-
-
-def test_large_kernels_keep_sums_or_inputs_whichever_is_smaller():
-    for conv, values in (
-        (co.Conv3d(64, 16, (3, 1, 1), padding=(1, 0, 0)), 2 * 16 * 64),
-        (co.Conv3d(16, 64, (3, 1, 1), padding=(1, 0, 0)), 2 * 16 * 64),
-        (co.Conv3d(8, 8, 3, (1, 2, 2), 1, groups=8), 2 * 8 * 16),
-    ):
-        state = conv.steps(torch.randn(1, conv.in_channels, 9, 8, 8))[1]
-        assert co.state_bytes(state) == 4 * values
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [

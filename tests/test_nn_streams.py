@@ -50,15 +50,6 @@ def test_two_interleaved_streams(net):
         close(emitted, run(net, clip, flush=False))
 
 
-def test_reset_forgets(net):
-    stream, clip = co.Stream(net), frames(26)
-    first = [stream(frame) for frame in clip.unbind(2)]
-    stream.reset()
-    assert stream(clip[:, :, 0]) is None
-    again = [stream(frame) for frame in clip.unbind(2)[1:]]
-    close(again[-1], first[-1])
-
-
 @pytest.mark.parametrize("make", [lambda net: net, lambda net: strided_net()], ids=["net", "tree"])
 @pytest.mark.parametrize("cut", [3, 20, 25])
 def test_forked_saved_and_older_states_go_on_alone(net, make, cut, tmp_path):
@@ -72,13 +63,6 @@ def test_forked_saved_and_older_states_go_on_alone(net, make, cut, tmp_path):
         for start in (state, co.clone(state), restored):
             y = model.steps(tail, start)[0]
             close(y, whole[:, :, -y.shape[2] :])
-
-
-def test_clone_shares_no_memory(net):
-    state = net.steps(frames(25))[1]
-    held = [t for t in co.core.iter_tensors(state) if t.numel()]
-    copies = [t for t in co.core.iter_tensors(co.clone(state)) if t.numel()]
-    assert {t.data_ptr() for t in held}.isdisjoint(t.data_ptr() for t in copies)
 
 
 @pytest.mark.parametrize("seen", [(25, 25), (25, 41), (4, 4)])
@@ -140,11 +124,6 @@ def test_twenty_thousand_steps_do_not_drift():
     torch.testing.assert_close(y, expected, rtol=0, atol=float(1e-4 * expected.abs().max()))
 
 
-def test_state_size_of_a_stream_is_constant_and_counted(net):
-    sizes = {co.state_bytes(net.steps(frames(n))[1]) for n in (32, 40, 60)}
-    assert len(sizes) == 1
-
-
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_net_in_chunks(lengths):
     model, clip = _small_net(), frames(36, size=16)
@@ -167,13 +146,6 @@ def test_features_are_what_the_classifier_takes(net):
     state = net.steps(clip)[1]
     frame = frames(1, seed=7)[:, :, 0]
     close(net.classifier(net.step(frame, state, features=True)[0]), net.step(frame, state)[0])
-
-
-def test_an_ended_stream_is_closed_even_if_it_saw_nothing(net):
-    y, state = net.steps(None, net.begin(), end=True)
-    assert y is None and state["closed"]
-    y, state = net.steps(frames(0), end=True)
-    assert y is None
 
 
 def _state_of_another(net):
@@ -266,11 +238,6 @@ def test_layers_check_too():
             torch.randn(1, 2, 8, 8).double(), co.MaxPool3d(2).step(torch.randn(1, 2, 8, 8))[1]
         )
     assert state["frame"] == (1, 2, 8, 8)
-
-
-def test_dropout_in_training_has_no_stream():
-    with pytest.raises(ValueError, match="given Dropout 1 in training"):
-        co.Sequential(co.ReLU(), co.Dropout()).begin()
 
 
 def test_streams_run_under_autocast():

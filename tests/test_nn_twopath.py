@@ -61,6 +61,19 @@ def test_clip_and_stream_equal_plain_torch(plan, frames, lengths):
     close(net.steps(x, end=True)[0], y)
 
 
+@given(plans, st.integers(0, 40))
+def test_unpadded_columns_are_those_that_padding_does_not_reach(plan, more):
+    net = two_path(plan)
+    assume(net.receptive_field < 100)
+    x = clip(net.receptive_field + more)
+    y = net(x, pad=False)
+    for n in range(more // net.stride + 1):
+        start = n * net.stride
+        seen = net(x[:, :, start : start + net.receptive_field], pad=False)
+        close(y[:, :, n : n + 1], seen)
+    assert y.shape[2] == more // net.stride + 1
+
+
 @given(plans)
 def test_a_constant_clip_replicated_is_steady_at_once(plan):
     """Every layer's first input continued backwards: the start of a still video is its future."""
