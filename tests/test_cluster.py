@@ -21,7 +21,7 @@ import torch
 from co3d.data import synthetic
 from co3d.data.sets import open_set
 from co3d.measure import accuracy, cluster, readings, runs
-from co3d.measure.readings import predict
+from co3d.measure.predict import predict
 
 # Nobody else may give work to the nodes; read when Ray is imported, and inherited by all.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -120,8 +120,9 @@ def expected(data, some, tmp_path_factory):
     return files_of(*run(some, data, tmp_path_factory.mktemp("local"), None))
 
 
-def run(some, data, folder, engine, function=predict):
-    return runs.run(some, data, function, limit=N, folder=folder, engine=engine, progress=False)
+def run(some, data, folder, engine, predict=predict):
+    options = {"folder": folder, "engine": engine, "predict": predict}
+    return runs.run(some, data, limit=N, progress=False, **options)
 
 
 def files_of(done, _):
@@ -169,7 +170,7 @@ def test_with_other_threads_the_decisions_are_the_same(nodes, data, some, tmp_pa
         torch.set_num_threads(1)
     for one, other in zip(here, there, strict=True):
         assert one.run.file != other.run.file
-        assert accuracy.agreement(one, other) == (100, N)
+        assert (one.scores.argmax(1) == other.scores.argmax(1)).all() and len(one.scores) == N
 
 
 @pytest.mark.parametrize("first", ["local", "ray"])
@@ -247,22 +248,10 @@ def test_a_video_that_kills_every_worker_has_a_status(nodes, data, some, expecte
     assert cluster.TRIES < len((tmp_path / "tries").read_text()) <= 3 * cluster.TRIES
 
 
-def test_a_node_that_dies_and_a_slow_one(nodes, data, some, expected, tmp_path):
+def test_a_node_that_dies_costs_nothing(nodes, data, some, expected, tmp_path):
     nodes.head()
-    second = nodes.second(SLOW="1")
+    second = nodes.second()
     nodes.ready(2)
-
-    def hangs_there(flag):
-        def slow(readings, video):
-            """The other node waits until this one has begun."""
-            if os.environ.get("SLOW"):
-                flag.touch()
-                time.sleep(600)
-            while not flag.exists():
-                time.sleep(0.05)
-            return predict(readings, video)
-
-        return slow
 
     class Killed:
         """An engine whose second node dies when some outcomes are there."""
@@ -276,10 +265,7 @@ def test_a_node_that_dies_and_a_slow_one(nodes, data, some, expected, tmp_path):
                 yield outcome
 
     with on(nodes.address) as engine:
-        slow = hangs_there(tmp_path / "slow")
-        assert files_of(*run(some, data, tmp_path / "a", engine, slow)) == expected
-        killed = hangs_there(tmp_path / "killed")
-        assert files_of(*run(some, data, tmp_path / "b", Killed(), killed)) == expected
+        assert files_of(*run(some, data, tmp_path, Killed())) == expected
 
 
 def test_a_driver_that_dies_is_started_again(nodes, data, tmp_path, monkeypatch):
@@ -318,12 +304,25 @@ def test_a_driver_that_dies_is_started_again(nodes, data, tmp_path, monkeypatch)
     assert files("ray") == files("local") and b"top1" in out
 
 
-def test_what_is_not_there_is_a_sentence(nodes, data, some, monkeypatch):
+def test_what_is_not_there_is_a_sentence(nodes, data, some, tmp_path, monkeypatch):
     engine = cluster.engine("ray", "127.0.0.1:1")
     with pytest.raises(ConnectionError, match="no Ray cluster at 127.0.0.1:1"), engine:
         pass
+    with pytest.raises(ValueError, match="expected engine local, or ray"):
+        cluster.engine("local", "auto")
     nodes.head()
     nodes.ready(1)
+    with on(nodes.address) as engine:
+        monkeypatch.setattr(cluster, "FORMAT", 0)  # of this process, not of the actors
+        with pytest.raises(ConnectionError, match="a node of the cluster cannot run co3d"):
+            run(some, data, tmp_path, engine)
+
+        def wrong(readings, frames):
+            raise LookupError("a fault of the program")
+
+        monkeypatch.undo()
+        with pytest.raises(LookupError, match="a fault"):
+            run(some, data, tmp_path, engine, wrong)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     with pytest.raises(ValueError, match="no node of the cluster has 64 CPUs"), on(nodes.address):
         pass

@@ -139,8 +139,6 @@ def test_variable_rate(tmp_path):
     times, numbers, reader = read(path)
     assert times == pytest.approx([tick / 1000 for tick in ticks])
     assert (numbers, reader.status, reader.note) == ([0, 1, 2, 3, 4, 5], "ok", "")
-    clip = sampling.sample(path, [0, 0.3, 0.45, 0.9, 1.005])
-    assert [number(rgb) for rgb in clip.frames] == [0, 2, 4, 4, 5]
 
 
 def test_times_count_from_the_first_frame(tmp_path):
@@ -212,33 +210,6 @@ def test_full_range_is_read_as_such(tmp_path):
         assert abs(next(iter(reader))[1].mean() - 250) < 3
 
 
-def test_sample_decodes_to_the_last_wanted_frame_only(tmp_path):
-    path = film(tmp_path / "a.mp4", 60)
-    clip = sampling.sample(path, [0, 1 / 3, 1 / 3, 0.5, 0.999])
-    assert [number(rgb) for rgb in clip.frames] == [0, 10, 10, 15, 30]
-    assert clip.frames.dtype == np.uint8
-    assert (clip.frames.shape, clip.status, clip.note) == ((5, 48, 64, 3), "ok", "")
-    assert clip.times == (0, 1 / 3, 1 / 3, 0.5, 0.999)
-
-    def lose_the_end(k, data):
-        return data if k < 40 else b"\0" * len(data)
-
-    damaged = spoiled(path, tmp_path / "b.mp4", lose_the_end)
-    assert sampling.sample(damaged, [0, 0.5]).status == "ok"
-    assert sampling.sample(damaged, [0, 1.9]).status == "partial"
-
-
-def test_sample_says_what_is_missing(tmp_path):
-    path = film(tmp_path / "a.mp4", 30)
-    assert sampling.sample(path, [0.0, 0.99]).status == "ok"
-    clip = sampling.sample(path, [0.5, 1.5, 2.0])
-    assert (clip.status, clip.times, len(clip.frames)) == ("too_short", (0.5,), 1)
-    assert clip.note == "The video ends before 1.50 s, 1 of 3 found."
-    for times in ([], [0.5, 0.2], [-1.0, 0.0]):
-        with pytest.raises(ValueError, match="one or more seconds"):
-            sampling.sample(path, times)
-
-
 def test_lost_and_damaged_packets_are_survived_and_counted(tmp_path):
     whole = film(tmp_path / "a.mp4", 60)
     zeroed = spoiled(whole, tmp_path / "b.mp4", lambda k, data: b"\0" * 40 if k == 20 else data)
@@ -261,7 +232,7 @@ def test_nothing_decodable(tmp_path):
             list(reader)
         assert reader.status == "decode_error"
     with pytest.raises(VideoError, match="not a single frame"):
-        sampling.sample(path, [0.0])
+        sampling.frames_at(path, [0])
     with pytest.raises(VideoError, match="not a single frame"):
         video.probe(path)
 
@@ -303,7 +274,7 @@ def bad_files(folder: Path) -> dict[str, str]:
 
 def test_bad_files_get_one_clear_sentence(tmp_path):
     for name, reason in bad_files(tmp_path).items():
-        for use in (video.probe, lambda path: sampling.sample(path, [0.0])):
+        for use in (video.probe, read):
             with pytest.raises(VideoError, match=reason) as caught:
                 use(tmp_path / name)
             message = str(caught.value)
@@ -314,7 +285,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path):
 
 def test_stream_addresses(tmp_path):
     path = film(tmp_path / "a:b %d.mp4")
-    assert sampling.sample(path, [0.5]).status == "ok"
+    assert sampling.frames_at(path, [15]).status == "ok"
     with Reader((film(tmp_path / "a.mp4")).as_uri()) as reader:
         assert len(list(reader)) == 30
     with pytest.raises(VideoError, match="nowhere://x: cannot be opened"):
@@ -422,8 +393,8 @@ def test_real_clips_in_the_right_order_and_the_right_way_up():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real clips not found in ../shared/videos")
 def test_real_corruption_spoils_only_what_comes_after_it():
-    assert sampling.sample(REAL / "corrupted.mp4", [0.0, 1.0]).status == "ok"
-    assert sampling.sample(REAL / "corrupted.mp4", [0.0, 4.0]).status == "partial"
+    assert sampling.frames_at(REAL / "corrupted.mp4", [0, 10]).status == "ok"
+    assert sampling.frames_at(REAL / "corrupted.mp4", [0, 45]).status == "partial"
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])

@@ -11,8 +11,7 @@ from test_sets_rows import frames
 from co3d import __main__ as command_line
 from co3d.data import video
 from co3d.data.dataset import Dataset, Video
-from co3d.measure import accuracy, decoding, readings
-from co3d.measure.workers import Failure, in_processes
+from co3d.measure import accuracy, readings, runs
 from co3d.zoo import checkpoints
 
 COUNT = 20
@@ -93,17 +92,17 @@ def shade(number):
 def sees(monkeypatch, inline):
     """A model that tells the classes by their grey, instead of the network."""
 
-    def predict(some, decoded):
+    def predict(some, frames):
         records = []
         for reading in some:
-            (part,) = decoded.parts(reading.plan)
+            (part,) = frames.parts(reading.plan)
             transform = reading.plan.transform
-            grey = 255 * (decoded.clip(part).mean() * transform.std[0] + transform.mean[0])
+            grey = 255 * (frames.clip(*part).mean() * transform.std[0] + transform.mean[0])
             scores = [-abs(float(grey) - shade(n)) for n in range(len(LABELS))]
             records.append({"status": "ok", "scores": scores})
         return records
 
-    monkeypatch.setattr(accuracy, "predict", predict)
+    monkeypatch.setitem(runs.run.__kwdefaults__, "predict", predict)
 
 
 def numbered(shades):
@@ -158,25 +157,6 @@ def test_the_command_says_that_labels_look_permuted(shades, sees, tmp_path, monk
     shown = capsys.readouterr().out
     assert stopped.value.code == 0
     assert "The label map looks permuted: 12.5 % of 80 videos are right, 87.5 % after" in shown
-
-
-def test_labels_of_several_per_video_are_not_judged(twenty):
-    row = {"top1": None}
-    result = accuracy.Result(None, row, np.zeros((20, 12), np.float32), twenty.videos, None)
-    assert accuracy.warnings([result]) == []
-
-
-def fill(size):
-    """As `decoding.decode` where a frame is too large."""
-    return decoding.within_memory(torch.zeros, size).numel()
-
-
-def test_a_process_in_which_torch_finds_no_memory_goes_on():
-    jobs = [2**10, 2**29, 2**10]
-    small, large, again = in_processes(fill, jobs, seconds=60, memory=2**29)
-    assert small == again == 2**10
-    assert isinstance(large, Failure) and large.status == "decode_error"
-    assert "Asked for more than 0.5 GiB of memory" in large.note
 
 
 def test_models_of_other_classes_are_refused_before_any_work(twenty, tmp_path):

@@ -84,11 +84,13 @@ def evaluate(
     """Accuracy of models on DATASET: kinetics400, charades, synthetic-kinetics,
     synthetic-charades, or a folder of one folder of videos per class.
 
-    A run that was stopped goes on where it was. Predictions are kept per video among the runs.
+    A run that was stopped goes on where it was. Predictions are kept per video among the runs, and
+    the rows go to the tables there.
     top1 is of the scored videos; as_wrong counts planned ones without a prediction as wrong.
     """
     import pandas as pd
 
+    from .. import report
     from ..data.remote import is_address
     from ..data.sets import open_parts, open_set
     from ..measure import accuracy, cluster, readings, runs
@@ -125,7 +127,8 @@ def evaluate(
     accuracy.check(chosen, data)
     with cluster.engine(engine_name, address, device=device, workers=workers) as engine:
         results, times = accuracy.evaluate(chosen, data, limit=limit, engine=engine)
-    rows = pd.DataFrame([result.row for result in results])
+    measured = [result.row for result in results]
+    rows = pd.DataFrame(measured)
     wrong = [accuracy.failures_as_wrong(result.row) for result in results]
     shown = rows.assign(as_wrong=wrong)[SHOWN].dropna(axis=1, how="all")
     click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
@@ -134,4 +137,7 @@ def evaluate(
     account = runs.account([result.run for result in results], times)
     for line in (*accuracy.warnings(results), *account):
         click.echo(line)
+    folder = report.output_folder()
+    path = report.write("accuracy", measured, folder, notebook="", seed=0, device=here)
+    click.echo(f"rows: {path}")
     write_table(rows, table)

@@ -26,6 +26,7 @@ from .writing import Writer
 MAX_PIXELS = 2**25  # per frame: more than 8K (7680x4320), less than a made-up header can ask for
 MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, not a pause
 MAX_FAILURES = 16  # reads in a row that fail before a file counts as ended
+MAX_KEPT = 2**29  # bytes of packets that are kept to be decoded
 TIMEOUT = 10.0  # seconds, for stream addresses to open or to send something
 
 
@@ -66,6 +67,7 @@ class Reader:
         self._lost = self._damaged = 0
         self._counted = False  # time is index / rate, because presentation times are unusable
         self._missing_end = ""
+        self._kept: list[av.Packet | None] = []  # by `packet_times`, for `decode`
         self._reformatter = VideoReformatter()
 
     def __enter__(self) -> Self:
@@ -126,7 +128,9 @@ class Reader:
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
         origin = last = None
-        for frame in itertools.chain.from_iterable(map(self._decoded, self._packets())):
+        self.n_frames, self.origin, self._missing_end = 0, 0.0, ""
+        packets = iter(self._kept or self._packets())
+        for frame in itertools.chain.from_iterable(map(self._decoded, packets)):
             if not self._counted and frame.pts is None:
                 self._counted = True
             if not self._counted:
@@ -151,15 +155,17 @@ class Reader:
     def packet_times(self) -> tuple[float, ...] | None:
         """The times that `decode` should give, from the packets alone, without any pixels.
 
-        None where only decoding can tell: without usable presentation times, or after damage.
-        Reads the file to its end, so that the reader is of no more use.
+        None where only decoding can tell: without usable presentation times, after damage, or of
+        more than MAX_KEPT bytes. The reader is of no more use then; else it can `decode`, once.
         """
-        stamps = []
+        stamps, packets, size = [], [], 0
         for packet in self._packets():
-            if self._counted or (packet and not packet.is_discard and packet.pts is None):
-                return None
+            packets.append(packet)
             if packet and not packet.is_discard:
                 stamps.append(packet.pts)
+            size += packet.size if packet else 0
+            if self._counted or None in stamps[-1:] or size > MAX_KEPT:
+                return None
         stamps.sort()
         base = self._stream.time_base
         steps = (float((b - a) * base) for a, b in itertools.pairwise(stamps))
@@ -167,7 +173,7 @@ class Reader:
             return None
         self.origin = float(stamps[0] * base)
         times = tuple(float((stamp - stamps[0]) * base) for stamp in stamps)
-        self.n_frames = len(times)
+        self.n_frames, self._kept = len(times), packets
         self._check_end(times[-1])
         return times
 
