@@ -20,7 +20,6 @@ import co3d
 from co3d import __main__ as command_line
 from co3d.data import synthetic
 from co3d.measure import accuracy, readings
-from co3d.zoo import checkpoints
 
 N = 6
 
@@ -161,16 +160,6 @@ def test_predictions_are_stored_once_and_never_taken_for_others(regular, data, t
     others = [evaluate(other, data, tmp_path), evaluate(moved, data, tmp_path)]
     others.append(evaluate(some, part, tmp_path, limit=3))
     assert len({result.run.file for (result,) in [[first], *others]}) == 4
-
-
-def test_rows_fit_the_table(regular, data, tmp_path, inline):
-    from co3d.report import results
-    from co3d.report.origin import provenance
-
-    rows = [result.row for result in evaluate(chosen(regular), data, tmp_path)]
-    results.write("accuracy", rows, tmp_path, provenance(notebook="a test", seed=0))
-    assert len(results.read("accuracy", tmp_path)) == len(rows)
-    assert checkpoints.shipped("cox3d_mini").keys() == checkpoints.shipped("x3d_mini").keys()
 
 
 def run_sixty(folder):

@@ -47,20 +47,6 @@ def test_variable_rates_and_late_starts(tmp_path):
     assert timeline(broken) == decoded_timeline(broken)
 
 
-def test_no_pixel_is_decoded_where_the_packets_tell(tmp_path, monkeypatch):
-    path = film(tmp_path / "a.mp4", 40)
-    monkeypatch.setattr(sampling.Reader, "_decoded", lambda *_: pytest.fail("decoded"))
-    assert len(timeline(path).times) == 40
-
-
-def test_a_missing_end_is_said(tmp_path):
-    path = film(tmp_path / "a.mkv", 200, crf=1)
-    assert timeline(path).note == ""
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    assert "the file claims 6.7 s but ends after" in timeline(path).note.lower()
-
-
 def shortened(source, target, seconds):
     """A copy that begins so much earlier: players and FFmpeg drop what is before time 0."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:

@@ -1,8 +1,5 @@
 """Which readings there are of which models, what tells their runs apart, and what they share."""
 
-import dataclasses
-
-import av
 import numpy as np
 import pytest
 import torch
@@ -125,22 +122,6 @@ def test_options_that_nothing_reads_are_refused(nets):
             of([(name, nets[0])], ["native", "steady"], **options)
     some = of([(name, nets[0]) for name in PAIR], ["native", "steady"], fill="replicate", views=2)
     assert [(r.plan.views, r.plan.fill) for r in some] == [(2, None), (1, "replicate")]
-
-
-def test_all_that_decides_a_prediction_is_in_the_header(nets):
-    (reading,) = of([("x3d_mini", nets[0])], ["native"])
-    header = reading.header
-    assert header["compute"] == {
-        "device": "cpu",
-        "engine": "eager",
-        "dtype": "float32",
-        "threads": 1,
-        "chunk": readings.CHUNK,
-        "torch": torch.__version__,
-        "av": av.__version__,
-    }
-    assert header["plan"] == dataclasses.asdict(reading.plan)
-    assert header["format"] == readings.FORMAT and header["weights"]["sha256"] == "0" * 64
 
 
 def test_each_crop_of_a_stream_is_a_stream_of_its_own(nets):

@@ -12,7 +12,7 @@ import numpy as np
 from ..data.dataset import Dataset, Video
 from . import metrics, runs
 from .readings import Reading
-from .runs import Run
+from .store import Store
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Result:
     row: dict
     scores: np.ndarray
     videos: tuple[Video, ...]
-    run: Run
+    run: Store
 
     @property
     def right(self) -> np.ndarray:
@@ -94,7 +94,7 @@ def check(readings: Sequence[Reading], data: Dataset) -> None:
             )
 
 
-def _result(reading: Reading, data: Dataset, limit: int, run: Run) -> Result:
+def _result(reading: Reading, data: Dataset, limit: int, run: Store) -> Result:
     scored = tuple(video for video in data.videos if run.records[video.id]["status"] == "ok")
     scores = np.array([run.records[video.id]["scores"] for video in scored], np.float32)
     scores = scores.reshape(len(scored), reading.classes)  # also of none
@@ -107,22 +107,19 @@ def _result(reading: Reading, data: Dataset, limit: int, run: Run) -> Result:
         "macs_per_prediction": reading.macs,
         **dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common")),
     }
-    if scored:
-        row |= _several(scores, scored, data) if data.multilabel else _single(scores, scored)
+    if scored and data.multilabel:
+        row |= _several(scores, scored, data)
+    elif scored:
+        labels, n = [video.class_id for video in scored], len(scored)
+        right, near = (metrics.top_k(scores, labels, k) for k in (1, 5))
+        row |= {"top1": 100 * right / n, "top5": 100 * near / n}
+        row["ci_low"], row["ci_high"] = metrics.wilson(right, n)
     return Result(reading, row, scores, scored, run)
 
 
 def failures_as_wrong(row: Mapping) -> float | None:
     """Top-1 in per cent if every planned video without a prediction counts as wrong."""
     return None if row["top1"] is None else row["top1"] * row["n_scored"] / row["n_expected"]
-
-
-def _single(scores: np.ndarray, videos: Sequence[Video]) -> dict:
-    n, labels = len(videos), [video.class_id for video in videos]
-    right = metrics.top_k(scores, labels, 1)
-    low, high = metrics.wilson(right, n)
-    top5 = 100 * metrics.top_k(scores, labels, 5) / n
-    return {"top1": 100 * right / n, "top5": top5, "ci_low": low, "ci_high": high}
 
 
 def _several(scores: np.ndarray, scored: Sequence[Video], data: Dataset) -> dict:

@@ -1,10 +1,9 @@
 """The frames that plans want of a video: opened once, decoded once for all plans."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -37,11 +36,6 @@ class Frames:
     pictures: dict[Transform, dict[int, np.ndarray]] = field(default_factory=dict)
     seconds: float = 0.0
 
-    @classmethod
-    def failed(cls, plans: Iterable[Plan], status: str, note: str) -> Self:
-        """A video that gives nothing to any plan."""
-        return cls(dict.fromkeys(plans, (status, note)))
-
     def parts(self, plan: Plan) -> list[tuple[Transform, tuple[int, ...]]]:
         """Transform and frame numbers of each clip: all crops of the first view, then the next."""
         return [(transform, view) for view in self.views[plan] for transform in plan.transforms]
@@ -63,7 +57,7 @@ def decode(job: tuple[Video, Sequence[Plan]]) -> Frames:
         try:
             _read(replace(video, path=path), plans, frames)
         except (ValueError, OSError) as error:  # VideoError is a ValueError
-            frames = Frames.failed(plans, "decode_error", _reason(error, path))
+            frames = Frames(dict.fromkeys(plans, ("decode_error", _reason(error, path))))
     frames.seconds = time.perf_counter() - started
     return frames
 
@@ -122,11 +116,9 @@ def _wanted(reader: Reader | FolderReader, line: Timeline, plan: Plan, frames: F
     except VideoError as error:
         frames.statuses[plan] = "decode_error", _reason(error, reader.source)
         return set()
-    if line.note and (plan.needs_end or views is None):
-        frames.statuses[plan] = "partial", line.note
-        return set()
-    if views is None:
-        frames.statuses[plan] = "too_short", describe(plan, line)
+    if views is None or (line.note and plan.needs_end):
+        short = "too_short", describe(plan, line)
+        frames.statuses[plan] = ("partial", line.note) if line.note else short
         return set()
     frames.views[plan] = views
     return set().union(*views)

@@ -31,27 +31,20 @@ def predict(readings: Sequence[Reading], frames: Frames) -> list[dict]:
     that emits always has the likeliest class at every output, "classes".
     """
     ready = [reading for reading in readings if frames.statuses[reading.plan][0] == "ok"]
-    logits = _clips([reading for reading in ready if not reading.trunk], frames)
-    logits |= _streams([reading for reading in ready if reading.trunk], frames)
-    records = []
-    for reading in readings:
-        status, note = frames.statuses[reading.plan]
-        if status == "ok":
-            records.append(_record(reading, torch.cat(logits[reading])))
-        else:
-            records.append({"status": status, "note": note} if note else {"status": status})
-    return records
-
-
-def _clips(readings: Sequence[Reading], frames: Frames) -> Logits:
-    computed, logits = {}, defaultdict(list)
-    for reading in readings:
-        for part in frames.parts(reading.plan):
+    logits = _streams([reading for reading in ready if reading.trunk], frames)
+    computed: dict[tuple, Tensor] = {}
+    for reading in ready:
+        for part in frames.parts(reading.plan) if not reading.trunk else ():
             key = reading.model, part
             if key not in computed:
                 computed[key] = reading.model(reading.batch(frames.clip(*part)))
             logits[reading].append(computed[key])
-    return logits
+    records = []
+    for reading in readings:
+        status, note = frames.statuses[reading.plan]
+        record = {"status": status, "note": note} if note else {"status": status}
+        records.append(_record(reading, torch.cat(logits[reading])) if status == "ok" else record)
+    return records
 
 
 def _streams(readings: Sequence[Reading], frames: Frames) -> Logits:

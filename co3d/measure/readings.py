@@ -203,8 +203,10 @@ def loaded(
 
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if names == "all":
-        regular = [name for name in SPECS if not spec(name).continual and _has(name, weights)]
-        chosen = [twin_name for name in regular for twin_name in (name, f"co{name}")]
+        chosen = []
+        for name, record in SPECS.items():
+            known = weights in shipped(name) or record.checkpoint(weights)
+            chosen += [name, f"co{name}"] if known and not record.continual else []
         if not chosen:
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}
@@ -213,10 +215,6 @@ def loaded(
         nets[name] = fold(net).to(device)
         nets[name].spec, nets[name].weights = net.spec, net.weights
     return [(name, nets[spec(name).weights]) for name in chosen]
-
-
-def _has(name: str, weights: str) -> bool:
-    return weights in shipped(name) or spec(name).checkpoint(weights) is not None
 
 
 @cache

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,24 +30,6 @@ STATUSES = ("ok", "partial", "decode_error", "missing", "too_short", "timeout", 
 NOTES = 10  # of videos that gave nothing, on the screen
 
 Predict = Callable[[Sequence[Reading], Frames], list[dict]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What became of every planned video, by id, and the file that says so."""
-
-    records: Mapping[str, Mapping[str, Any]]
-    file: Path
-
-    @property
-    def statuses(self) -> Counter:
-        """How many planned videos ended how."""
-        return Counter(record["status"] for record in self.records.values())
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """Why a video gave nothing, by id."""
-        return {v: record["note"] for v, record in self.records.items() if "note" in record}
 
 
 class Job(NamedTuple):
@@ -95,7 +76,7 @@ def run(
     seconds: float = SECONDS,
     memory: int = MEMORY,
     progress: bool = True,
-) -> tuple[list[Run], Counter]:
+) -> tuple[list[Store], Counter]:
     """Runs every reading on every video; one that was stopped goes on where it was.
 
     Args:
@@ -111,8 +92,8 @@ def run(
         progress: whether to show a bar.
 
     Returns:
-        A run per reading, in their order, and the sums over the videos that were computed now:
-        "videos", and seconds of decoding (all processes added) and of the networks.
+        The records of each reading, in their order, and sums over the videos that were computed
+        now: "videos", and seconds of decoding (all processes added) and of the networks.
 
     Raises:
         ValueError: if another process is at work on the same run, or ids come twice.
@@ -121,7 +102,9 @@ def run(
     engine = engine or Local(workers)
     folder = Path(folder or paths.logs_path() / "predictions") / f"{data.name}-{data.split}"
     bounds = {"seconds": seconds, "memory": memory}
-    source = {"name": data.name, "split": data.split, "limit": limit, "plan": _digest(data)}
+    planned = [list(data.labels), *([video.id, list(video.class_ids)] for video in data.videos)]
+    digest = hashlib.sha256(json.dumps(planned).encode()).hexdigest()[:16]
+    source = {"name": data.name, "split": data.split, "limit": limit, "plan": digest}
     sizes = {video.id: _size(video) for video in data.videos}
     if len(sizes) < len(data.videos):
         raise ValueError(f"{data.name} plans some videos twice: expected ids of their own")
@@ -142,7 +125,9 @@ def run(
             times.update(videos=1, decode_s=decode_s, model_s=model_s)
             for n, record in zip(job.waiting, records, strict=True):
                 stores[n].add(job.video.id, record)
-        return [Run(store.records, store.finish()) for store in stores], times
+        for store in stores:
+            store.finish()
+        return stores, times
 
 
 def outcomes(
@@ -155,16 +140,10 @@ def outcomes(
     for job, some in zip(jobs, plans, strict=True):
         frames = next(decoded) if job.video.path else Failure("missing", "")
         if isinstance(frames, Failure):
-            frames = Frames.failed(some, *frames)
+            frames = Frames(dict.fromkeys(some, tuple(frames)))
         started = time.perf_counter()
         records = predict([readings[n] for n in job.waiting], frames)
         yield Outcome(job, records, frames.seconds, time.perf_counter() - started)
-
-
-def _digest(data: Dataset) -> str:
-    """The start of the sha256 of what is planned: ids and classes of all videos, and the labels."""
-    plan = [list(data.labels), *([video.id, list(video.class_ids)] for video in data.videos)]
-    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
 
 
 def _size(video: Video) -> int | None:
@@ -176,7 +155,7 @@ def _size(video: Video) -> int | None:
     return len(os.listdir(video.path)) if video.path.is_dir() else video.path.stat().st_size
 
 
-def account(runs: Sequence[Run], times: Counter) -> Iterator[str]:
+def account(runs: Sequence[Store], times: Counter) -> Iterator[str]:
     """Lines that say how the videos ended, where the time went, and where the predictions are."""
     statuses = sum((run.statuses for run in runs), Counter())
     counts = (f"{status} {statuses[status]}" for status in STATUSES if statuses[status])

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,14 +27,18 @@ class Store:
         header: what decides the predictions, as JSON knows it.
         videos: all planned videos in order, with the size of each one's file (None: missing). The
             record of a video that has another size now is dropped.
+
+    Attributes:
+        records: what became of each video, by id.
+        file: that says so, once every video has a record; `part` until then.
     """
 
     def __init__(
         self, folder: Path, header: Mapping[str, Any], videos: Mapping[str, int | None]
     ) -> None:
         self.first, self.videos = _line(header), dict(videos)
-        name = hashlib.sha256(self.first).hexdigest()[:16]
-        self.path, self.part = folder / f"{name}.jsonl", folder / f"{name}.jsonl.part"
+        name = f"{hashlib.sha256(self.first).hexdigest()[:16]}.jsonl"
+        self.file, self.part = folder / name, folder / f"{name}.part"
         self.records: dict[str, dict] = {}
 
     def __enter__(self) -> Self:
@@ -43,9 +48,9 @@ class Store:
             ValueError: if another process writes to it, or it is damaged.
             OSError: if it cannot be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            lock = stack.enter_context(self.path.with_name(f".{self.path.stem}.lock").open("w"))
+            lock = stack.enter_context(self.file.with_name(f".{self.file.stem}.lock").open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -61,6 +66,16 @@ class Store:
     def missing(self) -> list[str]:
         """Videos without a record, in order."""
         return [video for video in self.videos if video not in self.records]
+
+    @property
+    def statuses(self) -> Counter:
+        """How many planned videos ended how."""
+        return Counter(record["status"] for record in self.records.values())
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Why a video gave nothing, by id."""
+        return {v: record["note"] for v, record in self.records.items() if "note" in record}
 
     def add(self, video: str, record: Mapping[str, Any]) -> None:
         """Appends the record of a video.
@@ -91,12 +106,12 @@ class Store:
             raise ValueError(f"{len(self.missing)} of {len(self.videos)} videos have no record")
         if self.part.is_file():
             self._write(self.part, self.videos)
-            os.replace(self.part, self.path)
-        return self.path
+            os.replace(self.part, self.file)
+        return self.file
 
     def _load(self) -> None:
         """The records of the whole file, else of the whole lines of a partial one."""
-        source = self.path if self.path.is_file() else self.part
+        source = self.file if self.file.is_file() else self.part
         data = source.read_bytes() if source.is_file() else b""
         first, *lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True) or [self.first]
         try:
@@ -109,7 +124,7 @@ class Store:
         self.records = {video: records[video] for video in same}
         if self.missing or source == self.part:
             self._write(self.part, self.records)
-            self.path.unlink(missing_ok=True)
+            self.file.unlink(missing_ok=True)
 
     def _write(self, path: Path, videos: Iterable[str]) -> None:
         new = path.with_name(f".{path.name}.new")
