@@ -82,7 +82,8 @@ def _take(
 ) -> None:
     """Decodes up to the last wanted frame. Plans have no status where other frames come than the
     timeline promises, unless damage is the reason."""
-    waiting = {plan: numbers for plan in plans if (numbers := _wanted(reader, line, plan, frames))}
+    waiting = {plan: _wanted(reader, line, plan, frames) for plan in plans}
+    waiting = {plan: numbers for plan, numbers in waiting.items() if numbers}
     for number, (seconds, frame) in enumerate(reader.decode() if waiting else ()):
         if line.times[number : number + 1] != (seconds,) or line.origin != reader.origin:
             break

@@ -113,7 +113,8 @@ class Store:
         """The records of the whole file, else of the whole lines of a partial one."""
         source = self.file if self.file.is_file() else self.part
         data = source.read_bytes() if source.is_file() else b""
-        first, *lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True) or [self.first]
+        whole = data[: data.rfind(b"\n") + 1]
+        first, *lines = whole.splitlines(keepends=True) or [self.first]
         try:
             records = {record.pop("video"): record for record in map(json.loads, lines)}
             if first != self.first or len(records) < len(lines) or records.keys() - self.videos:
@@ -122,7 +123,9 @@ class Store:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise ValueError(f"{source} is damaged: delete it, it is computed anew") from None
         self.records = {video: records[video] for video in same}
-        if self.missing or source == self.part:
+        if whole and source == self.part and len(same) == len(lines):
+            os.truncate(self.part, len(whole))  # which a full disk allows
+        elif self.missing or source == self.part:
             self._write(self.part, self.records)
             self.file.unlink(missing_ok=True)
 
