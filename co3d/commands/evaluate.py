@@ -128,9 +128,9 @@ def evaluate(
     account = runs.account([result.run for result in results], times)
     for line in (*accuracy.warnings(results), *account):
         click.echo(line)
+    write_table(whole, table)
     path = report.write("accuracy", rows, report.output_folder(), notebook="", seed=0, device=here)
     click.echo(f"rows: {path}")
-    write_table(whole, table)
 
 
 def _opened(
