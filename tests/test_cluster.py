@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,8 +33,8 @@ N, VIDEOS = 24, 3  # planned, given to an actor at once
 
 
 @pytest.fixture(scope="module")
-def nodes():
-    """Two nodes of a CPU each."""
+def nodes(data):
+    """Two nodes of a CPU each, which keep what they fetch in the cache of `data`."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -81,8 +82,7 @@ def test_two_nodes_leave_what_one_process_leaves(nodes, data, some, expected, tm
         assert files_of(*run(some, data, tmp_path, engine)) == expected
 
 
-def test_videos_at_an_address_are_fetched_by_the_nodes(nodes, data, some, tmp_path, monkeypatch):
-    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+def test_videos_at_an_address_are_fetched_by_the_nodes(nodes, data, some, tmp_path):
     for video in data.videos:
         place = tmp_path / "made" / f"class {video.class_id:02d}" / video.path.name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def test_videos_at_an_address_are_fetched_by_the_nodes(nodes, data, some, tmp_pa
     there = open_set(f"file://{tmp_path / 'made'}")
     with on(nodes.address) as engine:
         assert files_of(*run(some, there, tmp_path / "ray", engine)) == here
-    assert len(list((tmp_path / "cache" / "fetched").glob("*.mp4"))) == N
+    assert len(list((Path(os.environ["CACHE_PATH"]) / "fetched").glob("*.mp4"))) == N
 
 
 class Stops:
