@@ -153,8 +153,6 @@ def test_variable_rate(tmp_path):
     times, numbers, reader = read(path)
     assert times == pytest.approx([tick / 1000 for tick in ticks])
     assert (numbers, reader.status, reader.note) == ([0, 1, 2, 3, 4, 5], "ok", "")
-    clip = sampling.sample(path, [0, 0.3, 0.45, 0.9, 1.005])
-    assert [number(rgb) for rgb in clip.frames] == [0, 2, 4, 4, 5]
 
 
 def test_times_count_from_the_first_frame(tmp_path):
@@ -226,33 +224,6 @@ def test_metadata_may_be_in_any_encoding(tmp_path):
     assert read(path)[1] == list(range(10))
 
 
-def test_sample_decodes_to_the_last_wanted_frame_only(tmp_path):
-    path = film(tmp_path / "a.mp4", 60)
-    clip = sampling.sample(path, [0, 1 / 3, 1 / 3, 0.5, 0.999])
-    assert [number(rgb) for rgb in clip.frames] == [0, 10, 10, 15, 30]
-    assert clip.frames.dtype == np.uint8
-    assert (clip.frames.shape, clip.status, clip.note) == ((5, 48, 64, 3), "ok", "")
-    assert clip.times == (0, 1 / 3, 1 / 3, 0.5, 0.999)
-
-    def lose_the_end(k, data):
-        return data if k < 40 else b"\0" * len(data)
-
-    damaged = spoiled(path, tmp_path / "b.mp4", lose_the_end)
-    assert sampling.sample(damaged, [0, 0.5]).status == "ok"
-    assert sampling.sample(damaged, [0, 1.9]).status == "partial"
-
-
-def test_sample_says_what_is_missing(tmp_path):
-    path = film(tmp_path / "a.mp4", 30)
-    assert sampling.sample(path, [0.0, 0.99]).status == "ok"
-    clip = sampling.sample(path, [0.5, 1.5, 2.0])
-    assert (clip.status, clip.times, len(clip.frames)) == ("too_short", (0.5,), 1)
-    assert clip.note == "The video ends before 1.50 s, 1 of 3 found."
-    for times in ([], [0.5, 0.2], [-1.0, 0.0]):
-        with pytest.raises(ValueError, match="one or more seconds"):
-            sampling.sample(path, times)
-
-
 def test_lost_and_damaged_packets_are_survived_and_counted(tmp_path):
     whole = film(tmp_path / "a.mp4", 60)
     zeroed = spoiled(whole, tmp_path / "b.mp4", lambda k, data: b"\0" * 40 if k == 20 else data)
@@ -274,7 +245,7 @@ def test_nothing_decodable(tmp_path):
             list(reader)
         assert reader.status == "decode_error"
     with pytest.raises(VideoError, match="not a single frame"):
-        sampling.sample(path, [0.0])
+        sampling.frames_at(path, [0])
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
@@ -314,7 +285,7 @@ def bad_files(folder: Path) -> dict[str, str]:
 def test_bad_files_get_one_clear_sentence(tmp_path):
     for name, reason in bad_files(tmp_path).items():
         with pytest.raises(VideoError, match=reason) as caught:
-            sampling.sample(tmp_path / name, [0.0])
+            read(tmp_path / name)
         message = str(caught.value)
         assert message.startswith(str(tmp_path / name)) and message.endswith(".")
         assert "\n" not in message
@@ -322,7 +293,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path):
 
 def test_stream_addresses(tmp_path):
     path = film(tmp_path / "a:b %d.mp4")
-    assert sampling.sample(path, [0.5]).status == "ok"
+    assert sampling.frames_at(path, [15]).status == "ok"
     with Reader((film(tmp_path / "a.mp4")).as_uri()) as reader:
         assert len(list(reader)) == 30
     with pytest.raises(VideoError, match="nowhere://x: cannot be opened"):
