@@ -72,6 +72,7 @@ def test_everything_that_the_project_pulls_in_is_pinned():
 def test_the_dependencies_are_those_that_are_imported():
     """co3d also imports what is optional, where it is used: runtimes, and a library to compare."""
     names = {"PIL": "pillow", "yaml": "pyyaml", "continual": "continual-inference"}
+    names["sklearn"] = "scikit-learn"
     for folder, extra, optional, indirect in (
         ("co3d", [], ["cluster", "deploy", "dev"], {"jupyterlab", "seaborn"}),  # a notebook's
         ("tests", ["dev"], [], {"jupyterlab", "import-linter", "ruff", "setuptools"}),
