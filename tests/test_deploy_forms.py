@@ -108,19 +108,20 @@ def test_the_compiled_step_equals_the_net(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["eager", "native"])
-@pytest.mark.parametrize("name, size", [("cox3d_mini", 16), ("coslow_mini", SIZE)])
+@pytest.mark.parametrize(
+    "name, form, size, tolerance",
+    [("cox3d_mini", "eager", 8, 1e-4), ("coslow_mini", "native", SIZE, 3e-5)],
+)
 @torch.no_grad()
-def test_20000_frames_do_not_drift(name, size, form, tmp_path):
+def test_20000_frames_do_not_drift(name, form, size, tolerance, tmp_path):
     """float32 over a long stream against the unpadded net on the last frames alone."""
-    net, frames = net_of(name, size), frames_of(97, size=size)
-    model, state = net, None
-    if form == "native":
-        model = form_of(form, net, frames[0], tmp_path)
+    net, frames = net_of(name, window=8), frames_of(97, size=size)
+    model = net if form == "eager" else form_of(form, net, frames[0], tmp_path)
+    state = None
     for number in range(20_000):
         logits, state = model.step(frames[number % 97], state)
     last = [frames[number % 97] for number in range(20_000 - net.receptive_field, 20_000)]
-    assert_same([logits], [net(torch.stack(last, 2), pad=False)])
+    assert_same([logits], [net(torch.stack(last, 2), pad=False)], tolerance)
 
 
 @pytest.mark.parametrize("name, form", [*cases(MINIS, FORMS)])
