@@ -94,16 +94,6 @@ def test_bold_in_the_published_table_is_the_pareto_front(published):
     assert front.tolist() == published["pareto_bold"].astype(bool).tolist()
 
 
-def test_published_tables_agree_with_each_other(published):
-    exact = pd.read_csv(PAPER / "flops_exact.csv")
-    printed, exact = (
-        table.assign(number=table["window"].fillna(table["frames"])) for table in (published, exact)
-    )
-    both = printed.merge(exact, on=["model", "number"])
-    gflops = (both["flops_published_convention"] / 1e9).round(2)
-    assert len(both) == len(exact) and gflops.tolist() == both["gflops_per_prediction"].tolist()
-
-
 def test_tables_of_counts_and_of_tiny_numbers():
     table = pd.DataFrame({"model": ["a", "b"], "n": [1234567, None], "x": [2.5e9, 1e9]})
     shown = tables.counts(table, {"x": "G"})
