@@ -10,6 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -75,6 +76,7 @@ def _compared(claim: SimpleNamespace, rows: pd.DataFrame) -> dict[str, str]:
     texts, all_ours = printed.map(f"{{:{claim.format}}}".format), _values(rows, claim.ours, False)
     ours = all_ours.dropna()
     ends = sorted(texts, key=float) or [""]
+    devices = sorted(set(rows.get("our_device", [])) - {np.nan})
     named = rows["label"] + rows["number"].map(" at {:.0f}".format)
     facts = {
         "printed": ", ".join(texts),
@@ -89,7 +91,7 @@ def _compared(claim: SimpleNamespace, rows: pd.DataFrame) -> dict[str, str]:
         "ours": ", ".join(f"{value:{claim.show}}" for value in ours),
         "each": ", ".join(f"{rows['label'][n]} {value:.2f}" for n, value in ours.items()),
         "also": ", ".join(f"{value:{claim.also_format}}" for value in also),
-        "device": ", ".join(sorted(rows["our_device"].dropna().unique())),
+        "device": ", ".join(devices),
     }
     theirs = claim.published.format(**facts)
     status, shown, note = _missing(claim, rows, theirs, all_ours), "", claim.note
@@ -105,7 +107,7 @@ def _compared(claim: SimpleNamespace, rows: pd.DataFrame) -> dict[str, str]:
         triples = zip(wanted, numbers, limits, strict=True)
         verdicts = [verdict(*triple, derived=claim.derived) for triple in triples]
         status = max(verdicts, key=list(STATUSES).index)
-        if claim.devices and not set(rows["our_device"]) & set(claim.devices):
+        if claim.devices and not set(devices) & set(claim.devices):
             status = "other device"
         elif claim.reduce == "tally" and status == DIFFERS:
             others = [n for n, each in zip(ours.index, verdicts, strict=True) if each == DIFFERS]
@@ -184,7 +186,7 @@ def _frames(
             table = tables.with_counts(table.assign(number=table["native"]), models)
             additions = (table["our_window_sum"] / table["native"]).fillna(0)
             table = table.assign(number=table["window"], our_additions=additions)
-        frames[name] = table.assign(our_device=None)
+        frames[name] = table
     accuracy = tables.numbered(ours["accuracy"])
     accuracy["clips"] = accuracy["views"] * accuracy["crops"]
     memory = benchmark["peak_mem_mb"].fillna(benchmark["alloc_mb"])
@@ -194,8 +196,7 @@ def _frames(
         rows = ours[join["table"]].query(join["rows"]).drop_duplicates(on).set_index(on)
         rows = rows[join["take"]].add_prefix("our_").reset_index()
         rows = rows.astype(table[on].dtypes.to_dict())
-        kept = table.drop(columns=rows.columns.difference(on), errors="ignore")
-        frames[join["to"]] = kept.merge(rows, on=on, how="left")
+        frames[join["to"]] = table.merge(rows, on=on, how="left")
     kinetics = frames["kinetics400_published"]
     costs = {"gflops": "gflops_per_prediction", "macs": "macs_per_predicting_step"}
     for name, cost in costs.items():
@@ -205,7 +206,7 @@ def _frames(
     same = same[same["claim"].isin([STREAM, NATIVE]) & (same["dtype"] == "float64")]
     same = same.groupby("model")[["max_rel_diff", "tolerance"]].max().reset_index()
     names = same["model"].map(label)
-    same = same.assign(label=names, prediction=names, number=0.0, our_device=None)
+    same = same.assign(label=names, prediction=names, number=0.0)
     abstract = pd.read_csv(paper / "claims_abstract.csv")
     pairs = tables.pairs(kinetics)
     return frames | {
@@ -240,7 +241,7 @@ def _concept() -> pd.DataFrame:
     frames = torch.arange(1.0, 7.0).view(1, 1, 6, 1, 1)
     stream, _ = continual(net).steps(frames)
     table = pd.DataFrame({"clip": net(frames).flatten(), "stream": stream.flatten()})
-    return table.assign(model="", label="", number=0.0, prediction="", our_device=None)
+    return table.assign(model="", label="", number=0.0, prediction="")
 
 
 def markdown(table: pd.DataFrame) -> str:
