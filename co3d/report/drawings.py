@@ -56,11 +56,6 @@ def _key(ax: Axes, y: float, entries: Iterable[tuple[float, str, str]]) -> None:
         _say(ax, x + 0.5, y, meaning, ha="left", size=8.5)
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-    look = {"arrowstyle": "-|>", "color": color, "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", end, start, arrowprops=look)
-
-
 @mpl.rc_context(STYLE)
 def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawing:
     """One step of a continual convolution: `frames[step - 1]` arrives, one output is completed."""
@@ -70,6 +65,7 @@ def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawin
     for x, head in zip((2, 6.2, 11.2, 15, 18), heads, strict=True):
         _say(ax, x, 0.6, head, weight="bold")
     middle = 0.5 + 1.5 * (size + 1) / 2
+    arrow = {"arrowstyle": "-|>", "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
     _box(ax, 2, middle, f"$x_{step}$ = {new}", NEW, w=2.2)
     for ahead in range(size):
         y, output, weight = 0.5 + 1.5 * (ahead + 1), step + ahead, kernel[size - 1 - ahead]
@@ -78,13 +74,13 @@ def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawin
         stored = sum(w * x for w, x in terms)
         text = " + ".join(f"{w}·{x}" for w, x in terms) + f" = {stored}" if terms else "nothing yet"
         tone = MUTED if ahead else NEW
-        _arrow(ax, (3.2, middle), (4.7, y), NEW)
+        ax.annotate("", (4.7, y), (3.2, middle), arrowprops=arrow | {"color": NEW})
         _box(ax, 6.2, y, f"{weight}·{new} = {weight * new}", KEPT, w=2.8)
         _say(ax, 8.4, y, "+", size=13)
         _box(ax, 11.2, y, text, EMPTY, w=4.6, linestyle="-" if terms else "--")
         _say(ax, 13.9, y, "=", size=13)
         _box(ax, 15, y, stored + weight * new, KEPT if ahead else NEW, w=1.3)
-        _arrow(ax, (15.8, y), (16.5, y), tone)
+        ax.annotate("", (16.5, y), (15.8, y), arrowprops=arrow | {"color": tone})
         goal = f"state: $y_{output}$ so far" if ahead else f"output $y_{output}$"
         _say(ax, 16.7, y, goal, ha="left", weight="normal" if ahead else "bold")
     return fig
