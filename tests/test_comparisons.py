@@ -194,3 +194,17 @@ def test_measured_less_published_of_whole_splits_and_the_papers_protocol():
     assert table["number"].tolist() == [13, 64] and set(table["protocol"]) == {"paper"}
     assert table["points"].tolist() == pytest.approx([400 / 6 - 50, 500 / 6 - 60])
     assert comparisons.against_published(others, published).empty
+
+
+def test_a_blank_published_number_leaves_a_blank_difference():
+    published = pd.DataFrame(
+        [("slow_8x8_r50", "clip", 8, None, None), ("coslow_8x8_r50", "stream", None, 8, 30.0)],
+        columns=["model", "mode", "frames", "window", "map_percent"],
+    )
+    rows = [
+        several("slow_8x8_r50", "clip", [[1, 0, 0]], [(0,)], frames=8).row,
+        several("coslow_8x8_r50", "stream", [[1, 0, 0]], [(0,)], window=8).row,
+    ]
+    rows = [row | {"dataset": "charades"} for row in rows]
+    table = comparisons.against_published(rows, published, "charades")
+    assert pd.isna(table["points"][0]) and table["points"][1] == -10
