@@ -1,5 +1,6 @@
 """Shared plots show the rows that they are given; equal figures are equal files."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -56,6 +57,28 @@ def test_every_accuracy_is_drawn_in_the_panel_of_its_family(accuracy):
 def test_rows_that_cannot_be_told_apart_are_refused(accuracy, change, message):
     with pytest.raises(ValueError, match=message):
         plots.accuracy_vs_macs(pd.concat(change(accuracy), ignore_index=True))
+
+
+def test_a_window_shows_its_streams_controls_and_start_up():
+    """CoI3D-mini predicts at frames 71, 73 ... 79 at window 64; the last sees no padding."""
+    rows = [
+        ("x3d_mini", 8, 24, 60.0, np.nan, 70.0),
+        ("x3d_mini", 64, 80, 80.0, 85.0, 70.0),
+        ("i3d_mini", 64, 79, 90.0, 91.0, 88.0),
+    ]
+    table = pd.DataFrame(rows, columns=["model", "window", "frames", "stream", "control", "clip"])
+    for name in ("stream", "control"):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 3, table[name] + 3
+    nets = pd.DataFrame({"padding": [8, 7], "stride": [1, 2]}, ["cox3d_mini", "coi3d_mini"])
+    figs = {window: plots.at_window(table, nets, 10.0, "made", window) for window in (8, 64)}
+    left, right = figs[64].axes
+    assert {x for x, _ in points(left)} == {80, 85, 90, 91}
+    assert {x for x, _ in points(figs[8].axes[0]) if x == x} == {60}
+    starts = [(bar.get_x(), bar.get_width()) for bar in right.patches]
+    assert starts[:2] == [pytest.approx((0, 7.2)), pytest.approx((7.2, 0.8))]
+    assert starts[3:5] == [pytest.approx((0, 7.1)), pytest.approx((7.1, 0.8))]
+    for one, other in zip(figs[8].axes, figs[64].axes, strict=True):
+        assert one.get_xlim() == other.get_xlim()
 
 
 def test_save_writes_equal_bytes_and_nothing_else(tmp_path, accuracy):
