@@ -14,7 +14,6 @@ from co3d.report import claims, notebooks, readme
 from co3d.zoo.specs import SPECS
 
 PAPER = repo_root() / "results" / "paper"
-DEVICES = ["table-cpu", "table-tx2", "table-xavier", "table-2080ti"]
 
 
 def tables():
@@ -64,11 +63,6 @@ def test_every_claim_table_and_row_of_the_benchmark_has_its_row(rows):
         assert line["published"] == f"{row.gflops_per_prediction:.2f}"
         assert rows.loc[f"params-{row.model}", "published"] == f"{row.params_millions:.2f}"
         assert line["status"] == ("within rounding" if row.model in SPECS else "not available")
-    exact = rows[rows.index.str.startswith("flops-")]
-    counts = pd.read_csv(PAPER / "flops_exact.csv")["flops_published_convention"]
-    assert exact["published"].tolist() == counts.map(str).tolist()
-    figures = ("concept", "accuracy-vs-FLOPs", "pool sweep", "transient", "Charades", "constants")
-    assert all(rows["where"].str.contains(name).any() for name in figures)
 
 
 def test_numbers_typed_into_the_claims_are_those_of_the_published_tables(rows):
@@ -81,11 +75,6 @@ def test_numbers_typed_into_the_claims_are_those_of_the_published_tables(rows):
         curve = curves[curves["model"] == model].set_index("frames_seen")["top1_percent"]
         peak = f"{name} {curve.max():.1f} % at frame {curve.idxmax()}"
         assert f"{peak}, {curve.iloc[-1]:.1f} % at the end" in published
-    table = pd.read_csv(PAPER / "kinetics400_published.csv")
-    memory = table["peak_memory_mib"].dropna()
-    assert rows.loc["table-memory", "claim"].endswith(f", {len(memory)} values")
-    assert rows.loc["table-memory", "published"] == f"{memory.min():.0f}-{memory.max():.0f} MiB"
-    assert rows.loc["table-top1", "published"] == "21 values, 53.40-73.05 %"
 
 
 def test_entries_have_no_unknown_fields():
@@ -95,16 +84,12 @@ def test_entries_have_no_unknown_fields():
 
 
 def test_rows_are_complete_and_say_how_to_compute_them(rows):
-    assert set(rows["status"]) <= set(claims.STATUSES) and rows.index.is_unique
     assert list(rows.reset_index()) == claims.COLUMNS
-    assert (rows[["where", "claim"]] != "").all(axis=None)
     assert not rows.map(lambda text: "|" in text or "\n" in text or "nan" in text).any(axis=None)
-    closed = rows["status"] == "not available"
-    open_ = rows["status"] == "needs data"
-    assert (rows.loc[closed | open_, "ours"] == "").all()
+    closed, open_ = (rows["status"] == name for name in ("not available", "needs data"))
+    assert ((rows["ours"] == "") == (closed | open_)).all()
     assert (rows.loc[closed, ["notebook", "command"]] == "").all(axis=None)
     assert (rows.loc[~closed, ["published", "notebook", "command"]] != "").all(axis=None)
-    assert (rows.loc[~closed & ~open_, "ours"] != "").all()
     notes = rows["status"].isin(["not available", "measured and differs", "other device"])
     assert (rows.loc[notes, "note"] != "").all()
 
@@ -117,18 +102,7 @@ def test_statuses_of_the_committed_results(rows):
     derived = ["concept", "exact-flops_counted_once", "exact-macs_conv_fc"]
     assert list(status.index[status == "agrees with our derivation"]) == derived
     assert set(status[["table-memory", "A2-memory", "A8"]]) == {"other device"}
-    assert set(status[DEVICES]) == {"not available"} and "not yet" not in set(status)
-    for id, ours, expected in (
-        ("A1", "5 agree", "within rounding"),
-        ("A3-rounded", "12.12-15.34", "within rounding"),
-        ("A3-unrounded", "12.38-15.39", "measured and differs"),
-        ("A3-once", "12.86-15.97", "measured and differs"),
-        ("A5", "45.46", "measured and differs"),
-        ("figure-flops", "20 agree", "within rounding"),
-        ("params-slowfast_8x8_r50", "34.566", "measured and differs"),
-    ):
-        assert rows.loc[id, ["ours", "status"]].tolist() == [ours, expected]
-    assert "34,566,488" in rows.loc["params-slowfast_8x8_r50", "note"]
+    assert "not yet" not in set(status)
 
 
 def test_another_count_changes_the_status():
@@ -202,29 +176,17 @@ def test_commands_are_real(rows):
             assert subcommand != "reproduce" or notebooks.select(given["only"]) == [notebook]
 
 
-def read_by(line):
-    """What the evaluations of a line read: model, frames or window, views and crops."""
-    for _, given in parsed(line):
-        names = given["names"].split(",")
-        if names == ["all"]:
-            names = [name for name, record in SPECS.items() if record.checkpoint("kinetics400")]
-        for record in map(SPECS.get, names):
-            spans = given["windows"] if record.continual else (given["frames"],)
-            clips = (given["views"] or 10) * (given["crops"] or 3)
-            for span in spans or (None,):
-                yield record.name, span or record.window or record.frames, clips
-
-
 def test_the_commands_that_need_data_read_every_published_row(rows):
     """But for RCU, which is not built here."""
     published = pd.read_csv(PAPER / "kinetics400_published.csv").query("model != 'rcu'")
     numbers = published["window"].fillna(published["frames"]).astype(int)
-    for id in ("table-top1", "figure-top1"):
-        read = {(name, span) for name, span, _ in read_by(rows.loc[id, "command"])}
-        assert set(zip(published["model"], numbers, strict=True)) <= read
-    several = pd.read_csv(PAPER / "x3d_multiview_published.csv")
-    read = {(name, clips) for name, _, clips in read_by(rows.loc["multiview-top1", "command"])}
-    assert read == set(zip(several["model"], several["clips"], strict=True))
+    read = set()
+    for _, given in parsed(rows.loc["table-top1", "command"]):
+        names = list(SPECS) if given["names"] == "all" else given["names"].split(",")
+        for record in map(SPECS.get, names):
+            spans = given["windows"] if record.continual else (given["frames"],)
+            read |= {(record.name, span or record.window or record.frames) for span in spans or [0]}
+    assert set(zip(published["model"], numbers, strict=True)) <= read
     ((_, given),) = parsed(rows.loc["sweep-top1", "command"])
     swept = pd.read_csv(PAPER / "pool_sweep_published.csv").query("mode == 'stream'")
     windows = {int(window) for window in dict(given["pairs"])["windows"].split()[1:]}
@@ -236,26 +198,20 @@ def test_the_committed_ledger_follows_from_the_committed_results(rows, tmp_path)
     assert path.read_text("utf-8") == (PAPER / "claims.csv").read_text("utf-8"), "run `co3d update`"
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A repository with published tables, no results, and a README."""
+def test_refresh_writes_the_ledger_and_the_counts_and_nothing_else(tmp_path):
     shutil.copytree(PAPER, tmp_path / "results" / "paper")
-    (tmp_path / "results" / "paper" / "claims.csv").unlink()
-    (tmp_path / "README.md").write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n")
-    return tmp_path
-
-
-def test_refresh_writes_the_ledger_and_the_counts_and_nothing_else(root):
-    claims.refresh(root)
-    files = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    written = pd.read_csv(root / "results/paper/claims.csv", keep_default_na=False)
-    text = (root / "README.md").read_text()
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n")
+    claims.refresh(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written = pd.read_csv(tmp_path / "results/paper/claims.csv", keep_default_na=False)
+    text = readme.read_text()
     assert text.startswith("before\n<!-- claims -->\n")
     assert text.endswith("<!-- /claims -->\nafter\n") and "old" not in text
-    for status, count in claims.statuses(written).items():
-        assert (f"| {status} | {count} |" in text) == (count > 0)
-    claims.refresh(root)
-    assert files == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for status, count in written["status"].value_counts().items():
+        assert f"| {status} | {count} |" in text
+    claims.refresh(tmp_path)
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_a_run_s_ledger_is_compared_with_the_committed_one(tmp_path, rows):
@@ -272,8 +228,3 @@ def test_a_run_s_ledger_is_compared_with_the_committed_one(tmp_path, rows):
 def test_a_readme_without_its_marks_is_named():
     with pytest.raises(ValueError, match="lacks the marks <!-- claims -->"):
         readme.with_block("no marks", "claims", "")
-
-
-def test_the_ledger_for_people_shows_every_row(rows):
-    shown = claims.markdown(rows.reset_index())
-    assert all(f"| {claim} |" in shown for claim in rows["claim"])

@@ -1,10 +1,9 @@
 """Clip net and stream on the same frames, and the annotated video, say what the networks say."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 
 import co3d
 from co3d import report
@@ -12,11 +11,9 @@ from co3d.data import video
 from co3d.data.video import Reader
 from co3d.measure import live
 from co3d.measure.outputs import Scores, Step
-from co3d.report import overlay, style
+from co3d.report import overlay
 from co3d.report.drawings import AGAIN, NEW
 from co3d.report.overlay import Side
-
-REAL = Path(__file__).resolve().parents[2] / "shared" / "videos"
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +57,9 @@ def test_both_networks_see_the_same_frames(nets, clip, watched):
             assert torch.allclose(said, wanted, rtol=0, atol=1e-6)
 
 
-def test_pictures_come_with_the_first_network_and_times_with_both(watched):
-    assert all(step.picture.shape == (48, 64, 3) for step, _ in watched)
-    assert all(step.step_ms > 0 for steps in watched for step in steps)
-
-
 def test_a_clip_at_every_0_frames_is_refused(nets):
     with pytest.raises(ValueError, match="every 1 or more frames"):
         next(live.clip_steps(nets[1], [], every=0))
-
-
-@pytest.mark.skipif(not REAL.exists(), reason="the real clips are not beside this checkout")
-def test_a_real_video_is_kept_small_and_a_short_rotated_one_refused(nets):
-    steps = list(co3d.watch(REAL / "two_video_streams.mp4", nets[0], seconds=2.0).steps(keep=True))
-    assert len(steps) == 30 and max(steps[0].picture.shape) == live.LONGEST
-    with pytest.raises(ValueError, match="ends after"):
-        list(co3d.watch(REAL / "rotated_90.mov", nets[0]))
 
 
 def test_a_side_tells_what_is_counted(nets):
@@ -85,14 +69,11 @@ def test_a_side_tells_what_is_counted(nets):
     counted = counted.groupby("model").first()
     assert stream.macs == counted.loc["cox3d_mini", "macs_frame"]
     assert clips.macs == counted.loc["x3d_mini", "macs_clip"]
-    assert (stream.color, clips.color) == (style.color("cox3d_mini"), style.CLIP)
     assert (stream.first, stream.real) == (24, 32) and (clips.first, clips.real) == (16, 16)
     assert [stream.spent(n) / stream.macs for n in (1, 24, 100)] == [1, 24, 100]
     assert [clips.spent(n) / clips.macs for n in (1, 15, 16, 31, 32, 100)] == [0, 0, 1, 1, 2, 6]
-    assert "no prediction before frame 24" in stream.state(23)
-    assert "until frame 32" in stream.state(24) and "until frame 32" in stream.state(31)
-    assert stream.state(32) == "each prediction computes the new frame alone"
-    assert clips.state(16) == "each prediction computes 16 frames, one at every 16 frames"
+    states = [stream.state(n).partition(" ")[0] for n in (23, 24, 31, 32)]
+    assert states == ["no", "start-up:", "start-up:", "each"]
     with pytest.raises(ValueError, match="x3d_mini needs whole clips; cox3d_mini runs"):
         Side.stream(clip_net)
 
@@ -115,20 +96,9 @@ def made(count=4):
         )
 
 
-@pytest.mark.parametrize("shape", [(2, 480, 3), (270, 480, 3), (480, 360, 3)])
-def test_pictures_of_any_shape_fit(shape):
-    step = Step(1, 0.1, None, 1.0, 1.0, picture=np.full(shape, 90, np.uint8))
-    image = np.asarray(overlay.picture(SIDES[:1], [(step,)], 1))
-    assert image.shape[0] % 2 == image.shape[1] % 2 == 0
-    rows, columns = np.nonzero((image == 90).all(2))
-    assert rows.max() < image.shape[0] - 30 and columns.max() < overlay.SPLIT
-    assert len(rows) >= 100
-
-
 def width_of(image, color, row):
     """Pixels of a colour in a row of the picture."""
-    wanted = [int(color[n : n + 2], 16) for n in (1, 3, 5)]
-    return int((np.asarray(image)[row] == wanted).all(1).sum())
+    return int((np.asarray(image)[row] == ImageColor.getrgb(color)).all(1).sum())
 
 
 def test_bars_are_as_long_as_what_they_show():
@@ -154,9 +124,7 @@ def test_an_annotated_video_holds_every_frame(nets, clip, tmp_path):
     assert frames[0].shape[1] == overlay.WIDTH
 
 
-def test_a_name_of_no_format_and_a_failure_leave_nothing(nets, tmp_path):
-    with pytest.raises(ValueError, match="expected a name that ends in .mp4"):
-        overlay.Film(tmp_path / "a.gif", nets[0], 10)
+def test_a_failure_leaves_no_video(nets, tmp_path):
     with pytest.raises(AttributeError), overlay.Film(tmp_path / "a.mp4", nets[0], 10) as film:
         film.add_step(None)
     assert not list(tmp_path.iterdir())

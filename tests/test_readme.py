@@ -7,12 +7,10 @@ import shlex
 
 import click
 
-import co3d
 from co3d import __main__ as command_line
 from co3d import report
 from co3d.paths import repo_root
 from co3d.report import claims, notebooks, readme
-from co3d.zoo import downloads
 
 UPDATE = "run `co3d update`"
 README = (repo_root() / "README.md").read_text("utf-8")
@@ -48,26 +46,21 @@ def test_the_counts_are_those_of_the_ledger():
 
 def test_the_table_of_models_is_that_of_the_specs():
     assert readme.with_block(README, "models", readme.models()) == README, UPDATE
-    for record, weights in downloads.published():
-        (row,) = (row for row in README.splitlines() if f"({weights.url})" in row)
-        assert f"`{record.name}`, `co{record.name}`" in row and f"({record.paper})" in row
-        assert f"`co3d bench {record.name} co{record.name}`" in row
-        assert co3d.spec(f"co{record.name}").weights == record.name
 
 
-def written(program):
-    """The command lines of a program in the README's text and listings, each as words."""
+def written():
+    """The lines of `co3d` in the README's text and listings, each as words."""
     listings = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     texts = [text for language, text in listings.findall(README) if not language]
     lines = [line.partition("#")[0] for text in texts for line in text.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", listings.sub("", README))
-    found = (re.search(rf"(?:^|[\s;]){program} ([a-z].*)", line) for line in lines)
-    return [shlex.split(match[1]) for match in found if match]
+    matches = (re.search(r"(?:^|[\s;])co3d ([a-z].*)", line) for line in lines)
+    return [shlex.split(match[1]) for match in matches if match]
 
 
 def test_the_commands_in_the_readme_exist_with_their_options():
     seen = set()
-    for words in written("co3d"):
+    for words in written():
         command = command_line.cli
         while isinstance(command, click.Group) and words:
             seen.add(words[0])
@@ -75,16 +68,3 @@ def test_the_commands_in_the_readme_exist_with_their_options():
         options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
         assert {word for word in words if word.startswith("-")} <= options, (command.name, words)
     assert {"download", "convert", "evaluate", "stream", "bench", "train"} <= seen
-
-
-def test_the_targets_of_make_in_the_readme_exist():
-    targets = re.findall(
-        r"^([a-z-]+):", (repo_root() / "Makefile").read_text("utf-8"), re.MULTILINE
-    )
-    named = {words[0] for words in written("make")}
-    assert {"reproduce", "test", "lab", "update"} <= named <= {*targets}
-
-
-def test_the_parts_of_the_package_are_named():
-    packages = {path.parent.name for path in (repo_root() / "co3d").glob("*/__init__.py")}
-    assert {*re.findall(r"`co3d/(\w+)`", README)} == packages

@@ -69,8 +69,7 @@ def test_the_row_of_a_model_is_that_of_its_published_setting(models):
     assert tables.own_row(models, "cox3d_s")["macs_step"] == 152711312
     assert tables.own_row(models, "cox3d_s", 64)["window"] == 64
     assert tables.own_row(models, "x3d_s")["macs_clip"] == 1962892112
-    assert tables.own_row(models, "x3d_s", 16) is tables.own_row(models, "rcu") is None
-    assert tables.own_row(models[:0], "x3d_s") is None
+    assert tables.own_row(models, "x3d_s", 16) is tables.own_row(models[:0], "x3d_s") is None
 
 
 def test_each_stream_is_compared_with_its_clip_net(published):
@@ -93,16 +92,6 @@ def test_a_stream_without_a_clip_net_is_dropped_or_blank():
 def test_bold_in_the_published_table_is_the_pareto_front(published):
     front = tables.pareto_front(published, "gflops_per_prediction", "top1_percent")
     assert front.tolist() == published["pareto_bold"].astype(bool).tolist()
-
-
-def test_published_tables_agree_with_each_other(published):
-    exact = pd.read_csv(PAPER / "flops_exact.csv")
-    printed, exact = (
-        table.assign(number=table["window"].fillna(table["frames"])) for table in (published, exact)
-    )
-    both = printed.merge(exact, on=["model", "number"])
-    gflops = (both["flops_published_convention"] / 1e9).round(2)
-    assert len(both) == len(exact) and gflops.tolist() == both["gflops_per_prediction"].tolist()
 
 
 def test_tables_of_counts_and_of_tiny_numbers():

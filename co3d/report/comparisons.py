@@ -33,12 +33,13 @@ def by_reading(rows: pd.DataFrame, value: str = "top1") -> pd.DataFrame:
     """
     rows = rows.assign(net=rows["model"].str.removeprefix("co").map(label))
     rows = rows.sort_values("mode", key=lambda mode: mode.map(_MODES.index), kind="stable")
-    streams, same = rows[rows["mode"] == "stream"], ["net", "protocol", "frames"]
-    seen = streams.drop_duplicates(same).set_index(same)["window"].to_dict()
-    window = rows["window"].where(rows["mode"] != "clips", rows[same].apply(tuple, 1).map(seen))
-    several = (rows["mode"] == "stream") & (streams["protocol"].nunique() > 1)
-    name = rows["mode"].where(~several, rows["protocol"])
-    name += window.map(" {:.0f}".format, na_action="ignore").fillna("")
+    streams, same = rows["mode"] == "stream", ["net", "protocol", "frames"]
+    seen = rows.loc[streams, [*same, "window"]].drop_duplicates(same)
+    seen = rows[same].merge(seen, "left")["window"].set_axis(rows.index)
+    window = rows["window"].where(rows["mode"] != "clips", seen)
+    several = rows.loc[streams, "protocol"].nunique() > 1
+    name = rows["mode"].where(~streams, rows["protocol"]) if several else rows["mode"]
+    name = name + window.map(" {:.0f}".format, na_action="ignore").fillna("")
     table = rows.assign(reading=name).pivot(index="net", columns="reading", values=value)
     return table.reindex(index=rows["net"].unique(), columns=name.unique())
 
@@ -69,33 +70,32 @@ def differences(results: Sequence[Result], seed: int = 0) -> pd.DataFrame:
         for name, pair in GAINS.items():
             a, b = (trio[column] for column in pair)
             if isinstance(a, Result) and isinstance(b, Result):
-                points = _difference(a, b, seed)
-                row |= dict(zip((name, f"{name}, low", f"{name}, high"), points, strict=True))
+                row[name], row[f"{name}, low"], row[f"{name}, high"] = _difference(a, b, seed)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _difference(a: Result, b: Result, seed: int) -> tuple[float, float, float]:
-    shared = {video.id for video in a.videos} & {video.id for video in b.videos}
-    in_a, in_b = (
-        np.array([video.id in shared for video in result.videos], bool) for result in (a, b)
-    )
-    if a.row["top1"] is not None and shared:
+    ids = [[video.id for video in result.videos] for result in (a, b)]
+    in_a, in_b = np.isin(*ids), np.isin(*ids[::-1])
+    if a.row["top1"] is not None and in_a.any():
         return metrics.paired_bootstrap(a.right[in_a], b.right[in_b], seed=seed)
     if a.row["top1"] is None and a.targets[in_a].any():
         return metrics.paired_map(a.scores[in_a], b.scores[in_b], a.targets[in_a], seed=seed)
-    return (float("nan"),) * 3
+    return (np.nan,) * 3
 
 
 def stated(differences: pd.DataFrame) -> pd.DataFrame:
     """The same for display: each difference and its 95 % interval in one cell, blank without."""
-    table = differences[["model", "window"]].copy()
+    table = differences.set_index("model")
     for name in GAINS:
-        if name in differences:
-            ends = differences[[name, f"{name}, low", f"{name}, high"]].to_numpy()
-            table[name] = ["" if value != value else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
-                           for value, low, high in ends]  # fmt: skip
-    return table.set_index("model")
+        if name in table:
+            low, high = (
+                table.pop(f"{name}, {end}").map("{:+.1f}".format) for end in ("low", "high")
+            )
+            text = table[name].map("{:+.1f}".format) + " (" + low + " to " + high + ")"
+            table[name] = text.where(table[name].notna(), "")
+    return table
 
 
 def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
@@ -108,8 +108,17 @@ def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
         ValueError: if two readings differ in other things.
     """
     results = [r for r in results if r.row["mode"] != "clips" and r.row["n_scored"]]
+    rows = pd.DataFrame([r.row for r in results])
+    spans = rows["window"].astype(float).map(" {:.0f}".format, na_action="ignore")
+    names = rows["model"].map(label) + spans.astype(object).fillna(" " + rows["mode"])
+    seeds = rows.apply(seed_of, axis=1)
+    for words in (", " + rows["protocol"], (", seed " + seeds).where(seeds != "", "")):
+        if names.duplicated().any() and words.nunique() > 1:
+            names += words
+    if names.duplicated().any():
+        raise ValueError(f"expected one reading of each kind, given {', '.join(names)}")
     columns = {}
-    for result, name in zip(results, _names([r.row for r in results]), strict=True):
+    for result, name in zip(results, names, strict=True):
         if result.row["top1"] is None:
             columns[name] = metrics.average_precisions(result.scores, result.targets)
         else:
@@ -119,23 +128,10 @@ def by_class(results: Sequence[Result], labels: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=list(labels))
 
 
-def _names(rows: Sequence[Mapping]) -> list[str]:
-    """Of readings, as short as tells them from each other."""
-    names = [f"{label(row['model'])} {row['window'] or row['mode']}" for row in rows]
-    seeds = [f"seed {seed_of(row)}" if seed_of(row) else "" for row in rows]
-    for words in ([row["protocol"] for row in rows], seeds):
-        if len(set(names)) < len(names) and len(set(words)) > 1:
-            pairs = zip(names, words, strict=True)
-            names = [f"{name}, {word}" if word else name for name, word in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected one reading of each kind, given {', '.join(names)}")
-    return names
-
-
 def seed_of(row: Mapping) -> str:
     """Of the training, as the source of weights that come with the package tells it."""
     _, _, rest = row["weights"].partition(" --seed ")
-    return rest.split()[0] if rest else ""
+    return rest.partition(" ")[0]
 
 
 def against_published(
@@ -146,17 +142,12 @@ def against_published(
     On Kinetics-400 only protocol `paper` is compared. On Charades no stream protocol is the
     paper's, so all are shown; the published column may be blank.
     """
-    ours, theirs = "top1", "top1_percent"
-    if dataset == "charades":
-        ours, theirs = "map_common", "map_percent"
-    table = pd.DataFrame(rows)
-    plain = (table["dataset"] == dataset) & (table["limit"] == 0) & (table["mode"] != "clips")
-    plain &= (table["views"] == 1) & (table["crops"] == 1) & table[ours].notna()
-    plain &= table["position"].isna() | table["position"].isin([0, 0.5])
-    if dataset == "kinetics400":
-        plain &= table["protocol"] == "paper"
-    printed = tables.numbered(published)[["model", "number", theirs]]
-    table = tables.numbered(table[plain]).merge(printed, on=["model", "number"])
+    charades, table = dataset == "charades", tables.numbered(pd.DataFrame(rows))
+    ours, theirs = ("map_common", "map_percent") if charades else ("top1", "top1_percent")
+    table = table[table[ours].notna() & (table["position"].fillna(0.5).isin([0, 0.5]))]
+    table = table.query("dataset == @dataset and limit == 0 and mode != 'clips'")
+    table = table.query("views == 1 and crops == 1 and (@charades or protocol == 'paper')")
+    table = table.merge(tables.numbered(published)[["model", "number", theirs]])
     table = table.rename(columns={"n_scored": "scored", ours: "measured", theirs: "published"})
     table = table.assign(model=table["model"].map(label))
     columns = ["model", "number", "protocol", "split", "scored", "measured", "published"]

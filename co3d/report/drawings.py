@@ -7,14 +7,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageColor
 
+from ..files import write
 from .figures import metadata, target
 from .style import CLIP, FAMILY_COLORS, INK, MUTED, STYLE, WIDTH, Drawing
 
-GIF_LIMIT_BYTES = 1_000_000
 NEW, AGAIN, KEPT, EMPTY = FAMILY_COLORS["x3d"], FAMILY_COLORS["slow"], "#CFE3F1", "#F2F2F2"
 EXACT = ("#FFFFFF", "#CCCCCC", NEW, AGAIN, KEPT, EMPTY, CLIP)  # in every animation
 SUMS = 9  # columns for sums that wait in `unrolled`, whose pictures all have one size
@@ -57,11 +56,6 @@ def _key(ax: Axes, y: float, entries: Iterable[tuple[float, str, str]]) -> None:
         _say(ax, x + 0.5, y, meaning, ha="left", size=8.5)
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-    look = {"arrowstyle": "-|>", "color": color, "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", end, start, arrowprops=look)
-
-
 @mpl.rc_context(STYLE)
 def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawing:
     """One step of a continual convolution: `frames[step - 1]` arrives, one output is completed."""
@@ -71,6 +65,7 @@ def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawin
     for x, head in zip((2, 6.2, 11.2, 15, 18), heads, strict=True):
         _say(ax, x, 0.6, head, weight="bold")
     middle = 0.5 + 1.5 * (size + 1) / 2
+    arrow = {"arrowstyle": "-|>", "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
     _box(ax, 2, middle, f"$x_{step}$ = {new}", NEW, w=2.2)
     for ahead in range(size):
         y, output, weight = 0.5 + 1.5 * (ahead + 1), step + ahead, kernel[size - 1 - ahead]
@@ -79,13 +74,13 @@ def principle(kernel: Sequence[int], frames: Sequence[int], step: int) -> Drawin
         stored = sum(w * x for w, x in terms)
         text = " + ".join(f"{w}·{x}" for w, x in terms) + f" = {stored}" if terms else "nothing yet"
         tone = MUTED if ahead else NEW
-        _arrow(ax, (3.2, middle), (4.7, y), NEW)
+        ax.annotate("", (4.7, y), (3.2, middle), arrowprops=arrow | {"color": NEW})
         _box(ax, 6.2, y, f"{weight}·{new} = {weight * new}", KEPT, w=2.8)
         _say(ax, 8.4, y, "+", size=13)
         _box(ax, 11.2, y, text, EMPTY, w=4.6, linestyle="-" if terms else "--")
         _say(ax, 13.9, y, "=", size=13)
         _box(ax, 15, y, stored + weight * new, KEPT if ahead else NEW, w=1.3)
-        _arrow(ax, (15.8, y), (16.5, y), tone)
+        ax.annotate("", (16.5, y), (15.8, y), arrowprops=arrow | {"color": tone})
         goal = f"state: $y_{output}$ so far" if ahead else f"output $y_{output}$"
         _say(ax, 16.7, y, goal, ha="left", weight="normal" if ahead else "bold")
     return fig
@@ -102,15 +97,15 @@ def residual_alignment(frames: int = 6, delay: int = 1) -> Drawing:
         (f"shortcut, delayed by {delay}", "$x_{0}$", delay, KEPT),
         ("block emits", "$y_{0} + x_{0}$", delay, NEW),
     )
-    for step in range(1, frames + 1):
-        _say(ax, 5.1 + 2.1 * step, 0.7, f"step {step}", weight="bold")
     for row, (name, text, late, face) in enumerate(rows, 1):
-        y, wrong = 0.4 + 1.3 * row, face == "white"
-        edge = {"edgecolor": AGAIN, "linestyle": "--"} if wrong else {}
-        ink = AGAIN if wrong else None
+        y, ink, edge = 0.4 + 1.3 * row, None, {}
+        if face == "white":  # wrong
+            ink, edge = AGAIN, {"edgecolor": AGAIN, "linestyle": "--"}
         _say(ax, 5.6, y, name, ha="right", color=ink or INK)
         for step in range(1, frames + 1):
             x = 5.1 + 2.1 * step
+            if row == 1:
+                _say(ax, x, 0.7, f"step {step}", weight="bold")
             if step > late:
                 _box(ax, x, y, text.format(step - late), face, ink, w=1.95, **edge)
             else:
@@ -122,8 +117,11 @@ def residual_alignment(frames: int = 6, delay: int = 1) -> Drawing:
 def padding_shift(frames: int = 6) -> Drawing:
     """Two 3-frame convolutions: which values of a clip feel its zero padding, and the stream."""
     fig, ax = _canvas(2 * frames + 13, 9.2)
-    for left, stream in ((3.2, False), (frames + 8.7, True)):
+    titles = ("clip: zeros at both ends", "stream: the border is now the middle")
+    for stream, (left, title) in enumerate(zip((3.2, frames + 8.7), titles, strict=True)):
+        _say(ax, left + (frames + 1) / 2, 0.7, title, weight="bold")
         for depth, (y, name) in enumerate(((7.0, "frames"), (4.6, "layer 1"), (2.2, "layer 2"))):
+            _say(ax, 0.2, y, name, ha="left")
             # The clip has a zero at either end of each layer's input, the stream a real value.
             reach = 2 - depth if stream else min(1, 2 - depth)
             for position in range(1 - reach, frames + 1 + reach):
@@ -133,13 +131,11 @@ def padding_shift(frames: int = 6) -> Drawing:
                 if border < 1 and not stream:
                     face, text = EMPTY, "0"
                 _box(ax, left + position, y, text, face)
-            for tip in range(frames - 1 + depth, frames + 2 - depth):
-                for foot in (-1, 0, 1) if depth < 2 and tip <= frames + reach - 1 else ():
-                    ends = [left + tip + foot, left + tip]
+            # Two values above that feel the border are joined to the three below them.
+            for tip in range(frames - 1 + depth, min(frames + 2 - depth, frames + reach)):
+                for foot in (tip - 1, tip, tip + 1) if depth < 2 else ():
+                    ends = [left + foot, left + tip]
                     ax.plot(ends, [y - 0.45, y - 1.95], color=MUTED, lw=0.9)
-            _say(ax, 0.2, y, name, ha="left")
-        title = "stream: the border is now the middle" if stream else "clip: zeros at both ends"
-        _say(ax, left + (frames + 1) / 2, 0.7, title, weight="bold")
     words = ("frame", "padding zero", "from real frames alone", "from frames and zeros")
     faces, places = (KEPT, EMPTY, NEW, AGAIN), (3.2, 6.2, 10.7, 17.5)
     _key(ax, 8.5, zip(places, faces, words, strict=True))
@@ -185,41 +181,39 @@ def unrolled(
     return fig
 
 
+@mpl.rc_context(STYLE)
 def clip_against_step(kernel: Sequence[int], frames: Sequence[int], clip: int) -> list[Image.Image]:
     """An animation: per new frame, a convolution over the last `clip` frames, and one step."""
-    return [_at_frame(now, kernel, frames, clip) for now in range(1, len(frames) + 1)]
+    size, count, images = len(kernel), len(frames), []
+    by_clips = f"Clip by clip: all outputs of the last {clip} frames, most of them again"
+    by_steps = "Frame by frame: one step, dashed sums wait for later frames"
+    for now in range(1, count + 1):
+        sums = np.convolve(frames[:now], kernel[::-1])  # outputs 1, 2, ... as far as frames go
+        begin = now - clip + 1 if now >= clip else now + 1
+        outputs = range(begin + size - 1, now + 1)
+        products = size * (clip - size + 1) * max(0, now - clip + 1)
+        rows = (
+            (0.8, by_clips, begin, outputs, AGAIN, AGAIN, products),
+            (5.4, by_steps, now, range(size, now + size), "white", NEW, size * now),
+        )
+        fig, ax = _canvas(count + size + 7, 9.2, inches=7.6)
+        for top, title, first, outputs, old, tone, products in rows:
+            _say(ax, 0.4, top, title, ha="left", weight="bold", size=11)
+            _say(ax, 0.4, top + 1.2, "frames", ha="left")
+            _say(ax, 0.4, top + 2.6, "outputs", ha="left")
+            for t in range(1, now + 1):
+                _box(ax, 2.6 + t, top + 1.2, frames[t - 1], KEPT if t >= first else "white")
+            for t in outputs:
+                face = NEW if t == now else old if t < now else EMPTY
+                _box(ax, 2.6 + t, top + 2.6, sums[t - 1], face, linestyle="--" if t > now else "-")
+            right = count + size + 4.4
+            _say(ax, right, top + 1.3, f"{products}", size=22, weight="bold", color=tone)
+            _say(ax, right, top + 2.4, "multiplications", color=MUTED)
+        images.append(_rgb(fig))
+    return images
 
 
 @mpl.rc_context(STYLE)
-def _at_frame(now: int, kernel: Sequence[int], frames: Sequence[int], clip: int) -> Image.Image:
-    size, count = len(kernel), len(frames)
-    sums = np.convolve(frames[:now], kernel[::-1])  # outputs 1, 2, ... as far as frames 1..now go
-    clips = max(0, now - clip + 1)
-    begin = now - clip + 1 if clips else now + 1
-    by_clips = f"Clip by clip: all outputs of the last {clip} frames, most of them again"
-    by_steps = "Frame by frame: one step, dashed sums wait for later frames"
-    outputs = range(now - clip + size, now + 1) if clips else ()
-    rows = (
-        (0.8, by_clips, begin, outputs, AGAIN, size * (clip - size + 1) * clips),
-        (5.4, by_steps, now, range(size, now + size), "white", size * now),
-    )
-    fig, ax = _canvas(count + size + 7, 9.2, inches=7.6)
-    for top, title, first, outputs, old, products in rows:
-        _say(ax, 0.4, top, title, ha="left", weight="bold", size=11)
-        _say(ax, 0.4, top + 1.2, "frames", ha="left")
-        _say(ax, 0.4, top + 2.6, "outputs", ha="left")
-        for t in range(1, now + 1):
-            _box(ax, 2.6 + t, top + 1.2, frames[t - 1], KEPT if t >= first else "white")
-        for t in outputs:
-            face = NEW if t == now else old if t < now else EMPTY
-            _box(ax, 2.6 + t, top + 2.6, sums[t - 1], face, linestyle="--" if t > now else "-")
-        tone = AGAIN if old == AGAIN else NEW
-        right = count + size + 4.4
-        _say(ax, right, top + 1.3, f"{products}", size=22, weight="bold", color=tone)
-        _say(ax, right, top + 2.4, "multiplications", color=MUTED)
-    return _rgb(fig)
-
-
 def hero(
     video: np.ndarray,
     stem: str,
@@ -241,47 +235,44 @@ def hero(
         clip_frames, first_output: frame from which on either predicts at each new frame.
         clip_macs, step_macs: multiply-accumulates of one clip and of one step.
     """
-    full = max((len(video) - clip_frames + 1) * clip_macs, len(video) * step_macs)
+    count = len(video)
+    full = max((count - clip_frames + 1) * clip_macs, count * step_macs)
     titles = (
         f"{names[0]}: every prediction computes {clip_frames} frames",
         f"{names[1]}: every prediction computes the new frame alone",
     )
+    width, pitch = 760, 740 // clip_frames
+    thumb = pitch - 3
+    high = round(thumb * video.shape[1] / video.shape[2])
+    size = thumb, high
+    small = [Image.fromarray(frame).resize(size, Image.Resampling.BOX) for frame in video]
     images = []
-    for now in range(every, len(video) + 1, every):
-        clips, outputs = max(0, now - clip_frames + 1), max(0, now - first_output + 1)
+    for now in range(every, count + 1, every):
+        clips = max(0, now - clip_frames + 1)
         rows = (
             (titles[0], CLIP, clip_frames, clips * clip_macs, clips),
-            (titles[1], NEW, 1, now * step_macs, outputs),
+            (titles[1], NEW, 1, now * step_macs, max(0, now - first_output + 1)),
         )
-        images.append(_hero(video[max(0, now - clip_frames) : now], clip_frames, rows, full))
+        fig, ax = _canvas(width, 2 * high + 210, inches=width / 100)
+        for row, (title, color, computed, macs, predictions) in enumerate(rows):
+            top = 14 + row * (high + 102)
+            middle, y = top + 16 + high / 2, top + high + 34
+            _say(ax, 10, top, title, ha="left", weight="bold", size=9.5)
+            for age in range(clip_frames, 0, -1):
+                x = 10 + (clip_frames - age) * pitch
+                edge = color if age <= computed else "#CCCCCC"
+                _box(ax, x + thumb / 2, middle, "", EMPTY, w=thumb + 2, h=high + 2, edgecolor=edge)
+                if age <= min(computed, now):
+                    place = (x, x + thumb, middle + high / 2, middle - high / 2)
+                    look = {"interpolation": "nearest", "aspect": "auto", "zorder": 2}
+                    ax.imshow(small[now - age], extent=place, **look)
+            ax.add_patch(Rectangle((10, y - 7), (width - 20) * macs / full, 14, facecolor=color))
+            cost = macs_text(macs, full)
+            _say(ax, 10, y + 20, cost, ha="left", weight="bold", size=12, color=color)
+            _say(ax, width - 10, y + 20, f"{predictions} predictions", ha="right", color=MUTED)
+        ax.set(xlim=(0, width), ylim=(2 * high + 210, 0))
+        images.append(_rgb(fig))
     return save_gif(images, stem, folder, ms)
-
-
-@mpl.rc_context(STYLE)
-def _hero(recent: np.ndarray, slots: int, rows: Sequence[tuple], full: float) -> Image.Image:
-    """The recent frames, and for each network those that it computes and its MACs so far."""
-    width, pitch = 760, 740 // slots
-    thumb = pitch - 3
-    high = round(thumb * recent.shape[1] / recent.shape[2])
-    fig, ax = _canvas(width, 2 * high + 210, inches=width / 100)
-    for row, (title, color, computed, macs, predictions) in enumerate(rows):
-        top = 14 + row * (high + 102)
-        middle, y = top + 16 + high / 2, top + high + 34
-        _say(ax, 10, top, title, ha="left", weight="bold", size=9.5)
-        for slot in range(slots):
-            x, age = 10 + slot * pitch, slots - slot
-            edge = color if age <= computed else "#CCCCCC"
-            _box(ax, x + thumb / 2, middle, "", EMPTY, w=thumb + 2, h=high + 2, edgecolor=edge)
-            if age <= min(computed, len(recent)):
-                small = Image.fromarray(recent[-age]).resize((thumb, high), Image.Resampling.BOX)
-                place = (x, x + thumb, middle + high / 2, middle - high / 2)
-                ax.imshow(small, extent=place, interpolation="nearest", aspect="auto", zorder=2)
-        ax.add_patch(Rectangle((10, y - 7), (width - 20) * macs / full, 14, facecolor=color))
-        count = macs_text(macs, full)
-        _say(ax, 10, y + 20, count, ha="left", weight="bold", size=12, color=color)
-        _say(ax, width - 10, y + 20, f"{predictions} predictions", ha="right", color=MUTED)
-    ax.set(xlim=(0, width), ylim=(2 * high + 210, 0))
-    return _rgb(fig)
 
 
 def macs_text(macs: float, most: float) -> str:
@@ -292,29 +283,23 @@ def macs_text(macs: float, most: float) -> str:
 def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: int) -> Path:
     """Write RGB `images`, `ms` milliseconds each, to folder/figures/stem.gif and return its path.
 
-    The last one stays longer. All share one palette, so that still areas cost nothing. Raises
-    ValueError if the file would exceed GIF_LIMIT_BYTES.
+    The last one stays longer. All share one palette, so that still areas cost nothing.
     """
-    path = target(stem + ".gif", folder)
-    sheet = Image.fromarray(np.concatenate([np.asarray(image) for image in images[::4]]))
+    sheet = Image.fromarray(np.concatenate(images[::4]))
     colors = np.reshape(sheet.quantize(48, dither=Image.Dither.NONE).getpalette(), (-1, 3))
     # Paper, empty boxes and the colours that mean something stay as they are, not nearly so.
-    exact = np.array([[round(255 * part) for part in to_rgb(color)] for color in EXACT])
+    exact = [ImageColor.getrgb(color) for color in EXACT]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([exact, colors[colors.min(axis=1) < 236]]).flatten().tolist())
+    palette.putpalette(np.ravel([*exact, *colors[colors.min(axis=1) < 236]]).tolist())
     still = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    times = [ms] * (len(still) - 1) + [2500]
-    comment = "\n".join(f"{name}: {text}" for name, text in metadata(stem).items()).encode()
-    options = {"append_images": still[1:], "duration": times, "loop": 0, "comment": comment}
+    options = {
+        "append_images": still[1:],
+        "duration": [ms] * (len(still) - 1) + [2500],
+        "comment": "\n".join(f"{name}: {text}" for name, text in metadata(stem).items()).encode(),
+    }
     buffer = io.BytesIO()
-    still[0].save(buffer, format="GIF", save_all=True, **options)
-    if buffer.tell() > GIF_LIMIT_BYTES:
-        raise ValueError(
-            f"{path.name} needs {buffer.tell():,} of {GIF_LIMIT_BYTES:,} bytes: use fewer images"
-        )
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(buffer.getvalue())
-    return part.replace(path)
+    still[0].save(buffer, format="GIF", save_all=True, loop=0, **options)
+    return write(target(f"{stem}.gif", folder), buffer.getvalue())
 
 
 def _rgb(fig: Drawing) -> Image.Image:

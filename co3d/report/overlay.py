@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -99,13 +98,11 @@ class Film(writing.Writer):
 
 def picture(sides: Sequence[Side], steps: Sequence[Sequence[Step]], frame: int) -> Image.Image:
     """The picture of a frame, from 1; `steps` holds for each frame the step of each network."""
-    *_, latest = accumulate(steps[:frame], _latest)
-    return annotated(sides, steps[frame - 1], latest)
-
-
-def _latest(before: Sequence[Step], now: Sequence[Step]) -> Sequence[Step]:
-    """Of each network the last step with a prediction."""
-    return [new if new.scores else old for old, new in zip(before, now, strict=True)]
+    now, latest = steps[frame - 1], []
+    for place, step in enumerate(now):
+        before = (both[place] for both in reversed(steps[:frame]) if both[place].scores)
+        latest.append(next(before, step))
+    return annotated(sides, now, latest)
 
 
 def annotated(sides: Sequence[Side], now: Sequence[Step], latest: Sequence[Step]) -> Image.Image:

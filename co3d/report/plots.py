@@ -1,7 +1,4 @@
-"""Plots that several notebooks or a control share: data frames in, figures out.
-
-A plot that one notebook draws is drawn there.
-"""
+"""Plots that several notebooks or a control share; what one notebook draws is drawn there."""
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +9,6 @@ from matplotlib.lines import Line2D
 from .drawings import EMPTY, KEPT
 from .style import (
     CLIP,
-    INK,
     MARKERS,
     MUTED,
     SMALLEST,
@@ -99,37 +95,36 @@ def at_window(
         sweeps: a row per model (of the clip network) and window, with `frames` (the receptive
             field) and the top-1 of `stream`, `control` and `clip`; `stream_low`, `stream_high`,
             `control_low` and `control_high` are the ends of 95 % intervals.
-        nets: by continual model, columns `padding` (aggregated) and `stride`, in frames.
-        fps: frames fed per second.
+        nets: the `padding` and `stride` of each stream, its name the index.
+        fps: frames that a stream sees per second.
     """
-    names = order(sweeps["model"])
+    names, last = order(sweeps["model"]), 1.25 * sweeps["frames"].max() / fps
     height = 1.4 + 0.42 * len(names)
     fig = Drawing(WIDTH, height)  # laid out by hand, which takes half the time
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     fig.subplots_adjust(0.15, 0.52 / height, 0.985, 1 - 0.32 / height, wspace=0.05)
-    last = 1.25 * sweeps["frames"].max() / fps
-    places = sweeps["model"].map(names.index)
-    left.vlines(sweeps["clip"], places - 0.32, places + 0.32, color=CLIP, ls="--", lw=1.2)
     for row in sweeps[sweeps["window"] == window].itertuples():
         y, shade, net = names.index(row.model), color(row.model), nets.loc[f"co{row.model}"]
-        for name, below, look in (("stream", 0.12, "o"), ("control", -0.16, "D")):
-            value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-            tone = shade if name == "stream" else MUTED
+        left.vlines(row.clip, y - 0.32, y + 0.32, color=CLIP, ls="--", lw=1.2)
+        for kind, below, look, tone in (
+            ("stream", 0.12, "o", shade),
+            ("control", -0.16, "D", MUTED),
+        ):
+            value, low, high = (getattr(row, kind + end) for end in ("", "_low", "_high"))
             reach = [[value - low], [high - value]]
             left.errorbar([value], [y + below], None, reach, fmt=look, color=tone, ms=5, lw=1.2)
         # The first output comes so many strides before the one that sees no padding.
-        silent = row.frames - net["stride"] * -(-net["padding"] // net["stride"])
-        ends = np.array([0, silent, row.frames, last * fps]) / fps
+        silent = (row.frames - net["stride"] * -(-net["padding"] // net["stride"])) / fps
+        ends = np.array([0, silent, row.frames / fps, last])
         right.barh(y, np.diff(ends), 0.5, ends[:-1], color=[EMPTY, KEPT, shade])
-        right.text(ends[1], y, f"{ends[1]:.1f} s ", size=8.5, ha="right", va="center", color=INK)
+        right.text(silent, y, f"{silent:.1f} s ", size=8.5, ha="right", va="center")
     left.set_yticks(range(len(names)), [label(f"co{name}") for name in names])
-    low = sweeps[["stream_low", "control_low", "clip"]].min(axis=None)
-    left.set(xlim=(low - 2, 101), ylim=(len(names) - 0.4, -0.9), xlabel="top-1 accuracy (%)")
+    low = sweeps[["stream_low", "control_low", "clip"]].min(axis=None) - 2
+    left.set(xlim=(low, 101), ylim=(len(names) - 0.4, -0.9), xlabel="top-1 accuracy (%)")
     left.set_title(f"Window {window:g} · {title}")
     right.set(xlim=(-0.1 * last, last), xlabel="seconds of video", title="Start-up")
-    key = {"y": -0.6, "size": 8, "color": MUTED}
-    left.text(low, s="● stream   ◆ control on the same frames   ┆ one clip", **key)
-    right.text(0, s="silent, then start-up, then all is video", **key)
+    left.text(low, -0.6, " ● stream   ◆ control on the same frames   ┆ one clip", size=8)
+    right.text(0, -0.6, "silent, then start-up, then all is video", size=8)
     for ax in (left, right):
         ax.grid(axis="x")
         ax.tick_params(axis="y", length=0)

@@ -23,10 +23,9 @@ def scaling(root: Path) -> str:
     rows = results.read("scaling", root / "results")
     if rows.empty:
         return ""
-    shown = rows[["work", "actors", "videos"]].assign(**{
-        "videos/s": rows["videos_per_s"].map("{:,.0f}".format)
-    })  # fmt: skip
-    return tables.markdown(shown.astype(str), tuple(shown))
+    speed = rows[["work", "actors", "videos"]].assign(**{"videos/s": rows["videos_per_s"]})
+    speed["videos/s"] = speed["videos/s"].map("{:,.0f}".format)
+    return tables.markdown(speed.astype(str), tuple(speed))
 
 
 def with_block(text: str, name: str, block: str) -> str:
@@ -46,12 +45,11 @@ def with_block(text: str, name: str, block: str) -> str:
 def refresh(root: Path, **blocks: str) -> None:
     """Put the blocks into root/README.md, if there is one, each between the marks of its name."""
     path = root / "README.md"
-    if not path.is_file():
-        return
-    text = path.read_text("utf-8")
-    for name, block in blocks.items():
-        text = with_block(text, name, block)
-    write(path, text)
+    if path.is_file():
+        text = path.read_text("utf-8")
+        for name, block in blocks.items():
+            text = with_block(text, name, block)
+        write(path, text)
 
 
 def _row(record: Spec, weights: Checkpoint) -> dict[str, str]:

@@ -79,14 +79,10 @@ STYLE = {
 INK, MUTED, CLIP = "#222222", "#6B6B6B", "#444444"
 
 
-def add_fonts() -> None:
-    """Make the fonts of formulas known, which matplotlib's cached list of its own may lack."""
-    if "STIXGeneral" not in fontManager.get_font_names():
-        for font in sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("*.ttf")):
-            fontManager.addfont(font)
-
-
-add_fonts()
+# matplotlib's cached list of fonts may lack its own ones for formulas.
+if "STIXGeneral" not in fontManager.get_font_names():
+    for font in sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("*.ttf")):
+        fontManager.addfont(font)
 
 
 class Drawing(Figure):

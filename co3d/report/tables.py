@@ -89,9 +89,7 @@ def own_row(models: pd.DataFrame, model: str, number: int | None = None) -> pd.S
     That is with its own image size and classes, not dense, and with `number` frames in the window
     of a stream or in a clip (None: as in its spec).
     """
-    rows = _as_published(models)
-    if number is None and model in SPECS:
-        number = SPECS[model].window or SPECS[model].frames
+    rows, number = _as_published(models), number or SPECS[model].window or SPECS[model].frames
     rows = rows[(rows["model"] == model) & (rows["number"] == number)]
     return None if rows.empty else rows.iloc[0]
 
@@ -103,16 +101,18 @@ def with_counts(published: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     (of a clip for a clip net), and more columns of `models` that begin with our_.
     """
     published = published if "number" in published else numbered(published)
-    rows = _as_published(models)
-    counts = rows[["number"]].assign(
-        macs_per_predicting_step=rows["macs_step"].fillna(rows["macs_clip"]),
-        our_flops=rows["flops_paper_step"].fillna(rows["flops_paper_clip"]),
-        our_flops_once=rows["flops_once_step"].fillna(rows["flops_paper_clip"]),
+    rows = _as_published(models).set_index(["model", "number"])
+    names = ["params", "macs_frame", "receptive_field", "padding", "warmup", "window_sum"]
+    counts = (
+        rows[names]
+        .add_prefix("our_")
+        .assign(
+            macs_per_predicting_step=rows["macs_step"].fillna(rows["macs_clip"]),
+            our_flops=rows["flops_paper_step"].fillna(rows["flops_paper_clip"]),
+            our_flops_once=rows["flops_once_step"].fillna(rows["flops_paper_clip"]),
+        )
     )
-    for name in ("params", "macs_frame", "receptive_field", "padding", "warmup", "window_sum"):
-        counts[f"our_{name}"] = rows[name]
-    counts = counts.astype(float).assign(model=rows["model"])
-    return published.merge(counts, on=["model", "number"], how="left")
+    return published.join(counts.astype(float), on=["model", "number"])
 
 
 def benchmark(published: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
@@ -124,13 +124,13 @@ def benchmark(published: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     cells = {
         "Model": rows["approximate"].map({1: "~ ", 0: ""}) + rows["model"].map(label),
         "Per": _per(rows),
-        "Frames": _text(rows["number"], 0),
+        "Frames": _text(rows["number"], ".0f"),
         "Top-1 (%)": _text(rows["top1_percent"]),
         "Params (M)": _text(rows["params_millions"]),
-        "Params here (M)": _text(rows["our_params"] / 1e6, 3),
+        "Params here (M)": _text(rows["our_params"] / 1e6, ".3f"),
         "Memory (MiB)": _text(rows["peak_memory_mib"]),
         "GFLOPs": _text(rows["gflops_per_prediction"]),
-        "GMACs of the predicting step, here": _text(rows["macs_per_predicting_step"] / 1e9, 3),
+        "GMACs of the predicting step, here": _text(rows["macs_per_predicting_step"] / 1e9, ".3f"),
     }
     for key, device in DEVICES.items():
         mean, spread = (_text(rows[f"{key}_per_s_{part}"]) for part in ("mean", "std"))
@@ -151,11 +151,11 @@ def measured(accuracy: pd.DataFrame) -> pd.DataFrame:
     cells = {
         "Model": rows["model"].map(label),
         "Per": _per(rows),
-        "Frames": _text(spans, 0),
-        "Top-1 (%)": _text(rows["top1"], 1),
-        "95 % interval": _text(rows["ci_low"], 1) + " to " + _text(rows["ci_high"], 1),
-        "MMACs": (rows["macs_per_prediction"] / 1e6).map("{:,.2f}".format),
-        "Videos": rows["n_scored"].map("{:,}".format),
+        "Frames": _text(spans, ".0f"),
+        "Top-1 (%)": _text(rows["top1"], ".1f"),
+        "95 % interval": _text(rows["ci_low"], ".1f") + " to " + _text(rows["ci_high"], ".1f"),
+        "MMACs": _text(rows["macs_per_prediction"] / 1e6, ",.2f"),
+        "Videos": _text(rows["n_scored"], ","),
     }
     best = pareto_front(rows, "macs_per_prediction", "top1")
     cells = _bold(pd.DataFrame(cells), best, ["Model", "Top-1 (%)", "MMACs"])
@@ -163,8 +163,7 @@ def measured(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _bold(cells: pd.DataFrame, best: pd.Series, names: Sequence[str]) -> pd.DataFrame:
-    marked = cells[names].map("**{}**".format)
-    return cells.assign(**cells[names].where(~best, marked))
+    return cells.assign(**cells[names].where(~best, "**" + cells[names] + "**"))
 
 
 def _per(rows: pd.DataFrame) -> pd.Series:
@@ -173,8 +172,9 @@ def _per(rows: pd.DataFrame) -> pd.Series:
     return frames.where(rows["mode"] == "stream", rows["mode"])
 
 
-def _text(values: pd.Series, digits: int = 2) -> pd.Series:
-    return values.map(f"{{:.{digits}f}}".format, na_action="ignore").fillna("").astype(object)
+def _text(values: pd.Series, form: str = ".2f") -> pd.Series:
+    """The numbers as text, blanks for unknown ones."""
+    return values.map(f"{{:{form}}}".format, na_action="ignore").fillna("").astype(object)
 
 
 def shown(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
@@ -192,21 +192,19 @@ def tiny(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> pd.Da
 
 def counts(table: pd.DataFrame, units: Mapping[str, str] | None = None) -> pd.DataFrame:
     """For display: whole numbers with commas; columns in `units` (K, M or G) in that unit."""
-    sizes, cells = {"K": 1e3, "M": 1e6, "G": 1e9}, {}
+    sizes, units, cells = {"K": 1e3, "M": 1e6, "G": 1e9}, units or {}, {}
     for name, column in table.items():
-        if unit := (units or {}).get(name):
-            text = (column.astype(float) / sizes[unit]).map("{:,.3f}".format, na_action="ignore")
-            cells[f"{name} ({unit})"] = text.fillna("")
+        if name in units:
+            column = column.astype(float) / sizes[units[name]]
+            cells[f"{name} ({units[name]})"] = _text(column, ",.3f")
         else:
-            cells[name] = column.astype(object).map(_count)
+            cells[name] = column.astype(object).map(_count, na_action="ignore").fillna("")
     return pd.DataFrame(cells, index=table.index)
 
 
 def _count(value: object) -> str:
     if isinstance(value, str | bool):
         return str(value)
-    if pd.isna(value):
-        return ""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
 
 
