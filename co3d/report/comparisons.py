@@ -80,11 +80,23 @@ def _difference(a: Result, b: Result, seed: int) -> tuple[float, float, float]:
     in_a, in_b = (
         np.array([video.id in shared for video in result.videos], bool) for result in (a, b)
     )
-    if a.row["top1"] is not None and shared:
-        return metrics.paired_bootstrap(a.right[in_a], b.right[in_b], seed=seed)
-    if a.row["top1"] is None and a.targets[in_a].any():
-        return metrics.paired_map(a.scores[in_a], b.scores[in_b], a.targets[in_a], seed=seed)
-    return (float("nan"),) * 3
+    if a.row["top1"] is None:
+        arrays, gain = (a.scores[in_a], b.scores[in_b], a.targets[in_a]), _map_points
+    else:
+        arrays, gain = (a.right[in_a], b.right[in_b]), _points
+    points = gain(*arrays) if shared else None
+    if points is None:
+        return (float("nan"),) * 3
+    return points, *metrics.bootstrap(gain, *arrays, repeats=1000, seed=seed)
+
+
+def _points(right: np.ndarray, base: np.ndarray) -> float:
+    return 100 * float(right.mean() - base.mean())
+
+
+def _map_points(scores: np.ndarray, base: np.ndarray, targets: np.ndarray) -> float | None:
+    if targets.any():
+        return metrics.map_common(scores, targets) - metrics.map_common(base, targets)
 
 
 def stated(differences: pd.DataFrame) -> pd.DataFrame:
