@@ -11,7 +11,7 @@ from co3d import report
 from co3d.data import video
 from co3d.data.video import Reader
 from co3d.measure import live
-from co3d.measure.outputs import Scores, Step
+from co3d.measure.live import Scores, Step
 from co3d.report import overlay, style
 from co3d.report.drawings import AGAIN, NEW
 from co3d.report.overlay import Side

@@ -19,7 +19,7 @@ from co3d.data.video import Reader, VideoError
 from co3d.deploy import native
 from co3d.deploy.native import NoCompiler
 from co3d.measure import live
-from co3d.measure.outputs import Scores
+from co3d.measure.live import Scores
 
 FRAMES, FPS = 40, 15
 
@@ -175,7 +175,7 @@ def test_every_engine_says_the_same(model, clip):
     for engine in ("eager", "native", "torch"):
         watch = co3d.watch(clip, model, engine=engine, threads=1)
         predictions = list(watch)
-        assert watch.engine == engine and watch.decode_ms > 0 and watch.step_ms > 0
+        assert watch.engine == engine and min(watch.latency_ms) > 0
         times = [seconds for seconds, _ in predictions]
         assert np.allclose(times, np.arange(model.warmup, FRAMES) / FPS)
         values[engine] = torch.stack([scores.values for _, scores in predictions])

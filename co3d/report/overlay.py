@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..data import writing
 from ..measure import complexity
-from ..measure.outputs import Step
+from ..measure.live import Step
 from ..nn import ClipNet, StreamNet
 from .drawings import EMPTY, macs_text
 from .style import CLIP, INK, MUTED, color, label
