@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..nn import Continual, Identity, RunningWindow, Timing, state_bytes
 from ..nn.convert import LAYERS, START, Conversion, named_at
-from .complexity import cost_steps, steady_state
-from .equivalence import streamed
+from .complexity import macs_frame, macs_step, steady_state
+from .equivalence import differences, streamed
 
 
 class Outcome(NamedTuple):
@@ -124,7 +124,6 @@ class _Survey(Conversion):
 @torch.no_grad()
 def _figures(module: nn.Module, twin: Continual, clip: Tensor, compare: bool) -> dict[str, float]:
     timing, frame = twin.timing, clip[:1, :, 0]
-    macs = [cost.macs for cost in cost_steps(twin, frame)]
     x = _noise(clip, max(clip.shape[2], timing.receptive_field))
     figures = {
         "receptive_field": timing.receptive_field,
@@ -132,8 +131,8 @@ def _figures(module: nn.Module, twin: Continual, clip: Tensor, compare: bool) ->
         "warmup": timing.delay,
         "stride": timing.stride,
         "state_bytes": state_bytes(steady_state(twin, frame)),
-        "macs_step": max(macs),
-        "macs_frame": sum(macs) / len(macs),
+        "macs_step": macs_step(twin, frame),
+        "macs_frame": macs_frame(twin, frame),
         "stream_error": _error(torch.cat(streamed(twin, x, 1), 2), twin(x)),
     }
     if compare:
@@ -150,5 +149,4 @@ def _noise(clip: Tensor, frames: int) -> Tensor:
 
 def _error(a: Tensor, b: Tensor) -> float:
     """Of all columns of a stream, or of the last one where a net gives a single vector."""
-    a = a[:, :, -1] if b.ndim == 2 else a
-    return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
+    return differences(a[:, :, -1] if b.ndim == 2 else a, b)[1]
