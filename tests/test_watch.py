@@ -115,41 +115,6 @@ def test_what_a_source_fails_of_reaches_the_caller():
         list(Newest(frames(), FPS, late()))
 
 
-@pytest.fixture
-def camera(monkeypatch):
-    """Makes every file a camera that goes on by so many frames with each step of a net."""
-
-    def patch(frames_per_step):
-        sources = []
-
-        def newest(frames, fps):
-            sources.append(Source(frames))
-            sources[-1].put(2)
-            return Newest(sources[-1], fps, late())
-
-        whole = live.Watch._step
-
-        def step(watch, *arguments):
-            sources[-1].go_on(frames_per_step)
-            return whole(watch, *arguments)
-
-        monkeypatch.setattr(Reader, "live", True)
-        monkeypatch.setattr(live, "Newest", newest)
-        monkeypatch.setattr(live.Watch, "_step", step)
-
-    return patch
-
-
-def test_a_net_slower_than_its_camera_sees_the_newest_frames(clip, camera):
-    camera(3)
-    watch = co3d.watch(clip, co3d.create("cox3d_mini", window=1))
-    steps = list(watch.steps())
-    seen = [round(step.time_s * FPS) for step in steps]
-    assert seen == [*range(0, FRAMES - 1, 3), FRAMES - 1]
-    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
-    assert watch.dropped == FRAMES - len(steps)
-
-
 def test_an_address_without_a_duration_is_live(model, clip, tmp_path):
     path = tmp_path / "fast.ts"
     with Reader(clip) as reader, av.open(str(path), "w", format="mpegts") as container:
