@@ -150,23 +150,12 @@ def _count(module: nn.Module, inputs: tuple[Tensor, ...], stream: bool) -> Cost:
 
 
 class _TraceableOnMeta(TorchFunctionMode):
-    """Makes what torch cannot trace on the meta device traceable.
-
-    A convolution there leaves no node in the graph unless called by its inner name, and fails on
-    sizes that are traced as well; these are taken as the plain numbers that they are.
-    """
+    """Calls convolutions by their inner name: else they leave no node in a graph on "meta"."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (torch.conv1d, torch.conv2d, torch.conv3d):
-            return _convolution(*args, **(kwargs or {}))
-        if function != Tensor.shape.__get__:
-            return function(*args, **(kwargs or {}))
-        tracing = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(None)
-        try:
-            return function(*args)
-        finally:
-            torch._C._set_tracing_state(tracing)
+        convolutions = torch.conv1d, torch.conv2d, torch.conv3d
+        function = _convolution if function in convolutions else function
+        return function(*args, **(kwargs or {}))
 
 
 def _convolution(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:

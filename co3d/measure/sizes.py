@@ -36,12 +36,11 @@ def settings(name: str) -> list[dict[str, Any]]:
     """The arguments of `row` for one model: native and published lengths, and others we use."""
     record = spec(name)
     if record.continual:
-        windows = {record.window, WIDE, *(p.window for p in record.published)}
-        windows |= {p.frames for p in spec(record.weights).published}
-        chosen = [{"window": window} for window in sorted(windows)]
+        option, lengths = "window", {record.window, WIDE, *(p.window for p in record.published)}
+        lengths |= {p.frames for p in spec(record.weights).published}
     else:
-        frames = {record.frames, *(p.frames for p in record.published)}
-        chosen = [{"frames": count} for count in sorted(frames)]
+        option, lengths = "frames", {record.frames, *(p.frames for p in record.published)}
+    chosen = [{option: length} for length in sorted(lengths)]
     more = [{**setting, "num_classes": 157} for setting in chosen] if name in CHARADES else []
     if record.continual and on_meta(name).stride > 1:
         more.append({"window": record.window, "dense": True})
