@@ -72,14 +72,6 @@ def test_a_tree_can_be_refused_though_its_layers_convert():
     assert "expected Flatten before the Linear at 0" in report.refused[0].reason
 
 
-def test_hooks_are_refused_and_parts_are_looked_at():
-    hooked = nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())
-    hooked[0].register_forward_hook(lambda module, args, y: y)
-    layers = co3d.report(hooked.eval(), CLIP).layers
-    assert [layer.path for layer in layers] == ["0", "0.0", "1"]
-    assert "with forward hooks" in layers[0].reason and not layers[1].reason
-
-
 def test_flatten_over_time_is_no_flatten_of_frames():
     for pool in (nn.Identity(), nn.AdaptiveAvgPool3d((None, 1, 1))):
         net = nn.Sequential(nn.Conv3d(3, 2, 3, padding=1), pool, nn.Flatten(), nn.Linear(24, 4))

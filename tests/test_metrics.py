@@ -9,10 +9,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score
 
 from co3d.measure.metrics import (
+    bootstrap,
     map_common,
     map_official,
-    paired_bootstrap,
-    paired_map,
     permuted_labels,
     ranks,
     top_k,
@@ -57,45 +56,14 @@ def test_wilson_equals_scipy(right, n):
     assert wilson(right, n) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-def test_paired_bootstrap_against_the_formula():
-    base = np.arange(1000) < 500
-    right = (np.arange(1000) < 600) & (np.arange(1000) >= 20)  # 100 better, 20 worse
-    difference, low, high = paired_bootstrap(right, base)
-    assert difference == pytest.approx(8)
-    spread = 1.96 * 100 * np.sqrt((0.12 - 0.08**2) / 1000)
-    assert (low, high) == pytest.approx((8 - spread, 8 + spread), abs=0.15)
-    assert paired_bootstrap(right, base) == (difference, low, high)
-    assert paired_bootstrap(right, base, seed=1) != (difference, low, high)
-    assert paired_bootstrap(base, base) == (0, 0, 0)
-    with pytest.raises(ValueError, match="the same one or more videos"):
-        paired_bootstrap([True], [True, False])
-
-
-def test_paired_map_equals_drawing_videos():
-    rng = np.random.default_rng(0)
-    targets = rng.random((60, 3)) < 0.3
-    base = rng.random((60, 3)).round(1)  # with ties
-    scores = base + 0.3 * targets
-    difference, low, high = paired_map(scores, base, targets)
-    assert difference == pytest.approx(map_common(scores, targets) - map_common(base, targets))
-    gains = [
-        map_common(scores[drawn], targets[drawn]) - map_common(base[drawn], targets[drawn])
-        for drawn in rng.integers(60, size=(2000, 60))
-    ]
-    assert (low, high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.8)
-    assert low < difference < high and paired_map(base, base, targets) == (0, 0, 0)
-    again = paired_map(scores, base, targets), paired_map(scores, base, targets, seed=1)
-    assert again[0] == (difference, low, high) != again[1]
-
-
-def test_paired_map_leaves_out_classes_that_were_not_drawn():
-    scores = np.array([[3.0, 0], [2, 0], [1, 0], [0, 9]])
-    targets = np.array([[1, 0], [0, 0], [1, 0], [0, 1]], bool)
-    assert paired_map(scores, scores[::-1], targets)[1:] != (0, 0)  # and no warning
-    with pytest.raises(ValueError, match="finite scores of one or more videos with a class"):
-        paired_map(scores, scores, np.zeros((4, 2), bool))
-    with pytest.raises(ValueError, match="finite scores of one or more"):
-        paired_map(np.array([NONE] * 4), scores, targets)
+def test_bootstrap_against_the_formula():
+    right = np.arange(1000) < 600
+    low, high = bootstrap(np.mean, right, repeats=4000)
+    spread = 1.96 * np.sqrt(0.6 * 0.4 / 1000)
+    assert (low, high) == pytest.approx((0.6 - spread, 0.6 + spread), abs=0.002)
+    assert bootstrap(np.mean, right, seed=1) == bootstrap(np.mean, right, seed=1) != (low, high)
+    nothing = np.zeros((3, 2))
+    assert bootstrap(map_common, nothing, nothing) == (None, None)
 
 
 # Rows of scores, rows of targets, official and common mAP in per cent, all by hand.
@@ -138,15 +106,6 @@ def test_common_equals_scikit_learn():
     with_some = [number for number in range(9) if number != 3]
     parts = [average_precision_score(targets[:, n], scores[:, n]) for n in with_some]
     assert map_common(scores, targets) == pytest.approx(100 * np.mean(parts), rel=1e-12)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_without_ties_and_gaps_both_definitions_agree(seed):
-    rng = np.random.default_rng(seed)
-    scores = rng.permuted(np.arange(24.0).reshape(12, 2), axis=0)
-    targets = rng.random((12, 2)) < 0.4
-    targets[:, 0] |= ~targets.any(axis=1)
-    assert map_official(scores, targets) == pytest.approx(map_common(scores, targets))
 
 
 def predictions(classes: int, each: int, accuracy: float, seed: int = 0, biased: bool = False):

@@ -42,43 +42,28 @@ def export(
     """
     import torch
 
-    from .. import deploy
+    from .. import create, deploy, transform_for
     from ..measure import equivalence
+    from ..measure.live import class_names
+    from .options import loaded
 
     path = out or Path(f"{name}{deploy.FORMATS[format or 'onnx']}")
     if format and path.suffix != deploy.FORMATS[format]:
         raise ValueError(f"expected a file {deploy.FORMATS[format]} of {format}, given {path.name}")
-    model, transform, labels = _loaded(name, weights, window, dense)
+    if weights == "none":
+        model, labels = create(name, window, dense=dense), ()
+        transform = transform_for(name)
+    else:
+        model, transform = loaded(name, weights, window=window, dense=dense)
+        labels = class_names(model)
     size = size or model.spec.image_size
     clip = () if model.spec.continual else (model.spec.frames,)
     example = torch.zeros(batch, 3, *clip, size, size)
     options = {"precision": precision, "transform": transform, "labels": labels}
-    files = deploy.export(model, path, example, **options)
-    for file in files:
+    for file in deploy.export(model, path, example, **options):
         click.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
     if check:
         away = equivalence.difference(model, deploy.Runner(path))
         if not away <= equivalence.EXPORTED[precision]:
             raise ValueError(f"{path} differs from {name} by {away:.1e} of its largest logit")
         click.echo(f"equals {name} to {away:.1e} of its largest logit")
-
-
-def _loaded(name: str, weights: str | None, window: int | None, dense: bool):
-    """A model, the transform of its input and the names of its classes."""
-    from .. import create, load, spec, transform_for
-    from ..measure import live
-    from ..zoo.checkpoints import shipped
-
-    continual = spec(name).continual
-    if (window is not None or dense) and not continual:
-        raise ValueError(f"{name} needs whole clips, without --window and --dense; co{name} runs "
-                         "the same weights on a stream")  # fmt: skip
-    options = {"window": window, "dense": dense} if continual else {}
-    if weights == "none":
-        return create(name, **options), transform_for(name), ()
-    if not weights and not shipped(name):
-        raise ValueError(
-            f"no weights come with {name}: give --weights kinetics400 or a file, or none"
-        )
-    model, transform = load(name, weights or next(iter(shipped(name))), **options)
-    return model, transform, live.class_names(model)

@@ -14,14 +14,7 @@ from typing import Any
 
 import torch
 from fvcore.nn.jit_analysis import JitModelAnalysis
-from fvcore.nn.jit_handles import (
-    addmm_flop_jit,
-    bmm_flop_jit,
-    conv_flop_jit,
-    get_shape,
-    linear_flop_jit,
-    matmul_flop_jit,
-)
+from fvcore.nn.jit_handles import conv_flop_jit, get_shape, linear_flop_jit
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -29,7 +22,7 @@ from ..nn import ClipNet, Continual, MaxPool3d, Sequential, State
 from ..nn.core import iter_tensors, map_tensors
 from ..zoo.specs import ResNet, SlowFast
 
-Values = Sequence[Any]  # the inputs or outputs of an operator in a traced graph
+Values = Sequence[Any]  # the inputs x or outputs y of an operator in a traced graph
 Handle = Callable[[Values, Values], Counter]
 
 
@@ -105,10 +98,9 @@ def cost_clip(model: nn.Module, clip: Tensor) -> Cost:
 
 @torch.no_grad()
 def cost_steps(model: Continual, frame: Tensor) -> list[Cost]:
-    """The cost of each step within a period of the strides, for frames (1, C, H, W), of a stream
-    that has seen a receptive field of frames.
+    """The cost of each step within a period of the strides, for frames (1, C, H, W).
 
-    (Before that, layers behind a stride may not have begun, even with emit="always".)
+    The stream has seen a receptive field of frames, so that all layers have begun.
     """
     model, frame = _without_memory(model), frame.to("meta")
     state, costs = steady_state(model, frame), []
@@ -138,23 +130,15 @@ class _Step(nn.Module):
 
 def _without_memory(model: nn.Module) -> nn.Module:
     """A copy without memory, with the identity pools of the published code put in."""
-    shapes: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()
-    }
-    shapes |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    twin = copy.deepcopy(model, shapes)
+    twin = copy.deepcopy(model).to("meta")
     net = getattr(getattr(model, "spec", None), "architecture", None)
-    if isinstance(net, ResNet):
-        _put_identity_pool(twin.body, net)
-    elif isinstance(net, SlowFast):
-        _put_identity_pool(twin.body.paths.slow, net.slow)
-        _put_identity_pool(twin.body.paths.fast, net.fast)
+    stages = [(twin.body, net)] if isinstance(net, ResNet) else []
+    if isinstance(net, SlowFast):
+        stages = [(twin.body.paths.slow, net.slow), (twin.body.paths.fast, net.fast)]
+    for path, resnet in stages:
+        if resnet.time_pool == 1:  # else there is a real pool, in ours too
+            path.res3 = Sequential(MaxPool3d(1), path.res3)
     return twin
-
-
-def _put_identity_pool(stages: Sequential, net: ResNet) -> None:
-    if net.time_pool == 1:  # else there is a real pool, in ours too
-        stages.res3 = Sequential(MaxPool3d(1), stages.res3)
 
 
 def _count(module: nn.Module, inputs: tuple[Tensor, ...], stream: bool) -> Cost:
@@ -166,23 +150,12 @@ def _count(module: nn.Module, inputs: tuple[Tensor, ...], stream: bool) -> Cost:
 
 
 class _TraceableOnMeta(TorchFunctionMode):
-    """Makes what torch cannot trace on the meta device traceable.
-
-    A convolution there leaves no node in the graph unless called by its inner name, and fails on
-    sizes that are traced as well; these are taken as the plain numbers that they are.
-    """
+    """Calls convolutions by their inner name: else they leave no node in a graph on "meta"."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (torch.conv1d, torch.conv2d, torch.conv3d):
-            return _convolution(*args, **(kwargs or {}))
-        if function != Tensor.shape.__get__:
-            return function(*args, **(kwargs or {}))
-        tracing = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(None)
-        try:
-            return function(*args)
-        finally:
-            torch._C._set_tracing_state(tracing)
+        convolutions = torch.conv1d, torch.conv2d, torch.conv3d
+        function = _convolution if function in convolutions else function
+        return function(*args, **(kwargs or {}))
 
 
 def _convolution(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
@@ -199,13 +172,10 @@ def _handles(stream: bool) -> dict[str, Handle]:
     return {
         "aten::_convolution": _conv,
         "aten::linear": _linear,
-        "aten::addmm": partial(_product, addmm_flop_jit),
-        "aten::matmul": partial(_product, matmul_flop_jit),
-        "aten::bmm": partial(_product, bmm_flop_jit),
         "aten::add": _add,
         "aten::batch_norm": lambda x, y: Counter(norms=2 * _size(x[0])),
-        "aten::relu": _relu,
-        "aten::relu_": _relu,
+        "aten::relu": lambda x, y: Counter(activations=_size(y[0])),
+        "aten::relu_": lambda x, y: Counter(activations=_size(y[0])),
         "aten::max_pool3d": pool,
         "aten::avg_pool3d": pool,
         "aten::adaptive_avg_pool3d": lambda x, y: pool(x[:1], y),
@@ -218,50 +188,37 @@ def _size(value: Any) -> int:
     return prod(get_shape(value))
 
 
-def _conv(inputs: Values, outputs: Values) -> Counter:
-    biases = _size(outputs[0]) if get_shape(inputs[2]) else 0
-    return Counter(macs=conv_flop_jit(inputs, outputs)["conv"], biases=biases)
+def _conv(x: Values, y: Values) -> Counter:
+    return Counter(macs=conv_flop_jit(x, y)["conv"], biases=_size(y[0]) if get_shape(x[2]) else 0)
 
 
-def _linear(inputs: Values, outputs: Values) -> Counter:
-    macs = linear_flop_jit(inputs, outputs)
-    biases = _size(outputs[0]) if get_shape(inputs[2]) else 0
-    published = _size(inputs[0]) + (1 if biases else 0)
+def _linear(x: Values, y: Values) -> Counter:
+    macs, biases = linear_flop_jit(x, y), _size(y[0]) if get_shape(x[2]) else 0
+    published = _size(x[0]) + (1 if biases else 0)
     return Counter(macs=macs, biases=biases, linear=macs + biases, linear_published=published)
 
 
-def _relu(inputs: Values, outputs: Values) -> Counter:
-    return Counter(activations=_size(outputs[0]))
-
-
-def _product(macs: Handle, inputs: Values, outputs: Values) -> Counter:
-    return Counter(macs=macs(inputs, outputs))
-
-
-def _add(inputs: Values, outputs: Values) -> Counter:
+def _add(x: Values, y: Values) -> Counter:
     """A bias, if the second operand is the smaller one; sums of maps have equal sizes."""
-    first, second = get_shape(inputs[0]), get_shape(inputs[1])
-    bias = second and prod(second) < prod(first)
-    return Counter(biases=_size(outputs[0]) if bias else 0)
+    is_bias = get_shape(x[1]) and _size(x[1]) < _size(x[0])
+    return Counter(biases=_size(y[0]) if is_bias else 0)
 
 
-def _pool(stream: bool, inputs: Values, outputs: Values) -> Counter:
+def _pool(stream: bool, x: Values, y: Values) -> Counter:
     """Inputs of a pool: image, [kernel, [stride, ...]]."""
-    size = _size(inputs[0])
-    kernel = _numbers(inputs[1]) if len(inputs) > 1 else ()
-    if kernel and set(kernel) == {1}:
+    size, frames = _size(x[0]), get_shape(x[0])[2]
+    kernel, stride = (_numbers(value) for value in x[1:3]) if len(x) > 1 else ([], [])
+    if set(kernel) == {1}:
         return Counter(identity_pools=size)
     if not stream:
         return Counter(pools=size)
-    frames = get_shape(inputs[0])[2]
-    new = min(frames, (_numbers(inputs[2]) or kernel)[0] if kernel else 1)
+    new = min(frames, (stride or kernel or [1])[0])
     return Counter(pools=size // frames, pools_held=size // frames * (new - 1))
 
 
-def _window_sum(inputs: Values, outputs: Values) -> Counter:
+def _window_sum(x: Values, y: Values) -> Counter:
     """A running average is taken over windows (B, C, T, H, W, window)."""
-    size = _size(inputs[0]) if len(get_shape(inputs[0])) == 6 else 0
-    return Counter(window_sum=size) if size else Counter()
+    return Counter(window_sum=_size(x[0])) if len(get_shape(x[0])) == 6 else Counter()
 
 
 def _numbers(value: Any) -> list[int]:

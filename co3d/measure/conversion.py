@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..nn import Continual, Identity, RunningWindow, Timing, state_bytes
 from ..nn.convert import LAYERS, START, Conversion, named_at
-from .complexity import cost_steps, steady_state
-from .equivalence import streamed
+from .complexity import macs_frame, macs_step, steady_state
+from .equivalence import differences, streamed
 
 
 class Outcome(NamedTuple):
@@ -81,39 +81,37 @@ def report(
         )
     survey = _Survey(gate, window, clip.shape[2])
     twin, _ = survey(module)
-    layers = tuple(survey.outcomes.values())
-    if survey.refused:
-        return Report(layers)
+    outcome = Report(tuple(survey.outcomes.values()))
+    if outcome.refused:
+        return outcome
     windows = any(isinstance(part, RunningWindow) for part in twin.modules())
     figures = _figures(module, twin, clip, compare=window is None or not windows)
-    return Report(layers, figures, twin)
+    return Report(outcome.layers, figures, twin)
 
 
 class _Survey(Conversion):
-    """A conversion that writes down refusals, puts an Identity in the place of a twin, and goes on.
+    """A conversion that goes on behind refusals, with an Identity for the twin.
 
     Attributes:
         outcomes: of layers and of refused trees, by their paths.
-        refused: how many of them are refused.
     """
 
     def __init__(self, gate: str | None, window: int | None, frames: int) -> None:
         super().__init__(gate, window, frames=frames)
         self.outcomes: dict[str, Outcome] = {}
-        self.refused = 0
 
     def __call__(
         self, module: nn.Module, path: str = "", before: Timing = START
     ) -> tuple[nn.Module, Timing]:
-        kind, where, refused = type(module).__name__, path or "the root", self.refused
+        kind, where, known = type(module).__name__, path or "the root", len(self.outcomes)
         try:
             twin, after = super().__call__(module, path, before)
             if type(module) in LAYERS:
                 self.outcomes[path] = Outcome(where, kind, type(twin).__name__, None)
         except (TypeError, ValueError) as error:
             twin, after = Identity(), before
-            if self.refused == refused:  # else a part of it is refused, and that is the reason
-                self.refused += 1
+            parts = [*self.outcomes.values()][known:]
+            if not any(part.reason for part in parts):  # else that is the reason
                 reason = str(error).rpartition(f"{named_at(module, path)}: ")[2]
                 self.outcomes[path] = Outcome(where, kind, None, reason)
                 for name, part in module.named_children() if type(module) not in LAYERS else ():
@@ -124,7 +122,6 @@ class _Survey(Conversion):
 @torch.no_grad()
 def _figures(module: nn.Module, twin: Continual, clip: Tensor, compare: bool) -> dict[str, float]:
     timing, frame = twin.timing, clip[:1, :, 0]
-    macs = [cost.macs for cost in cost_steps(twin, frame)]
     x = _noise(clip, max(clip.shape[2], timing.receptive_field))
     figures = {
         "receptive_field": timing.receptive_field,
@@ -132,8 +129,8 @@ def _figures(module: nn.Module, twin: Continual, clip: Tensor, compare: bool) ->
         "warmup": timing.delay,
         "stride": timing.stride,
         "state_bytes": state_bytes(steady_state(twin, frame)),
-        "macs_step": max(macs),
-        "macs_frame": sum(macs) / len(macs),
+        "macs_step": macs_step(twin, frame),
+        "macs_frame": macs_frame(twin, frame),
         "stream_error": _error(torch.cat(streamed(twin, x, 1), 2), twin(x)),
     }
     if compare:
@@ -150,5 +147,4 @@ def _noise(clip: Tensor, frames: int) -> Tensor:
 
 def _error(a: Tensor, b: Tensor) -> float:
     """Of all columns of a stream, or of the last one where a net gives a single vector."""
-    a = a[:, :, -1] if b.ndim == 2 else a
-    return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
+    return differences(a[:, :, -1] if b.ndim == 2 else a, b)[1]

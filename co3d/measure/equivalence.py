@@ -75,13 +75,12 @@ def rows(
 ) -> list[dict]:
     """Rows of results/equivalence.csv of one continual net with calibrated random weights.
 
+    `tolerance` is None where no equality is claimed.
+
     Args:
         name, window: of the continual net.
         size: side of the square frames.
         claims: only these (default: all that apply).
-
-    Returns:
-        A row per claim; `tolerance` is None where no equality is claimed.
     """
     regular, stream = twins(name, window, size, dtype, seed)
     frames = stream.receptive_field + stream.stride
@@ -91,7 +90,7 @@ def rows(
         if claims and claim not in claims:
             continue
         used, a, b = sides()
-        difference, scale = float((a - b).abs().max()), float(b.abs().max())
+        largest, relative = differences(a, b)
         rows.append(
             {
                 "model": name,
@@ -100,21 +99,30 @@ def rows(
                 "dtype": str(dtype).removeprefix("torch."),
                 "frames": used,
                 "image_size": size,
-                "max_abs_diff": difference,
-                "max_rel_diff": difference / scale,
+                "max_abs_diff": largest,
+                "max_rel_diff": relative,
                 "tolerance": TOLERANCE[dtype] if claim in EQUALITIES else None,
             }
         )
     return rows
 
 
+def differences(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """The largest difference, and the same divided by the largest value of b."""
+    largest, scale = float((a - b).abs().max()), float(b.abs().max())
+    return largest, largest / max(scale, torch.finfo(b.dtype).tiny)
+
+
 def _claims(regular: ClipNet, stream: StreamNet, clip: Tensor) -> dict[str, Sides]:
     """What applies to a net, by claim."""
-    frames, first = clip.shape[2], stream.warmup + 1
-    column = (frames - first) // stream.stride  # of the last prediction
-    last = first + column * stream.stride  # its frame, from 1
+    frames, window, stride = clip.shape[2], stream.window, stream.stride
+    column = (frames - 1 - stream.warmup) // stride  # of the last prediction
+    first, last = stream.warmup + 1, stream.warmup + 1 + column * stride  # frames, from 1
     live, rest = streamed(stream, clip, 1)
-    steady, native = live[:, :, column], clip[:, :, : stream.window]
+    steady, native = live[:, :, column], clip[:, :, :window]
+
+    def unpadded(end: int) -> Tensor:
+        return stream(clip[:, :, end - stream.receptive_field : end], pad=False)
 
     def columns() -> Tensor:
         """All predictions of the clip call; the last one is stream(clip)."""
@@ -122,31 +130,34 @@ def _claims(regular: ClipNet, stream: StreamNet, clip: Tensor) -> dict[str, Side
 
     claims: dict[str, Sides] = {
         STREAM: lambda: (frames, torch.cat([live, rest], 2), columns()),
-        STEADY: lambda: (frames, steady, _unpadded(stream, clip, last)),
+        STEADY: lambda: (frames, steady, unpadded(last)),
         FIRST: lambda: (first, live[:, :, 0], stream(clip[:, :, :first])),
-        PADDING: lambda: (frames, stream(clip[:, :, last - stream.window : last]), steady),
-        REVERSED: lambda: (stream.window, stream(native.flip(2)), stream(native)),
+        PADDING: lambda: (frames, stream(clip[:, :, last - window : last]), steady),
+        REVERSED: lambda: (window, stream(native.flip(2)), stream(native)),
     }
-    if stream.window == stream.spec.frames:
-        used = stream.window
-        claims[NATIVE] = lambda: (used, stream(native), _asstreamed(regular)(native))
-        kinds = {type(module) for module in regular.modules()}
-        if SqueezeExcite in kinds:
-            claims[GATE] = lambda: (used, stream(native), regular(native))
-        if TwoPath in kinds:
-            claims[SAMPLING] = lambda: (used, stream(native), regular(native))
-    if stream.stride > 1:
-        claims[DENSE] = lambda: _dense(stream, clip)
-        claims[DENSE_STEADY] = lambda: _dense_steady(stream, clip)
+    if window == stream.spec.frames:
+        claims[NATIVE] = lambda: (window, stream(native), _as_streamed(regular)(native))
+        for claim, kind in ((GATE, SqueezeExcite), (SAMPLING, TwoPath)):
+            if any(type(module) is kind for module in regular.modules()):
+                claims[claim] = lambda: (window, stream(native), regular(native))
+    if stride > 1:
+        dense = continual(stream, dense=True)
+        chosen = slice(0, 1 + column * stride, stride)
+        claims[DENSE] = lambda: (
+            frames,
+            streamed(dense, clip, 8)[0][:, :, chosen],
+            streamed(stream, clip, 8)[0],
+        )
+        # At the last frame but one, the strided stream has no prediction.
+        claims[DENSE_STEADY] = lambda: (
+            frames,
+            streamed(dense, clip, 8)[0][:, :, -2],
+            unpadded(frames - 1),
+        )
     return claims
 
 
-def _unpadded(stream: StreamNet, clip: Tensor, last: int) -> Tensor:
-    """The clip call without padding on the receptive field that ends with frame `last`."""
-    return stream(clip[:, :, last - stream.receptive_field : last], pad=False)
-
-
-def _asstreamed(regular: ClipNet) -> ClipNet:
+def _as_streamed(regular: ClipNet) -> ClipNet:
     """The regular net with gates over frames and every alpha-th slow frame."""
     net = copy.deepcopy(regular)
     for module in net.modules():
@@ -155,20 +166,6 @@ def _asstreamed(regular: ClipNet) -> ClipNet:
         if isinstance(module, TwoPath):
             module.sampling = "stride"
     return net
-
-
-def _dense(stream: StreamNet, clip: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Every stride-th prediction of the dense twin, and all of the strided stream."""
-    strided, _ = streamed(stream, clip, 8)
-    live, _ = streamed(continual(stream, dense=True), clip, 8)
-    return clip.shape[2], live[:, :, :: stream.stride][:, :, : strided.shape[2]], strided
-
-
-def _dense_steady(stream: StreamNet, clip: Tensor) -> tuple[int, Tensor, Tensor]:
-    """A prediction of the dense twin at a frame where the strided stream has none."""
-    dense, last = continual(stream, dense=True), clip.shape[2] - 1
-    live, _ = streamed(dense, clip, 8)
-    return clip.shape[2], live[:, :, last - 1 - dense.warmup], _unpadded(stream, clip, last)
 
 
 def streamed(net: Continual, clip: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
@@ -200,10 +197,9 @@ def error_over_time(stream: StreamNet, clip: Tensor) -> list[dict]:
     fresh, _ = streamed(stream, clip[:, :, before:], 8)
     seen = seen[:, :, -fresh.shape[2] :]
     errors = ((fresh - seen).abs().amax((0, 1)) / seen.abs().max()).tolist()
-    return [
-        {"frame": stream.warmup + 1 + number * stream.stride, "max_rel_diff": error}
-        for number, error in enumerate(errors)
-    ]
+    frames = range(stream.warmup + 1, clip.shape[2] + 1, stream.stride)
+    points = zip(frames, errors, strict=False)
+    return [{"frame": frame, "max_rel_diff": error} for frame, error in points]
 
 
 @torch.no_grad()
@@ -225,6 +221,5 @@ def difference(model: ClipNet, runner: Runner, seed: int = 0) -> float:
         expected, given = model(x), runner(x)
         if (given is None) != (expected is None):
             raise ValueError("expected predictions at the same frames")
-        if expected is not None:
-            errors.append((given - expected).abs().max() / expected.abs().max())
-    return torch.stack(errors).max().item()
+        errors += [] if given is None else [differences(given, expected)[1]]
+    return max(errors)

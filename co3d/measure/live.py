@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -25,8 +25,8 @@ from ..deploy.native import NoCompiler
 from ..nn import ClipNet, StreamNet
 from ..nn.core import State
 from ..zoo.checkpoints import scores
-from .outputs import Scores, Step
 
+TOP = 5
 KEPT = 10_000  # frames of which the medians are taken
 LONGEST = 480  # pixels of the longer side of a picture that is kept to be shown
 LABELS = {
@@ -37,13 +37,56 @@ LABELS = {
 Net = StreamNet | OptimizedStream  # of which a Runner is one
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of all classes, each between 0 and 1.
+
+    Attributes:
+        values: (classes,), on the CPU.
+        labels: names of the classes.
+    """
+
+    values: Tensor
+    labels: Sequence[str]
+
+    def top(self, count: int = TOP) -> list[tuple[str, float]]:
+        """The likeliest classes with their scores, likeliest first."""
+        values, classes = self.values.sort(descending=True, stable=True)
+        best = zip(classes[:count].tolist(), values[:count].tolist(), strict=True)
+        return [(self.labels[number], value) for number, value in best]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What became of a frame.
+
+    Attributes:
+        number: of the frame as fed, from 1.
+        time_s: of the video.
+        scores: None while the network has no output.
+        decode_ms: from the source to the input of the network.
+        step_ms: from there to the scores.
+        frame: the input of the network, (3, S, S); this and the following where they are kept.
+        picture: uint8 (H, W, 3).
+        features: the vector before the classifier (D,).
+    """
+
+    number: int
+    time_s: float
+    scores: Scores | None
+    decode_ms: float
+    step_ms: float
+    frame: Tensor | None = None
+    picture: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+
 class Watch:
     """What a continual net sees in a video, frame by frame: `co3d.watch`. It is iterated once.
 
     `for t, scores in co3d.watch("video.mp4", model): ...` gives the seconds of video and `Scores`
-    with every prediction; `steps` gives all that becomes of every frame. The net is fed at the rate
-    that it was trained at. Of a file it sees all frames of that rate. A camera does not wait, so a
-    slower net gets the newest frame, and `dropped` counts those that it missed.
+    with every prediction; `steps` gives what becomes of every frame. A file is seen whole at the
+    rate of the net. A camera does not wait: a slower net gets the newest frame.
 
     Args:
         source: a video file, a camera (its number, "webcam:1", "/dev/video1") or a stream's
@@ -61,6 +104,7 @@ class Watch:
         engine: what runs a step.
         reader: the open video.
         fps: frames per second that the model is fed.
+        frames: how many it was fed.
         caveats: why predictions may be worse than usual, a sentence each.
 
     Raises:
@@ -81,7 +125,7 @@ class Watch:
         seconds: float | None = None,
     ) -> None:
         facts = _facts(model)
-        self.name, self.seconds = facts.name, seconds
+        self.name, self.seconds, self.frames = facts.name, seconds, 0
         self.fps = facts.fps if fps is None else fps
         self.transform = transform or facts.transform
         if self.fps is None or self.transform is None:
@@ -106,16 +150,13 @@ class Watch:
         return self._newest.dropped if self._newest else None
 
     @property
-    def decode_ms(self) -> float:
-        """Milliseconds from the source to the input of the net: the median per frame since the
-        first prediction.
-        """
-        return float(np.median([decode for decode, _ in self._times]))
+    def latency_ms(self) -> tuple[float, float]:
+        """Milliseconds from the source to the input of the net, and from there to the scores.
 
-    @property
-    def step_ms(self) -> float:
-        """Milliseconds from the input of the net to the scores, likewise."""
-        return float(np.median([step for _, step in self._times]))
+        Medians over the frames since the first prediction.
+        """
+        decode, step = np.median(self._times, axis=0).tolist()
+        return decode, step
 
     def steps(self, keep: bool = False, features: bool = False) -> Iterator[Step]:
         """What becomes of every frame, also while there is no prediction.
@@ -132,12 +173,11 @@ class Watch:
             raise ValueError(
                 f"expected engine eager for the vectors before the classifier, given {self.engine}"
             )
-        state, number, decoded_s, has_predicted = None, 0, 0.0, False
+        state, decoded_s, first = None, 0.0, self.model.warmup + 1
         with self._opened, closing(iter(self._frames)) as frames:
             for time_s, raw in frames:
                 if self.seconds is not None and time_s >= self.seconds:
                     break
-                number += 1
                 begun = perf_counter()
                 picture = self.reader.rgb(raw)
                 frame = self.transform.frame(picture)
@@ -146,17 +186,16 @@ class Watch:
                 step_ms = 1000 * (perf_counter() - ready)
                 decode_ms = 1000 * (self.reader.decode_s - decoded_s + ready - begun)
                 decoded_s = self.reader.decode_s
-                if result and not has_predicted:
-                    has_predicted = True
+                self.frames += 1
+                if self.frames == first:
                     self._times.clear()
                 self._times.append((decode_ms, step_ms))
-                step = Step(number, time_s, result, decode_ms, step_ms, features=vector)
+                step = Step(self.frames, time_s, result, decode_ms, step_ms, features=vector)
                 yield replace(step, frame=frame, picture=_smaller(picture)) if keep else step
-        if not has_predicted:
-            first = self.model.warmup + 1
+        if self.frames < first:
             raise ValueError(
-                f"{self.reader.source}: ends after {number} frames at {self.fps:g} per second, but "
-                f"the first prediction of {self.name} comes with frame {first} "
+                f"{self.reader.source}: ends after {self.frames} frames at {self.fps:g} per "
+                f"second, but the first prediction of {self.name} comes with frame {first} "
                 f"({first / self.fps:.1f} s). {self.reader.note}".rstrip()
             )
 

@@ -36,12 +36,11 @@ def settings(name: str) -> list[dict[str, Any]]:
     """The arguments of `row` for one model: native and published lengths, and others we use."""
     record = spec(name)
     if record.continual:
-        windows = {record.window, WIDE, *(p.window for p in record.published)}
-        windows |= {p.frames for p in spec(record.weights).published}
-        chosen = [{"window": window} for window in sorted(windows)]
+        option, lengths = "window", {record.window, WIDE, *(p.window for p in record.published)}
+        lengths |= {p.frames for p in spec(record.weights).published}
     else:
-        frames = {record.frames, *(p.frames for p in record.published)}
-        chosen = [{"frames": count} for count in sorted(frames)]
+        option, lengths = "frames", {record.frames, *(p.frames for p in record.published)}
+    chosen = [{option: length} for length in sorted(lengths)]
     more = [{**setting, "num_classes": 157} for setting in chosen] if name in CHARADES else []
     if record.continual and on_meta(name).stride > 1:
         more.append({"window": record.window, "dense": True})
@@ -71,9 +70,8 @@ def row(
     window = model.window if record.continual else None
     frames = None if record.continual else frames or record.frames
     costs = _stream(model, dense) if record.continual else _clip(model, frames)
-    published = {(p.frames, p.window): p.gflops for p in record.published}
-    usual = classes == record.num_classes and not dense
-    gflops = published.get((frames, window)) if usual else None
+    published = {(p.frames, p.window): round(p.gflops * 1e9) for p in record.published}
+    is_published = classes == record.num_classes and not dense
     return {
         "model": name,
         "window": window,
@@ -84,7 +82,7 @@ def row(
         "params": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(COSTS),
         **costs,
-        "flops_published": None if gflops is None else round(gflops * 1e9),
+        "flops_published": published.get((frames, window)) if is_published else None,
     }
 
 
@@ -92,8 +90,9 @@ def matches_published(row: dict[str, Any]) -> bool | None:
     """Whether a row's FLOPs round to the published ones, to two digits of 10^9; None without."""
     if row["flops_published"] is None:
         return None
-    flops = row["flops_paper_clip"] or row["flops_paper_step"]
-    return f"{flops / 1e9:.2f}" == f"{row['flops_published'] / 1e9:.2f}"
+    counts = row["flops_paper_clip"] or row["flops_paper_step"], row["flops_published"]
+    ours, published = (f"{flops / 1e9:.2f}" for flops in counts)
+    return ours == published
 
 
 def _clip(model: ClipNet, frames: int) -> dict[str, Any]:

@@ -78,11 +78,24 @@ def differences(results: Sequence[Result], seed: int = 0) -> pd.DataFrame:
 def _difference(a: Result, b: Result, seed: int) -> tuple[float, float, float]:
     ids = [[video.id for video in result.videos] for result in (a, b)]
     in_a, in_b = np.isin(*ids), np.isin(*ids[::-1])
-    if a.row["top1"] is not None and in_a.any():
-        return metrics.paired_bootstrap(a.right[in_a], b.right[in_b], seed=seed)
-    if a.row["top1"] is None and a.targets[in_a].any():
-        return metrics.paired_map(a.scores[in_a], b.scores[in_b], a.targets[in_a], seed=seed)
-    return (np.nan,) * 3
+    if a.row["top1"] is None:
+        arrays, gain = (a.scores[in_a], b.scores[in_b], a.targets[in_a]), _map_points
+    else:
+        arrays, gain = (a.right[in_a], b.right[in_b]), _points
+    points = gain(*arrays) if in_a.any() else None
+    if points is None:
+        return (np.nan,) * 3
+    return points, *metrics.bootstrap(gain, *arrays, repeats=1000, seed=seed)
+
+
+def _points(right: np.ndarray, base: np.ndarray) -> float:
+    return 100 * float(right.mean() - base.mean())
+
+
+def _map_points(scores: np.ndarray, base: np.ndarray, targets: np.ndarray) -> float | None:
+    if targets.any():
+        return metrics.map_common(scores, targets) - metrics.map_common(base, targets)
+    return None
 
 
 def stated(differences: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..data import writing
 from ..measure import complexity
-from ..measure.outputs import Step
+from ..measure.live import Step
 from ..nn import ClipNet, StreamNet
 from .drawings import EMPTY, macs_text
 from .style import CLIP, INK, MUTED, color, label
@@ -47,12 +47,8 @@ class Side:
 
     @classmethod
     def stream(cls, model: StreamNet) -> Self:
-        """A stream, which computes each frame once. Raises ValueError for a clip network."""
+        """A stream, which computes each frame once."""
         name, size = model.spec.name, model.spec.image_size
-        if not isinstance(model, StreamNet):
-            raise ValueError(
-                f"{name} needs whole clips; co{name} runs the same weights on a stream"
-            )
         macs = complexity.macs_frame(model, torch.empty(1, 3, size, size))
         about = "each prediction computes the new frame alone"
         first, real = model.warmup + 1, model.receptive_field
