@@ -60,6 +60,7 @@ class Dataset:
     Attributes:
         labels: names of the classes by id.
         multilabel: whether a video may have no class, or several.
+        places: the folders in which the videos lie.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     labels: tuple[str, ...]
     videos: tuple[Video, ...]
     multilabel: bool = False
+    places: tuple[Path, ...] = ()
 
     def first(self, limit: int | None) -> Self:
         """The same with the first `limit` videos only; None keeps all."""

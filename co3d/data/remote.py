@@ -45,7 +45,7 @@ def opened(address: str, load: Callable[[Path], Dataset]) -> Dataset:
             folder, addresses = _mirrored(address, Path(temporary))
         data = load(folder)
     videos = tuple(replace(video, path=addresses.get(video.path)) for video in data.videos)
-    return replace(data, videos=videos)
+    return replace(data, videos=videos, places=())
 
 
 def _mirrored(address: str, temporary: Path) -> tuple[Path, dict[Path, Address]]:

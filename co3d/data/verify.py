@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..progress import bar
-from . import charades, folder, kinetics, sets
+from . import charades, sets
 from .dataset import Dataset, Video, is_video, walk
 from .video import Reader, VideoError
 
@@ -37,34 +38,25 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Verification:
-    """A split as planned, and what was found wrong with its files.
-
-    Attributes:
-        note: what could not be checked, "" where all was.
-    """
+    """A split as planned, and what is wrong with its files; `note` says what was not checked."""
 
     data: Dataset
     findings: tuple[Finding, ...]
     note: str
 
-    def count(self, kind: str) -> int:
-        """How many findings of a kind there are."""
-        return sum(finding.kind == kind for finding in self.findings)
-
     @property
     def complete(self) -> bool:
         """Nothing is missing or broken; extra files do no harm."""
-        return self.count("missing") == self.count("broken") == 0
+        return all(finding.kind == "extra" for finding in self.findings)
 
     @property
     def summary(self) -> str:
         """Counts, beside those of the published set where there is one."""
-        rows = len(self.data.videos)
-        there = rows - self.count("missing")
+        counts, rows = Counter(finding.kind for finding in self.findings), len(self.data.videos)
         text = (
-            f"{self.data.name}, split {self.data.split}: {there:,} of {rows:,} planned videos are "
-            f"there; {self.count('missing'):,} missing, {self.count('broken'):,} broken, "
-            f"{self.count('extra'):,} extra"
+            f"{self.data.name}, split {self.data.split}: {rows - counts['missing']:,} of {rows:,} "
+            f"planned videos are there; {counts['missing']:,} missing, {counts['broken']:,} "
+            f"broken, {counts['extra']:,} extra"
         )
         if official := OFFICIAL.get((self.data.name, self.data.split)):
             text += f"\npublished: {official[0]:,} rows, {official[1]:,} videos"
@@ -93,14 +85,12 @@ def verify(
         faults = list(bar(faults, "verify", len(videos), progress, "video"))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all of them
-    findings += [
-        Finding("broken", str(video.path), why)
-        for video, why in zip(videos, faults, strict=True)
-        if why
-    ]
+    for video, why in zip(videos, faults, strict=True):
+        if why:
+            findings.append(Finding("broken", str(video.path), why))
     note = ""
     try:
-        findings += _extra(name_or_folder, data, root)
+        findings += _extra(data, root)
     except FileNotFoundError as error:
         note = f"which files are extra ({error})"
     return Verification(data, tuple(findings), note)
@@ -147,26 +137,19 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _extra(name_or_folder: str | Path, data: Dataset, root: Path | None) -> Iterator[Finding]:
+def _extra(data: Dataset, root: Path | None) -> Iterator[Finding]:
     """Files beside the videos of a split that are no videos of the plan.
 
     Videos of both splits of Charades lie in one folder. Raises FileNotFoundError where the
     annotation of the other is not there.
     """
-    videos, places = data.videos, []
-    if data.name not in sets.NAMES:
-        places = [folder.place(Path(name_or_folder), data.split)]
-    else:
-        home = sets.set_root(data.name, root)
-        if not data.multilabel:
-            places = kinetics.folders(home, data.split)
-        elif place := charades.media(home):
-            places = [place]
-            other = "train" if data.split == "test" else "test"
-            videos += charades.load(home, other, len(data.labels), data.name).videos
+    videos = data.videos
+    if data.multilabel and data.places:
+        home, other = sets.set_root(data.name, root), "train" if data.split == "test" else "test"
+        videos += charades.load(home, other, len(data.labels), data.name).videos
     known = {os.path.abspath(video.path) for video in videos if video.path}
     names = {video.id for video in videos}
-    for place in places:
+    for place in data.places:
         frames = place.name == charades.FRAME_FOLDER
         for path in sorted(charades.media_by_id(place).values() if frames else walk(place)):
             if os.path.abspath(path) not in known:
