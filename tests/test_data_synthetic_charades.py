@@ -8,7 +8,6 @@ import pytest
 
 from co3d.data import sets, video
 from co3d.data import synthetic_charades as synthetic
-from co3d.data.dataset import Video
 from co3d.data.synthetic import decoded
 from co3d.data.synthetic_charades import LABELS, RATES, RECIPE, ROTATIONS, SPLITS, Script
 
@@ -26,10 +25,8 @@ PLAIN = replace(
 )
 
 
-def make(root, limit=2, recipe=SMALL, splits=("train",), **options):
-    return synthetic.synthetic_charades(
-        root, recipe=recipe, splits=splits, limit=limit, progress=False, **options
-    )
+def make(root, limit=2, split="train"):
+    return synthetic.dataset(split, root, recipe=SMALL, limit=limit, progress=False)
 
 
 def plans(recipe=RECIPE):
@@ -40,14 +37,15 @@ def plans(recipe=RECIPE):
 
 
 def test_layout_and_grammar_are_those_of_charades(tmp_path):
-    root = make(tmp_path, 1, splits=tuple(SPLITS))
-    lines = (root / "Charades_v1_classes.txt").read_text().splitlines()
+    for split in SPLITS:
+        make(tmp_path, 1, split)
+    lines = (tmp_path / "Charades_v1_classes.txt").read_text().splitlines()
     assert lines == [f"c{n:03d} {label}" for n, label in enumerate(LABELS)]
     triplet = r"c\d{3} \d+\.\d\d \d+\.\d\d"
     row = rf'[A-Z0-9]{{5}},\w+,\w+,\d,\d,Yes,"[^"]+",[\w;]+,"[^"]+",(|{triplet}(;{triplet})*),'
     names = set()
     for split, size in SPLITS.items():
-        header, *rows = (root / f"Charades_v1_{split}.csv").read_text().splitlines()
+        header, *rows = (tmp_path / f"Charades_v1_{split}.csv").read_text().splitlines()
         assert header == (
             "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length"
         )
@@ -80,7 +78,7 @@ def test_the_set_has_what_makes_the_real_one_hard():
 
 def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    data = synthetic.dataset("test", recipe=SMALL, limit=8, progress=False)
+    data = make(None, 8, "test")
     assert (data.name, data.split, data.multilabel) == ("synthetic-charades", "test", True)
     assert data.labels == LABELS and len(data.videos) == 8
     folder = synthetic.folder(0, SMALL)
@@ -99,13 +97,12 @@ def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("index", [0, *RATES, *ROTATIONS])
 def test_what_a_player_shows_is_what_was_drawn(tmp_path, index):
-    root = make(tmp_path, index + 1)
+    clip = make(tmp_path, index + 1).videos[index]
     one = synthetic.plan(SMALL, (0, 0, index))
-    path = root / "Charades_v1_480" / f"{one.id}.mp4"
-    with video.Reader(path) as reader:
+    with video.Reader(clip.path) as reader:
         assert reader.fps == pytest.approx(float(one.fps))
         assert next(reader.decode())[1].rotation % 360 == one.rotation
-    frames = decoded(Video(one.id, "", None, path))
+    frames = decoded(clip)
     drawn = synthetic.render(SMALL, one, (0, 0, index))
     assert frames.shape == drawn.shape == (one.n_frames, 48, 64, 3)
     assert np.abs(frames.astype(int) - drawn).mean() < 12

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import paths
-from . import charades, drawing, video
+from . import charades, drawing
 from .dataset import Dataset
 from .synthetic import make
 
@@ -85,41 +85,29 @@ def folder(seed: int = 0, recipe: ScriptedRecipe = RECIPE) -> Path:
     return paths.cache_path() / f"synthetic-charades-{seed}-{recipe.hash}"
 
 
-def synthetic_charades(
+def dataset(
+    split: str,
     root: Path | None = None,
     *,
     seed: int = 0,
     recipe: ScriptedRecipe = RECIPE,
-    splits: Sequence[str] = tuple(SPLITS),
     limit: int | None = None,
     **options,
-) -> Path:
-    """The root of the generated set, by default `folder()`; what is missing in it is made first.
-
-    Files depend on seed and recipe alone. `limit` makes the first N of each split; options are
-    those of `synthetic.make`.
-    """
-    root, videos = Path(root or folder(seed, recipe)), {}
-    classes = "".join(f"c{n:03d} {label}\n" for n, label in enumerate(LABELS))
-    texts = {root / "Charades_v1_classes.txt": classes}
-    for number, split in enumerate(SPLITS):
-        if split not in splits:
-            continue
-        plans = [plan(recipe, (seed, number, i)) for i in range(SPLITS[split])]
-        texts[root / f"Charades_v1_{split}.csv"] = _annotation(plans)
-        for i, one in enumerate(plans[:limit]):
-            path = root / "Charades_v1_480" / f"{one.id}.mp4"
-            videos[path] = partial(_write, recipe=recipe, plan=one, key=(seed, number, i))
-    make("synthetic-charades", texts, videos, **options)
-    return root
-
-
-def dataset(
-    split: str, root: Path | None = None, *, limit: int | None = None, **options
 ) -> Dataset:
-    """A split of `synthetic_charades(root, **options)`, or its first `limit` videos."""
-    split = charades.split_name(split)
-    root = synthetic_charades(root, splits=[split], limit=limit, **options)
+    """A split, or its first `limit` videos, made as `synthetic.dataset` makes them."""
+    root, split = Path(root or folder(seed, recipe)), charades.split_name(split)
+    keys = [(seed, list(SPLITS).index(split), i) for i in range(SPLITS[split])]
+    plans, videos = [plan(recipe, key) for key in keys], {}
+    for script, key in zip(plans[:limit], keys, strict=False):
+        path = root / "Charades_v1_480" / f"{script.id}.mp4"
+        how = {"crf": recipe.crf, "rotation": script.rotation}
+        videos[path] = partial(_recorded, recipe, script, key), script.fps, how
+    classes = "".join(f"c{n:03d} {label}\n" for n, label in enumerate(LABELS))
+    texts = {
+        root / "Charades_v1_classes.txt": classes,
+        root / f"Charades_v1_{split}.csv": _annotation(plans),
+    }
+    make("synthetic-charades", texts, videos, **options)
     return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
 
 
@@ -158,10 +146,9 @@ def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarr
     return drawing.render(recipe, times, shown, key)
 
 
-def _write(path: Path, recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> None:
-    """Encodes a video; with a rotation, lying on the side that players turn back from."""
-    frames = np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
-    video.write(path, frames, plan.fps, crf=recipe.crf, rotation=plan.rotation)
+def _recorded(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarray:
+    """The frames as encoded: with a rotation, lying on the side that players turn back from."""
+    return np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
 
 
 def _id(key: Sequence[int]) -> str:
