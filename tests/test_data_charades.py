@@ -112,8 +112,7 @@ def test_class_files(tmp_path, lines, right):
 @pytest.mark.parametrize(
     "actions",
     [
-        *("c08 0.00 1.00", "C008 0.00 1.00", "8 0.00 1.00", "c008 0.00", "c008 0.00 1.00;"),
-        *("c008  0.00 1.00", "c008 nan 1.00", "c008 -1.00 1.00", "c00\u0668 0.00 1.00"),
+        *("c08 0.00 1.00", "c008 0.00", "c008 0.00 1.00;", "c008 nan 1.00", "c008 -1.00 1.00"),
     ],
 )
 def test_actions_against_the_grammar_are_named(tmp_path, actions):
@@ -132,8 +131,6 @@ def test_actions_against_the_grammar_are_named(tmp_path, actions):
         ((HEADER + row("c157 0.00 1.00")).encode(), "row 1: expected class ids from 0 to 156"),
         ((HEADER + row() + row("c000 0.00 1.00")).encode(), "row 2: 'AB12C' was there before"),
         ((HEADER + row(script='one", "two') + row() * 9).encode(), "check the quotes"),
-        ((HEADER + 'AB12C,"open\n' + row() * 9).encode(), "check the quotes"),
-        ((HEADER + "AB12C,1,2\n").encode(), "line 2: expected 11 fields as in the first line"),
     ],
 )
 def test_official_files_that_cannot_be_used_are_named(tmp_path, text, sentence):
@@ -147,9 +144,7 @@ def test_official_files_that_cannot_be_used_are_named(tmp_path, text, sentence):
     [
         ("", "expected at least one video"),
         ('AB12C 0 0 AB12C/AB12C-000001.jpg "157"\n', "row 1: expected class ids from 0 to 156"),
-        ('AB12C 0 0 AB12C/AB12C-000001.jpg "-1"\n', "expected class ids"),
         ('AB12C 0 0 AB12C/AB12C-000001.jpg "1;2"\n', "row 1: invalid literal"),
-        ("AB12C 0 0\n", "line 2: expected 5 fields"),
         ("AB12C 0 0 my folder/AB12C-000001.jpg 3 4\n", "line 2: expected 5 fields"),
     ],
 )
@@ -179,8 +174,6 @@ def test_lists_of_frames_lead_to_no_other_files(tmp_path):
 def test_without_annotation(tmp_path):
     with pytest.raises(FileNotFoundError, match="split train in .*Charades_v1_train.csv"):
         charades.load(tmp_path, "train")
-    with pytest.raises(ValueError, match="expected a split"):
-        charades.load(tmp_path, "all")
 
 
 DAMAGE = st.tuples(st.integers(0, 2000), st.integers(0, 9), st.binary(max_size=9))

@@ -101,15 +101,12 @@ HEADER = b"label,youtube_id,time_start,time_end\n"
     ("text", "sentence"),
     [
         (b"", "the columns label, youtube_id, time_start, time_end, given ''"),
-        (b"youtube_id,time_start,time_end\nabcdefghijk,0,10\n", "the columns label"),
         (b"\xef\xbb\xbf" + HEADER, "at least one video"),
         (HEADER + b"zumba,abcdefghijk,0,10,val\n", "line 2: expected 4 fields .* given 5"),
         (HEADER.decode().encode("utf-16"), "the columns label|no table in UTF-8"),
         (HEADER + b'"zumba,a,0,10\n' + b"zumba,b,0,1\n" * 9, "given 1; check the quotes"),
-        (HEADER + b"zumba,abcdefghijk,0,inf\n", "row 1: cannot convert"),
         (HEADER + b"zumba,abcdefghijk,soon,10\n", "row 1: could not convert"),
         (HEADER + b",abcdefghijk,0,10\n", "label '' is not among the set's 400"),
-        (HEADER + b" zumba,abcdefghijk,0,10\n", "row 1: label ' zumba' is not among"),
         (HEADER + b"zumba,abc,0,10\nabseiling,abc,0,10\n", "row 2: .* there before"),
     ],
 )
@@ -123,7 +120,6 @@ def test_annotations_that_cannot_be_used_are_named(tmp_path, text, sentence):
     ("text", "sentence"),
     [
         ("{", "no annotation of Kinetics in JSON"),
-        ("[]", "no annotation of Kinetics in JSON"),
         ('{"abc": {"annotations": {"label": "zumba"}}}', "in JSON .*segment"),
         ('{"abc": {"annotations": {"label": "zumba", "segment": [null, 1]}}}', "row 1"),
         ('{"abc": {"annotations": {"label": ["zumba"], "segment": [0, 1]}}}', "is not among"),

@@ -1,7 +1,6 @@
 """What is missing, broken or extra in a data set's folder."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from ..progress import bar
 from . import charades, sets
 from .dataset import Dataset, Video, is_video, walk
-from .video import Reader, VideoError
+from .sampling import opened
+from .video import VideoError
 
 # Rows of the published annotations and files of the published archives.
 OFFICIAL = {
@@ -25,7 +23,6 @@ OFFICIAL = {
     ("charades", "train"): (7_985, 7_985),
     ("charades", "test"): (1_863, 1_863),
 }
-FRAME = re.compile(r"(.+)-(\d{1,9})\.jpe?g", re.IGNORECASE | re.ASCII)
 
 
 class Finding(NamedTuple):
@@ -98,43 +95,20 @@ def verify(
 
 def fault(video: Video, decode: bool) -> str:
     """Why the video's file or folder of frames cannot be used, "" where nothing speaks against."""
+    folder = video.path.is_dir()
     try:
-        if video.path.is_dir():
-            return _frames_fault(video.path, decode)
-        with Reader(video.path) as reader:
-            for _ in reader.decode() if decode else ():
-                pass
-        return reader.note if decode and reader.status != "ok" else ""
+        for path in walk(video.path) if folder else ():
+            if path.stat().st_size == 0:
+                return f"{path.name} is empty (0 bytes)"
+        with opened(video.path, video.frames_fps) as reader:
+            for _, frame in reader.decode() if decode or folder else ():
+                if decode and folder:
+                    reader.rgb(frame)
+        return reader.note if reader.n_frames and reader.status != "ok" else ""
     except VideoError as error:
-        return str(error).removeprefix(f"{video.path}: ")
+        return str(error).removeprefix(str(video.path)).lstrip(":/ ")
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-
-
-def _frames_fault(folder: Path, decode: bool) -> str:
-    """Numbers must run from 1 without a gap, and no file may be empty."""
-    frames = {int(match[2]): path for path in walk(folder) if (match := FRAME.fullmatch(path.name))}
-    if not frames:
-        return "no frames such as ID-000001.jpg in it"
-    gap = next((n for n in range(1, len(frames) + 1) if n not in frames), None)
-    if gap:
-        return f"frame {gap} is missing"
-    for path in frames.values():
-        if path.stat().st_size == 0:
-            return f"{path.name} is empty (0 bytes)"
-        if decode and not _is_whole(path):
-            return f"{path.name} is cut off, damaged or no JPEG picture"
-    return ""
-
-
-def _is_whole(path: Path) -> bool:
-    """By Pillow, because FFmpeg fills up the missing rest of a cut picture without a word."""
-    try:
-        with Image.open(path, formats=["JPEG"]) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
 
 
 def _extra(data: Dataset, root: Path | None) -> Iterator[Finding]:
