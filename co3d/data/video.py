@@ -90,18 +90,19 @@ class Reader:
     @property
     def fault(self) -> str:
         """What is damaged or missing, in a sentence; "" if nothing is."""
-        return _sentence(self._faults())
+        return self._sentence(self._missing_end)
 
     @property
     def note(self) -> str:
         """As `fault`; also says if frames are counted in the place of times."""
         counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
-        return _sentence(self._faults() + [counted] * bool(self._counted))
+        return self._sentence(self._missing_end, counted if self._counted else "")
 
-    def _faults(self) -> list[str]:
+    def _sentence(self, *reasons: str) -> str:
         counts = {"packets lost": self._lost, "frames damaged": self._damaged}
         faults = [f"{what}: {count}" for what, count in counts.items() if count]
-        return faults + [self._missing_end] * bool(self._missing_end)
+        text = "; ".join([*faults, *filter(None, reasons)])
+        return text and f"{text[0].upper()}{text[1:]}."
 
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
@@ -201,11 +202,6 @@ def write(
     with Writer(path, fps, **options) as writer:
         for rgb in frames:
             writer.add(rgb)
-
-
-def _sentence(reasons: list[str]) -> str:
-    text = "; ".join(reasons)
-    return text and text[0].upper() + text[1:] + "."
 
 
 def _open(source: str) -> av.container.InputContainer:
