@@ -175,8 +175,16 @@ def _table(url: str, path: Path, word: bytes) -> None:
 
 def _fetch(wanted: Sequence[Archive], root: Path, agree: Callable[[], None], tell: Tell) -> None:
     """Archives and their files, one after the other; where one fails the others still come."""
-    present = functools.cache(_present)
-    left = [archive for archive in wanted if not _finished(archive, root, present, tell)]
+    present, left = functools.cache(_present), []
+    for archive in wanted:
+        counts = _recorded(archive, root)
+        gone = (counts - present(root / archive.into, archive.depth)).total()
+        if gone:
+            tell(f"{gone:,} files of {archive.name} are gone: it is fetched again")
+        if gone or not counts:
+            left.append(archive)
+        else:
+            _packed(archive, root).unlink(missing_ok=True)  # killed after the record
     if left:
         agree()
     failed = []
@@ -227,21 +235,6 @@ def _move(folder: Path, target: Path) -> None:
             if not (place / name).exists():
                 Path(parent, name).replace(place / name)
     shutil.rmtree(folder)
-
-
-def _finished(
-    archive: Archive, root: Path, present: Callable[[Path, int], Counter], tell: Tell
-) -> bool:
-    """Whether an archive was unpacked, and all its files are still there."""
-    counts = _recorded(archive, root)
-    if not counts:
-        return False
-    gone = (counts - present(root / archive.into, archive.depth)).total()
-    if gone:
-        tell(f"{gone:,} files of {archive.name} are gone: it is fetched again")
-    else:
-        _packed(archive, root).unlink(missing_ok=True)  # killed after the record
-    return not gone
 
 
 def _present(folder: Path, depth: int) -> Counter:
