@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 from trees_data import make_charades, make_frames, make_kinetics, tiny_video
 
-from co3d import __main__ as command_line
 from co3d.data import folder, video
 from co3d.data.sets import open_set
 from co3d.data.verify import verify
@@ -17,16 +16,6 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.delenv("DATASETS_PATH", raising=False)
     monkeypatch.setattr("co3d.paths.repo_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main([str(argument) for argument in arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def own(root, *names):

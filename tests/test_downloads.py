@@ -10,13 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import servers
 import torch
 from requests.adapters import Retry
 from servers import says, serve
 
 import co3d
-from co3d import __main__ as command_line
 from co3d import web
 from co3d.zoo import checkpoints, downloads
 from co3d.zoo.specs import SPECS, Checkpoint
@@ -39,15 +37,11 @@ HALF = len(DATA) // 2
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    """The server; the cache is empty, and nothing is asked twice."""
+def server(server, monkeypatch, tmp_path):
+    """The server has the weights; the cache is empty."""
     monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    monkeypatch.setattr(web, "TIMEOUT_S", 5)
-    monkeypatch.setattr(web, "RETRY", 0)
-    monkeypatch.setattr(web, "BLOCK", 4096)
-    with servers.running() as server:
-        server.answer = serve(DATA)
-        yield server
+    server.answer = serve(DATA)
+    return server
 
 
 @pytest.fixture
@@ -66,16 +60,6 @@ def published(server, monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "weights"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main(["download", "weights", *arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def visible(folder):
@@ -256,11 +240,11 @@ def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, fol
 
     with monkeypatch.context() as patch:
         patch.setattr(web.requests.Response, "iter_content", some)
-        code, shown, error = run("x3d_mini")
+        code, shown, error = run("download", "weights", "x3d_mini")
     came = (folder / f"{NAME}.part").stat().st_size
     assert (code, shown) == (130, "") and error.endswith("co3d: interrupted\n")
     assert f"{NAME}.part keeps what came: run the command again, it resumes" in error
-    code, shown, error = run("x3d_mini")
+    code, shown, error = run("download", "weights", "x3d_mini")
     assert (code, error) == (0, "") and (folder / NAME).read_bytes() == DATA
     expected = ["x3d_mini", "kinetics400", f"{len(DATA):,}", "bytes", str(folder / NAME)]
     assert shown.split() == expected
@@ -271,7 +255,7 @@ def test_one_of_several_that_fails_does_not_stop_the_others(server, published, r
     published("slow_mini", url=f"{server.url}/other.pkl")
     published()
     server.answer = lambda handler: (says(404) if "other" in handler.path else serve(DATA))(handler)
-    code, shown, error = run("coslow_mini", "x3d_mini", "cox3d_mini")
+    code, shown, error = run("download", "weights", "coslow_mini", "x3d_mini", "cox3d_mini")
     assert code == 1 and len(shown.splitlines()) == 1 and visible(folder) == DONE
     assert error == (f"co3d: slow_mini kinetics400: {server.url}/other.pkl answers 404 Not Found\n")
 
@@ -289,7 +273,7 @@ def test_one_of_several_that_fails_does_not_stop_the_others(server, published, r
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(run, arguments, sentence):
-    code, shown, error = run(*arguments)
+    code, shown, error = run("download", "weights", *arguments)
     assert code == 2 and shown == "" and error.startswith("co3d: ") and error.count("\n") == 1
     assert sentence in error
 
@@ -300,12 +284,12 @@ def test_check_asks_every_address_and_stops_at_none(server, published, run, fold
     names = ("x3d_mini", "slow_mini", "i3d_mini")
     for name, path in zip(names, ("/file", "/gone", "/nosize"), strict=True):
         published(name, url=server.url + path)
-    code, shown, error = run("--check", *names)
+    code, shown, error = run("download", "weights", "--check", *names)
     assert code == 1 and error == f"co3d: {server.url}/gone answers 404 Not Found\n"
     assert [line.split()[0] for line in shown.splitlines()[:2]] == [f"{len(DATA):,}", "answers"]
-    assert run("--check", "x3d_mini")[0] == 0 and not folder.exists()
+    assert run("download", "weights", "--check", "x3d_mini")[0] == 0 and not folder.exists()
     published("slow_mini", mebibytes=31.5)
-    code, _, error = run("--check", "slow_mini")
+    code, _, error = run("download", "weights", "--check", "slow_mini")
     assert code == 1 and "has 0.265 MiB instead of 31.5: refused" in error
 
 
