@@ -54,8 +54,7 @@ class Script:
 
     Attributes:
         rotation: degrees counter-clockwise that a player turns the picture by.
-        windows: class index, start and end in seconds, in their right order.
-        reversed: which of the windows the row gives the other way round.
+        windows: class index, start and end in seconds, as the row gives them: some reversed.
     """
 
     id: str
@@ -63,7 +62,6 @@ class Script:
     n_frames: int
     rotation: int
     windows: tuple[tuple[int, float, float], ...]
-    reversed: tuple[bool, ...]
 
     @property
     def seconds(self) -> float:
@@ -73,10 +71,7 @@ class Script:
     @property
     def actions(self) -> str:
         """In the grammar of Charades: `c003 0.00 4.20;c011 2.70 9.90`."""
-        texts = []
-        for (motion, *times), turned in zip(self.windows, self.reversed, strict=True):
-            first, second = reversed(times) if turned else times
-            texts.append(f"c{motion:03d} {first:.2f} {second:.2f}")
+        texts = (f"c{motion:03d} {first:.2f} {last:.2f}" for motion, first, last in self.windows)
         return ";".join(texts)
 
 
@@ -123,9 +118,11 @@ def plan(recipe: ScriptedRecipe, key: tuple[int, int, int]) -> Script:
         start = rng.uniform(0, seconds - 0.7 * length)
         ends = round(float(start), 2), round(float(start + length), 2)
         windows.append((int(rng.integers(len(LABELS))), *ends))
-    turned = tuple((rng.random(len(windows)) < recipe.reversed).tolist())
+    for i in np.flatnonzero(rng.random(len(windows)) < recipe.reversed):
+        motion, start, end = windows[i]
+        windows[i] = motion, end, start
     rotation = ROTATIONS.get(index % PERIOD, 0)
-    return Script(_id(key), fps, n_frames, rotation, tuple(windows), turned)
+    return Script(_id(key), fps, n_frames, rotation, tuple(windows))
 
 
 def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarray:
@@ -135,7 +132,8 @@ def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarr
     def shown(times: np.ndarray) -> np.ndarray:
         """Of the motions at each of the times one at random, -1 where there is none."""
         motions, best = np.full(times.shape, -1), np.zeros(times.shape)
-        for motion, start, end in plan.windows:
+        for motion, *ends in plan.windows:
+            start, end = sorted(ends)
             active = (times >= start * recipe.fps) & (times < end * recipe.fps)
             chance = rng.random(times.shape) * active
             motions[chance > best] = motion

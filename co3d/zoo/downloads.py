@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,17 +65,13 @@ def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
         OSError: if the disk is full or the lock file cannot be read.
     """
     path = place(record, weights)
+    verify = partial(_verify, record=record, weights=weights, sha256=sha256)
     with locked(path.parent):
         if path.is_file():
-            _verify(path, path.name, record, weights, sha256)
+            verify(path)
             return path
         try:
-            web.download(
-                weights.url,
-                path,
-                mebibytes=weights.mebibytes,
-                check=lambda part: _verify(part, path.name, record, weights, sha256),
-            )
+            web.download(weights.url, path, mebibytes=weights.mebibytes, check=verify)
         except web.UnreachableError as error:
             raise ConnectionError(
                 f"{error}: run `co3d download weights {record.name}` where there is a network, or "
@@ -83,8 +80,9 @@ def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
     return path
 
 
-def _verify(file: Path, name: str, record: Spec, weights: Checkpoint, sha256: str) -> None:
+def _verify(file: Path, record: Spec, weights: Checkpoint, sha256: str) -> None:
     """Refuses what is no weights or not the expected ones; pins the first that fit the model."""
+    name = file.name.removesuffix(".part")
     try:
         files.sniff(file)
     except ValueError as error:
