@@ -12,13 +12,13 @@ from itertools import product
 from pathlib import Path
 
 from . import dataset
-from .dataset import Dataset, Video, first_file, index, planned, read_table
+from .dataset import Dataset, Video, first_file, index, planned, read_table, split_name
 
 CLASSES = 157
 FRAMES_FPS = 24.0  # of the published JPEG frames
 FRAME_FOLDER, VIDEO_FOLDERS = "Charades_v1_rgb", ("Charades_v1_480", "Charades_v1")
 PLACES = ("", "Charades", "annotations", "splits", "frame_lists")  # of annotations
-SPELLINGS = {
+SPELLINGS = {  # any spelling of val means test
     "train": dataset.SPELLINGS["train"],
     "test": (*dataset.SPELLINGS["test"], *dataset.SPELLINGS["val"]),
 }
@@ -39,7 +39,7 @@ def load(root: Path, split: str, classes: int = CLASSES, name: str = "charades")
 
     Raises FileNotFoundError without an annotation, ValueError for a row that cannot be used.
     """
-    root, split = Path(root), split_name(split)
+    root, split = Path(root), split_name(split, SPELLINGS)
     table, folder = annotation(root, split), media(root)
     labels = class_names(root, classes)
     paths = media_by_id(folder) if folder else {}
@@ -61,11 +61,6 @@ def load(root: Path, split: str, classes: int = CLASSES, name: str = "charades")
     rows = _frame_rows(table) if of_frames else read_table(table, COLUMNS)
     places = (folder,) if folder else ()
     return Dataset(name, split, labels, planned(table, rows, of_row), True, places)
-
-
-def split_name(split: str) -> str:
-    """train or test; any spelling of val means test."""
-    return "train" if dataset.split_name(split) == "train" else "test"
 
 
 def annotation(root: Path, split: str) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import paths
 from . import charades, drawing
-from .dataset import Dataset
+from .dataset import Dataset, split_name
 from .synthetic import make
 
 LABELS = drawing.LABELS
@@ -90,7 +90,7 @@ def dataset(
     **options,
 ) -> Dataset:
     """A split, or its first `limit` videos, made as `synthetic.dataset` makes them."""
-    root, split = Path(root or folder(seed, recipe)), charades.split_name(split)
+    root, split = Path(root or folder(seed, recipe)), split_name(split, charades.SPELLINGS)
     keys = [(seed, list(SPLITS).index(split), i) for i in range(SPLITS[split])]
     plans, videos = [plan(recipe, key) for key in keys], {}
     for script, key in zip(plans[:limit], keys, strict=False):
