@@ -68,6 +68,7 @@ for command in (
     *(stream.stream, evaluate.evaluate, bench.bench, scale.scale, models.models, train.train),
     *(convert.convert, export.export, download.download, verify.verify),
 ):
+    command.short_help = command.get_short_help_str(1000)  # whole in the list of commands
     cli.add_command(command)
 
 

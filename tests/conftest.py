@@ -25,9 +25,15 @@ def _seed():
 @pytest.fixture
 def inline(monkeypatch):
     """Videos are decoded in this process, which saves the start of others."""
-    from co3d.measure import runs
+    from co3d.measure.workers import Processes
 
-    monkeypatch.setattr(runs, "in_processes", lambda f, jobs, **_: map(f, jobs))
+    monkeypatch.setattr(Processes, "results", lambda self, f, jobs: map(f, jobs))
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """A folder in which `nets.exported` keeps the files of minis, each of which is made once."""
+    return tmp_path_factory.mktemp("exports")
 
 
 @pytest.fixture

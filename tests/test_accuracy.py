@@ -1,7 +1,6 @@
 """Accuracy: what each reading reads, denominators with broken videos, runs that stop and go on."""
 
 import dataclasses
-import json
 import math
 import multiprocessing
 import os
@@ -21,7 +20,6 @@ import co3d
 from co3d import __main__ as command_line
 from co3d.data import synthetic
 from co3d.measure import accuracy, readings
-from co3d.zoo import checkpoints
 
 N = 6
 
@@ -143,20 +141,10 @@ def claims_frames(path):
     path.write_bytes(data.replace(count, (10**9).to_bytes(4, "big")))
 
 
-def test_videos_without_a_class_cannot_be_scored(regular, data, tmp_path):
-    videos = (dataclasses.replace(data.videos[0], class_id=None),)
-    with pytest.raises(ValueError, match="expected labelled videos"):
-        evaluate(chosen(regular), dataclasses.replace(data, videos=videos), tmp_path)
-
-
 def test_any_order_of_the_videos_gives_the_same_rows(regular, data, tmp_path, inline):
-    turned = dataclasses.replace(data, videos=data.videos[::-1])
-    some = chosen(regular)
-    rows = [
-        [r.row for r in evaluate(some, one, tmp_path / name)]
-        for name, one in (("as", data), ("turned", turned))
-    ]
-    assert rows[0] == rows[1]
+    turned, some = dataclasses.replace(data, videos=data.videos[::-1]), chosen(regular)
+    results = evaluate(some, data, tmp_path / "as"), evaluate(some, turned, tmp_path / "turned")
+    assert [result.row for result in results[0]] == [result.row for result in results[1]]
 
 
 def test_predictions_are_stored_once_and_never_taken_for_others(regular, data, tmp_path, inline):
@@ -166,27 +154,12 @@ def test_predictions_are_stored_once_and_never_taken_for_others(regular, data, t
     (again,) = evaluate(some, data, tmp_path)
     assert (again.run.file.read_bytes(), again.run.file.stat().st_mtime_ns) == before
     assert again.row == first.row and (again.scores == first.scores).all()
-
-    header = json.loads(first.run.file.read_text().splitlines()[0])
-    assert header["weights"]["sha256"] == "0" * 64 and header["compute"]["threads"] == 1
     other = readings.readings([("x3d_mini", clip_net(1))], data.name, ["native"])
-    others = [
-        evaluate(other, data, tmp_path),
-        evaluate(some, dataclasses.replace(data, videos=data.videos[:3]), tmp_path, limit=3),
-        evaluate(readings.readings([("x3d_mini", regular)], data.name, ["native"], position=0),
-                 data, tmp_path),
-    ]  # fmt: skip
+    moved = readings.readings([("x3d_mini", regular)], data.name, ["native"], position=0)
+    part = dataclasses.replace(data, videos=data.videos[:3])
+    others = [evaluate(other, data, tmp_path), evaluate(moved, data, tmp_path)]
+    others.append(evaluate(some, part, tmp_path, limit=3))
     assert len({result.run.file for (result,) in [[first], *others]}) == 4
-
-
-def test_rows_fit_the_table(regular, data, tmp_path, inline):
-    from co3d.report import results
-    from co3d.report.origin import provenance
-
-    rows = [result.row for result in evaluate(chosen(regular), data, tmp_path)]
-    results.write("accuracy", rows, tmp_path, provenance(notebook="a test", seed=0))
-    assert len(results.read("accuracy", tmp_path)) == len(rows)
-    assert checkpoints.shipped("cox3d_mini").keys() == checkpoints.shipped("x3d_mini").keys()
 
 
 def run_sixty(folder):
@@ -199,7 +172,7 @@ def run_sixty(folder):
 
 
 @pytest.mark.slow
-def test_thirty_kills_end_in_the_bytes_of_one_run(tmp_path):
+def test_ten_kills_end_in_the_bytes_of_one_run(tmp_path):
     """kill -9 at random moments of a run over 60 videos, until it comes to its end."""
     context = multiprocessing.get_context("forkserver")  # imports once for all runs
     context.set_forkserver_preload(["co3d.__main__", "co3d.measure.accuracy", "pandas", __name__])
@@ -227,15 +200,15 @@ def test_thirty_kills_end_in_the_bytes_of_one_run(tmp_path):
     shown = finish(start("whole"), "whole")
     random.seed(0)
     kills = 0
-    for _ in range(30):
-        process, target = start("cut"), lines("cut") + random.randint(0, 5)
+    for _ in range(10):
+        process, target = start("cut"), lines("cut") + random.randint(0, 15)
         while process.is_alive() and lines("cut") < target:
             time.sleep(0.002)
         time.sleep(random.random() / 50)
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
-    assert kills == 30 and any(name.endswith(".part") for name in files("cut"))
+    assert kills == 10 and any(name.endswith(".part") for name in files("cut"))
     assert finish(start("cut"), "cut") == shown
     expected, found = files("whole"), files("cut")
     assert found.keys() == expected.keys() and len(found) == 3

@@ -3,16 +3,14 @@
 `pytest -m slow tests/test_cluster.py` is the whole of it.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +18,8 @@ import torch
 
 from co3d.data import synthetic
 from co3d.data.sets import open_set
-from co3d.measure import accuracy, cluster, readings, runs
-from co3d.measure.readings import predict
+from co3d.measure import cluster, readings, runs
+from co3d.measure.predict import predict
 
 # Nobody else may give work to the nodes; read when Ray is imported, and inherited by all.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -31,73 +29,18 @@ pytestmark = [
     pytest.mark.xdist_group("cluster"),  # one after the other
     pytest.mark.filterwarnings("default"),  # Ray's own
 ]
-N, VIDEOS = 24, 3  # planned, in a task
-RAY = str(Path(sys.executable).with_name("ray"))
+N, VIDEOS = 24, 3  # planned, given to an actor at once
 
 
-class Nodes:
-    """`ray start` in the foreground, each a process group of its own that can be killed."""
+@pytest.fixture(scope="module")
+def nodes(data):
+    """Two nodes of a CPU each, which keep what they fetch in the cache of `data`."""
+    from ray.cluster_utils import Cluster
 
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.folder, self.nodes = folder, []
-        self.temp = tempfile.mkdtemp(prefix="ray")  # sockets need short paths
-
-    def start(self, *arguments, **environment):
-        command = [RAY, "start", "--num-cpus=1", *arguments, "--block", "--disable-usage-stats"]
-        command += ["--object-store-memory=100000000"]
-        with (self.folder / f"node{len(self.nodes)}.log").open("wb") as log:
-            environment = {**os.environ, **environment}
-            node = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-        self.nodes.append(node)
-        return node
-
-    def head(self, *arguments):
-        port = self.address.partition(":")[2]
-        return self.start(*arguments, "--head", f"--port={port}", "--include-dashboard=false",
-                          f"--temp-dir={self.temp}")  # fmt: skip
-
-    def second(self, **environment):
-        self.ready(1)  # it gives up where there is no head yet
-        return self.start(f"--address={self.address}", **environment)
-
-    def ready(self, count):
-        """Waits until so many nodes have joined."""
-        program = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); "
-        program += "print(sum(node['Alive'] for node in ray.nodes()))"
-        for _ in range(60):
-            asked = [sys.executable, "-c", program, self.address]
-            told = subprocess.run(asked, capture_output=True, text=True)
-            if told.stdout.strip().endswith(str(count)):
-                return
-            time.sleep(1)
-        raise TimeoutError(f"no {count} nodes: {told.stderr}")
-
-    def kill(self, node):
-        """The node with all that it started, which it may have put into sessions of their own."""
-        below = [node.pid]
-        for pid in below:
-            with contextlib.suppress(FileNotFoundError):
-                below += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        for pid in below:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        node.wait()
-
-
-@pytest.fixture
-def nodes(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
-    found = Nodes(tmp_path)
-    yield found
-    ray.shutdown()
-    for node in found.nodes:
-        found.kill(node)
-    shutil.rmtree(found.temp, ignore_errors=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +63,9 @@ def expected(data, some, tmp_path_factory):
     return files_of(*run(some, data, tmp_path_factory.mktemp("local"), None))
 
 
-def run(some, data, folder, engine, function=predict):
-    return runs.run(some, data, function, limit=N, folder=folder, engine=engine, progress=False)
+def run(some, data, folder, engine, predict=predict):
+    options = {"folder": folder, "engine": engine, "predict": predict}
+    return runs.run(some, data, limit=N, progress=False, **options)
 
 
 def files_of(done, _):
@@ -133,95 +77,49 @@ def on(address, **options):
 
 
 def test_two_nodes_leave_what_one_process_leaves(nodes, data, some, expected, tmp_path):
-    nodes.head(), nodes.second()
-    nodes.ready(2)
     with on(nodes.address) as engine:
         assert (engine.actors, engine.device) == (2, "cpu")
         assert files_of(*run(some, data, tmp_path, engine)) == expected
 
 
-def test_videos_at_an_address_are_fetched_by_the_nodes(nodes, data, some, tmp_path, monkeypatch):
-    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
+def test_videos_at_an_address_are_fetched_by_the_nodes(nodes, data, some, tmp_path):
     for video in data.videos:
         place = tmp_path / "made" / f"class {video.class_id:02d}" / video.path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video.path, place)
     here = files_of(*run(some, open_set(tmp_path / "made"), tmp_path / "local", None))
-    nodes.head()
-    nodes.ready(1)
     there = open_set(f"file://{tmp_path / 'made'}")
     with on(nodes.address) as engine:
         assert files_of(*run(some, there, tmp_path / "ray", engine)) == here
-    assert len(list((tmp_path / "cache" / "fetched").iterdir())) == N + 1  # and their list
+    assert len(list((Path(os.environ["CACHE_PATH"]) / "fetched").glob("*.mp4"))) == N
 
 
-def test_with_other_threads_the_decisions_are_the_same(nodes, data, some, tmp_path):
-    """As on another device: other bits, another run, the same first guesses."""
-    nodes.head("--num-cpus=2")
-    nodes.ready(1)
-    options = {"limit": N, "folder": tmp_path, "progress": False}
-    here, _ = accuracy.evaluate(some, data, **options)
-    torch.set_num_threads(2)
-    try:
-        with on(nodes.address) as engine:
-            there, _ = accuracy.evaluate(some, data, engine=engine, **options)
-    finally:
-        torch.set_num_threads(1)
-    for one, other in zip(here, there, strict=True):
-        assert one.run.file != other.run.file
-        assert accuracy.agreement(one, other) == (100, N)
+class Stops:
+    """An engine that does something when so many outcomes are there."""
+
+    compute: dict = {}
+
+    def __init__(self, engine, number, then):
+        self.engine, self.number, self.then = engine, number, then
+
+    def outcomes(self, *arguments):
+        for number, outcome in enumerate(self.engine.outcomes(*arguments)):
+            if number == self.number:
+                self.then()
+            yield outcome
 
 
-@pytest.mark.parametrize("first", ["local", "ray"])
-def test_a_run_goes_on_with_another_engine(nodes, data, some, expected, tmp_path, first):
-    nodes.head()
-    nodes.ready(1)
-
-    class Stopped(Exception):
-        pass
-
-    class Half:
-        """An engine that is stopped when half is done."""
-
-        compute: dict = {}
-
-        def __init__(self, inner):
-            self.inner = inner
-
-        def outcomes(self, *arguments):
-            for number, outcome in enumerate(self.inner.outcomes(*arguments)):
-                if number == N // 2:
-                    raise Stopped
-                yield outcome
-
+def test_a_run_goes_on_with_another_engine(nodes, data, some, expected, tmp_path):
     with on(nodes.address) as engine:
-        engines = [runs.Local(), engine] if first == "local" else [engine, runs.Local()]
-        with pytest.raises(Stopped):
-            run(some, data, tmp_path, Half(engines[0]))
-        parts = list(tmp_path.rglob("*.part"))
-        assert parts and all(len(part.read_bytes().splitlines()) == N // 2 + 1 for part in parts)
-        assert files_of(*run(some, data, tmp_path, engines[1])) == expected
-
-
-def test_a_worker_that_dies_once_costs_nothing(nodes, data, some, expected, tmp_path):
-    nodes.head(), nodes.second()
-    nodes.ready(2)
-    flag = tmp_path / "died"
-
-    def dies(readings, video):
-        if not flag.exists():
-            flag.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return predict(readings, video)
-
-    with on(nodes.address) as engine:
-        assert files_of(*run(some, data, tmp_path, engine, dies)) == expected
-    assert flag.exists()
+        for name, first, second in (("a", runs.Local(), engine), ("b", engine, runs.Local())):
+            with pytest.raises(ZeroDivisionError):
+                run(some, data, tmp_path / name, Stops(first, N // 2, lambda: 1 // 0))
+            parts = list((tmp_path / name).rglob("*.part"))
+            assert {len(part.read_bytes().splitlines()) for part in parts} == {N // 2 + 1}
+            assert files_of(*run(some, data, tmp_path / name, second)) == expected
 
 
 def test_a_video_that_kills_every_worker_has_a_status(nodes, data, some, expected, tmp_path):
-    nodes.head()
-    nodes.ready(1)
     (tmp_path / "tries").touch()
 
     def dies(readings, video):
@@ -247,44 +145,15 @@ def test_a_video_that_kills_every_worker_has_a_status(nodes, data, some, expecte
     assert cluster.TRIES < len((tmp_path / "tries").read_text()) <= 3 * cluster.TRIES
 
 
-def test_a_node_that_dies_and_a_slow_one(nodes, data, some, expected, tmp_path):
-    nodes.head()
-    second = nodes.second(SLOW="1")
-    nodes.ready(2)
-
-    def hangs_there(flag):
-        def slow(readings, video):
-            """The other node waits until this one has begun."""
-            if os.environ.get("SLOW"):
-                flag.touch()
-                time.sleep(600)
-            while not flag.exists():
-                time.sleep(0.05)
-            return predict(readings, video)
-
-        return slow
-
-    class Killed:
-        """An engine whose second node dies when some outcomes are there."""
-
-        compute: dict = {}
-
-        def outcomes(self, *arguments):
-            for number, outcome in enumerate(engine.outcomes(*arguments)):
-                if number == VIDEOS:
-                    nodes.kill(second)
-                yield outcome
-
+def test_a_node_that_dies_costs_nothing(nodes, data, some, expected, tmp_path):
+    third = nodes.add_node(num_cpus=1)
     with on(nodes.address) as engine:
-        slow = hangs_there(tmp_path / "slow")
-        assert files_of(*run(some, data, tmp_path / "a", engine, slow)) == expected
-        killed = hangs_there(tmp_path / "killed")
-        assert files_of(*run(some, data, tmp_path / "b", Killed(), killed)) == expected
+        kill = partial(nodes.remove_node, third, allow_graceful=False)
+        killing = Stops(engine, VIDEOS, kill)
+        assert files_of(*run(some, data, tmp_path, killing)) == expected
 
 
 def test_a_driver_that_dies_is_started_again(nodes, data, tmp_path, monkeypatch):
-    nodes.head(), nodes.second()
-    nodes.ready(2)
     root = data.videos[0].path.parents[2]
     command = [sys.executable, "-m", "co3d", "evaluate", "synthetic-kinetics", "--root", str(root),
                "--limit", str(N), "--models", "x3d_mini,cox3d_mini"]  # fmt: skip
@@ -318,12 +187,23 @@ def test_a_driver_that_dies_is_started_again(nodes, data, tmp_path, monkeypatch)
     assert files("ray") == files("local") and b"top1" in out
 
 
-def test_what_is_not_there_is_a_sentence(nodes, data, some, monkeypatch):
+def test_what_is_not_there_is_a_sentence(nodes, data, some, tmp_path, monkeypatch):
     engine = cluster.engine("ray", "127.0.0.1:1")
     with pytest.raises(ConnectionError, match="no Ray cluster at 127.0.0.1:1"), engine:
         pass
-    nodes.head()
-    nodes.ready(1)
+    with pytest.raises(ValueError, match="expected engine local, or ray"):
+        cluster.engine("local", "auto")
+    with on(nodes.address) as engine:
+        monkeypatch.setattr(cluster, "FORMAT", 0)  # of this process, not of the actors
+        with pytest.raises(ConnectionError, match="a node of the cluster cannot run co3d"):
+            run(some, data, tmp_path, engine)
+
+        def wrong(readings, frames):
+            raise LookupError("a fault of the program")
+
+        monkeypatch.undo()
+        with pytest.raises(LookupError, match="a fault"):
+            run(some, data, tmp_path, engine, wrong)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     with pytest.raises(ValueError, match="no node of the cluster has 64 CPUs"), on(nodes.address):
         pass

@@ -150,8 +150,6 @@ def test_times_are_the_file_s_own_from_its_first_frame_on(tmp_path, first):
     times, numbers, reader = read(path)
     assert times == pytest.approx([tick / 1000 for tick in ticks])
     assert (numbers, reader.status, reader.note) == ([0, 1, 2, 3, 4, 5], "ok", "")
-    clip = sampling.sample(path, [0, 0.3, 0.45, 0.9, 1.005])
-    assert [number(rgb) for rgb in clip.frames] == [0, 2, 4, 4, 5]
 
 
 def test_a_broken_clock_is_counted_on_and_said(tmp_path):
@@ -216,22 +214,6 @@ def test_metadata_may_be_in_any_encoding(tmp_path):
     assert read(path)[1] == list(range(10))
 
 
-def test_sample_decodes_to_the_last_wanted_frame_only_and_says_what_is_missing(tmp_path):
-    path = film(tmp_path / "a.mp4", 60)
-    clip = sampling.sample(path, [0, 1 / 3, 1 / 3, 0.5, 0.999])
-    assert [number(rgb) for rgb in clip.frames] == [0, 10, 10, 15, 30]
-    assert (clip.frames.shape, clip.status, clip.note) == ((5, 48, 64, 3), "ok", "")
-    assert clip.times == (0, 1 / 3, 1 / 3, 0.5, 0.999)
-    damaged = spoiled(path, tmp_path / "b.mp4", lambda k, data: data if k < 40 else bytes(40))
-    assert sampling.sample(damaged, [0, 0.5]).status == "ok"
-    assert sampling.sample(damaged, [0, 1.9]).status == "partial"
-    clip = sampling.sample(path, [0.5, 2.5, 3.0])
-    assert (clip.status, clip.times, len(clip.frames)) == ("too_short", (0.5,), 1)
-    assert clip.note == "The video ends before 2.50 s, 1 of 3 found."
-    with pytest.raises(ValueError, match="one or more seconds"):
-        sampling.sample(path, [0.5, 0.2])
-
-
 def test_lost_and_damaged_packets_are_survived_and_counted(tmp_path):
     whole = film(tmp_path / "a.mp4", 60)
     zeroed = spoiled(whole, tmp_path / "b.mp4", lambda k, data: b"\0" * 40 if k == 20 else data)
@@ -252,6 +234,8 @@ def test_nothing_decodable(tmp_path):
         with pytest.raises(VideoError, match=r"b\.mp4: not a single frame could be decoded"):
             list(reader)
         assert reader.status == "decode_error"
+    with pytest.raises(VideoError, match="not a single frame"):
+        sampling.frames_at(path, [0])
 
 
 def test_cut_in_half(tmp_path):
@@ -283,7 +267,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path):
     }
     for name, reason in sentences.items():
         with pytest.raises(VideoError, match=reason) as caught:
-            sampling.sample(tmp_path / name, [0.0])
+            read(tmp_path / name)
         message = str(caught.value)
         assert message.startswith(str(tmp_path / name)) and message.endswith(".")
         assert "\n" not in message
@@ -291,7 +275,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path):
 
 def test_stream_addresses(tmp_path):
     path = film(tmp_path / "a:b %d.mp4")
-    assert sampling.sample(path, [0.5]).status == "ok"
+    assert sampling.frames_at(path, [15]).status == "ok"
     with Reader((film(tmp_path / "a.mp4")).as_uri()) as reader:
         assert len(list(reader)) == 30
     with pytest.raises(VideoError, match="nowhere://x: cannot be opened"):

@@ -1,14 +1,17 @@
 """The runner never leaves half a notebook or a wrong exit code; the notebooks keep their rules."""
 
+import ast
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -73,7 +76,7 @@ def left_behind(folder):
     return sorted(str(p.relative_to(folder)) for p in (folder / "runs").rglob("*") if p.is_file())
 
 
-def test_a_run_is_complete_clean_and_with_streams_in_one_piece(tree, capsys):
+def test_a_run_is_complete_clean_and_with_streams_in_one_piece(tree):
     path = tree("00_a", "for n in range(3):\n    print(n)", "limit, profile", PLAYED)
     node, questions = nbformat.read(path, 4), [{"change": {"limit": 3}, "cells": ["c1"]}]
     node.cells[2].metadata = {"predict": questions, "editable": False}
@@ -86,7 +89,6 @@ def test_a_run_is_complete_clean_and_with_streams_in_one_piece(tree, capsys):
     assert code[4].outputs[0].data == {"image/png": "aaaa", "text/plain": "b"}
     assert done.metadata == nbformat.from_dict(KERNEL)
     assert done.cells[3].metadata == {"predict": questions}  # behind the injected parameters
-    assert re.fullmatch(r"\r?00_a  \d+ s *\n", capsys.readouterr().out)
 
 
 def test_the_kernel_is_this_interpreter_and_starts_in_the_notebook_s_folder(tree, monkeypatch):
@@ -118,27 +120,88 @@ def test_a_notebook_that_does_not_end_well_is_an_error_and_leaves_nothing(tree, 
     assert left_behind(tree.root) == [] and path.read_bytes() == before
 
 
-def test_an_unknown_parameter_is_refused_before_anything_runs(tree):
-    path = tree("00_a", "print()")
+def test_reproduce_runs_all_writes_pages_and_compares(tree, capsys):
+    for name in ("08_z", "A1_train", "01_b", "05_k"):
+        tree(name, "print('seen')")
+    before = sorted(tree.root.rglob("*"))
+    run_dir = notebooks.reproduce("embedded", only=["08", "A1", "05"])
+    names = ("05_k", "08_z", "A1_train")
+    assert sorted(p.name for p in run_dir.rglob("*.*")) == sorted(
+        ["comparison.csv", *(f"{name}.{kind}" for name in names for kind in ("html", "ipynb"))]
+    )
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "3 notebooks, about 2 minutes on two cores"
+    assert {line.split()[0] for line in lines[:2]} == {"05_k", "A1_train"}
+    assert re.fullmatch(r"08_z +\d+ s *", lines[2])
+    assert "Against the committed results:" in lines
+    assert [p for p in sorted(tree.root.rglob("*")) if tree.root / "runs" not in p.parents] == [
+        *sorted([*before, tree.root / "runs"])
+    ]
+
+
+WAIT = """\
+import os, time
+os.makedirs(out, exist_ok=True)
+open(out + "-%s", "w").close()
+while not os.path.exists(out + "-%s"):
+    time.sleep(0.1)
+print(os.environ["OMP_NUM_THREADS"])"""
+
+
+def test_side_by_side_means_at_one_time_with_one_thread(tree):
+    tree("00_a", WAIT % ("a", "b"))  # each waits for the other
+    tree("01_b", WAIT % ("b", "a"))
+    tree("04_c", "import os\nprint(os.environ.get('OMP_WAIT_POLICY'))")
+    run_dir, _ = notebooks.execute("smoke")
+    shown = [
+        nbformat.read(path, 4).cells[-1].outputs[0].text
+        for path in sorted((run_dir / "notebooks").iterdir())
+    ]
+    assert shown == ["1\n", "1\n", "None\n"]
+
+
+EXECUTE = """\
+import sys
+from pathlib import Path
+from co3d.report import notebooks
+root = Path(sys.argv[1])
+notebooks.repo_root, notebooks.logs_path = lambda: root, lambda: root / "runs"
+notebooks.execute("smoke")
+"""
+
+
+def test_a_failure_does_not_wait_for_its_neighbour(tree):
+    tree("00_a", "import time\ntime.sleep(1000)")
+    tree("01_b", "1 / 0")
+    command = [sys.executable, "-c", EXECUTE, tree.root]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 1 and "NotebookError: 01_b failed" in done.stderr
+    assert left_behind(tree.root) == []
+
+
+def test_a_refused_parameter_leaves_no_run(tree):
+    tree("00_a")
     with pytest.raises(ValueError, match="00_a has no parameter 'limt'; it declares profile, seed"):
-        notebooks.run(path, {"limt": 1}, tree.root / "runs")
+        notebooks.execute("smoke", parameters={"limt": 1})
     assert not (tree.root / "runs").exists()
 
 
-def test_reproduce_runs_in_order_writes_pages_and_compares(tree, capsys):
-    for name in ("08_z", "A1_train", "01_b", "05_k"):
-        tree(name, "print('seen')")
-    assert notebooks.names() == ["01_b", "A1_train", "05_k", "08_z"]
-    before = sorted(tree.root.rglob("*"))
-    run_dir = notebooks.reproduce("smoke", only=["08", "A1"])
-    assert sorted(p.name for p in run_dir.rglob("*.*")) == [
-        *("08_z.html", "08_z.ipynb", "A1_train.html", "A1_train.ipynb"),
-    ]
-    shown = capsys.readouterr().out
-    assert shown.index("[1/2] A1_train") < shown.index("[2/2] 08_z") < shown.index("html")
-    assert "Against the committed results" in shown
-    assert [p for p in sorted(tree.root.rglob("*")) if tree.root / "runs" not in p.parents] == [
-        *sorted([*before, tree.root / "runs"])
+def test_differences_come_first_and_times_do_not_hide_them():
+    rows = [("benchmark-x", str(n), "", "", "", "new") for n in range(300)]
+    rows += [("models", str(n), "params", "1", "1", "equal") for n in range(5)]
+    rows += [("accuracy", "a", "top1", "50.0", "50.1", "within 2 flipped videos")]
+    rows += [("models", "6", "params", "1", "2", "differs")]
+    columns = ["table", "row", "column", "committed", "new", "verdict"]
+    first, second, *rest = notebooks.summary(pd.DataFrame(rows, columns=columns)).splitlines()
+    assert first == "models [6] differs: params 1 -> 2"
+    assert second == "accuracy [a] within 2 flipped videos: top1 50.0 -> 50.1"
+    assert len(rest) == 4 and rest[2].split() == [
+        "benchmark-x",
+        *"00300000"[:2],
+        "300",
+        "0",
+        "0",
+        "0",
     ]
 
 
@@ -169,7 +232,7 @@ def test_update_commits_outputs_results_and_figures_and_is_stable(tree):
     node = nbformat.read(path, 4)
     assert [cell.id for cell in node.cells] == ["intro", "parameters", "t0", "c0", "t1", "c1"]
     assert node.cells[-1].outputs[0].text == "seen\n"
-    assert rules.check_rules(node, "00_a") == []
+    assert node.metadata["co3d"]["source_hash"] == rules.source_hash(node)
     time.sleep(1.1)  # another second, another run folder
     notebooks.update()
     assert {p: p.read_bytes() for p in once} == once
@@ -241,72 +304,75 @@ def test_a_page_needs_no_network(tree):
     assert not re.search(r"""<(script|link|img)[^>]*(src|href)=["']?https?:""", page)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda nb: nb.cells.pop(0), "first cell is not Markdown"),
-        (lambda nb: nb.cells[0].update(source="# T\n\nReads a, writes b."), "how many minutes"),
-        (lambda nb: nb.cells[1].update(source="seed = 0"), "parameter 'device'"),
-        (
-            lambda nb: nb.cells[1].update(source="seed = 1 + 1"),
-            "line 1 of the parameters cell is not",
-        ),
-        (lambda nb: nb.cells[1].update(source=PARAMETERS + "\nx = 1"), "no comment"),
-        (lambda nb: nb.cells[1].update(metadata={}), "one cell tagged"),
-        (lambda nb: nb.cells.insert(1, new_code_cell("1")), "not the parameters cell"),
-        (lambda nb: nb.cells[3].update(source="\n".join(["a"] * 26)), "26 lines, more than 25"),
-        (
-            lambda nb: nb.cells[3].update(source="a\n" * 36, metadata={"tags": ["figure"]}),
-            "36 lines, more than 35",
-        ),
-        (lambda nb: nb.cells[3].update(source="\n".join("a" * 12)), "half of the code cells"),
-        (lambda nb: nb.cells.extend([new_code_cell("1"), new_code_cell("2")]), "3 code cells in"),
-        (lambda nb: nb.cells[3].update(source="def f(): pass"), "should own"),
-        (lambda nb: nb.cells[3].update(source="!ls"), "not plain Python"),
-        (lambda nb: nb.cells[3].update(source=""), "is empty"),
-        (lambda nb: nb.cells[3].update(execution_count=7), "not 1..n"),
-        (lambda nb: nb.cells[2].update(source="Other text."), "belong to other sources"),
-        (lambda nb: nb.cells[2].metadata.update(collapsed=True), "holds 'collapsed'"),
-        (lambda nb: nb.cells[2].update(id="intro"), "one id"),
-        (lambda nb: shows(nb, "see /home/someone/x"), "a path of this machine: '/home/someone/x"),
-        (lambda nb: shows(nb, "at 2026-01-02 10:20:30"), "a time of day"),
-        (lambda nb: shows(nb, "<object at 0x7f3a5c0d1e20>"), "a memory address"),
-        (lambda nb: shows(nb, "x" * 2_000_000), "has 2.0 MB"),
-        (lambda nb: nb.cells[3].update(outputs=[new_output("error")]), "ends in an error"),
-        (lambda nb: nb.cells[3].update(outputs=[PLAY]), "holds controls"),
-    ],
-)
-def test_each_rule_finds_its_breach(change, message):
-    node = made("1 + 1")
-    for number, cell in enumerate((cell for cell in node.cells if cell.cell_type == "code"), 1):
-        cell.execution_count = number
-    node.metadata["co3d"] = {"source_hash": rules.source_hash(node)}
-    assert rules.check_rules(node, "00_a") == []
-    change(node)
-    assert any(message in problem for problem in rules.check_rules(node, "00_a"))
-
-
 PLAY = new_output("display_data", data={rules.CONTROLS: {"model_id": "1"}, "image/png": "aaaa"})
 
 
-def shows(node, text):
-    node.cells[3].outputs = [new_output("stream", text=text)]
-
-
-def test_only_the_toy_notebook_may_define():
-    node = made("def f(): pass")
-    assert not any("own" in problem for problem in rules.check_rules(node, "01_continual"))
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (
+            new_output("stream", text="see /home/someone/x"),
+            "path of this machine: '/home/someone/x",
+        ),
+        (new_output("stream", text="at 2026-01-02 10:20:30"), "a time of day"),
+        (new_output("stream", text="<object at 0x7f3a5c0d1e20>"), "a memory address"),
+        (new_output("stream", text="x" * 5_000_000), "have 5.0 MB"),
+        (new_output("error"), "ends in an error"),
+        (PLAY, "holds controls"),
+    ],
+)
+def test_what_no_committed_output_may_hold(output, message):
+    node = made("1 + 1")
+    assert rules.output_problems(node) == []
+    node.cells[3].outputs = [output]
+    (problem,) = rules.output_problems(node)
+    assert message in problem
 
 
 def test_web_addresses_and_relative_paths_are_no_machine_paths():
     node = made("1")
-    shows(node, "https://example.org/home/x runs/home/x ~/home/x and/or/data/x 3/4")
+    text = "https://example.org/home/x runs/home/x ~/home/x and/or/data/x 3/4"
+    node.cells[3].outputs = [new_output("stream", text=text)]
     assert rules.output_problems(node) == []
+
+
+def test_parameters_are_literals():
+    node = made("1", parameters="seed = 1 + 1")
+    with pytest.raises(ValueError, match="line 1 of the parameters cell is not `name = literal`"):
+        rules.declared(node)
+
+
+def is_figure(cell):
+    return "figure" in cell.metadata.get("tags", [])
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_rules_of_the_committed_notebooks(path: Path):
-    assert rules.check_rules(nbformat.read(path, 4), path.stem) == []
+    notebook = nbformat.read(path, 4)
+    intro, first = notebook.cells[0], notebook.cells[1]
+    assert intro.cell_type == "markdown" and intro.source.startswith("# ")
+    assert all(word in intro.source for word in ("Reads: ", "Writes: ", " minute"))
+    assert first.metadata.get("tags") == ["parameters"]
+    assert all("#" in line for line in first.source.splitlines()), "a parameter has no comment"
+    assert rules.declared(notebook).keys() >= {"profile", "seed", "limit", "device", "out"}
+
+    kinds = "".join(cell.cell_type[0] for cell in notebook.cells)
+    assert "ccc" not in kinds, "more than two code cells in a row without text"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    lengths = [len(cell.source.splitlines()) for cell in code]
+    most = [35 if is_figure(cell) else 25 for cell in code]
+    assert all(0 < n <= limit for n, limit in zip(lengths, most, strict=True))
+    assert statistics.median(lengths) < 8
+    for node in (node for cell in code for node in ast.walk(ast.parse(cell.source))):
+        defines = isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        assert not defines or path.stem.startswith("01_"), "the library should own it"
+
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert notebook.metadata["co3d"]["source_hash"] == rules.source_hash(notebook)
+    assert notebook.metadata.keys() <= {"kernelspec", "language_info", "co3d"}
+    assert all(cell.metadata.keys() <= {*rules.CELL_METADATA} for cell in notebook.cells)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert rules.output_problems(notebook) == []
 
 
 @pytest.mark.parametrize("profile", sorted((repo_root() / "notebooks").glob("*.yml")))
@@ -317,11 +383,9 @@ def test_every_notebook_declares_every_key_of_a_profile(profile: Path):
 
 
 @pytest.mark.smoke
-@pytest.mark.xdist_group("smoke")  # one after the other
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_smoke_run(path: Path, tmp_path_factory, monkeypatch):
-    out = tmp_path_factory.getbasetemp() / "smoke"  # one folder: later notebooks read earlier rows
-    monkeypatch.setenv("LOGS_PATH", str(out / "logs"))  # no predictions of runs before
-    values = {**notebooks.profile_parameters("smoke"), "out": str(out)}
-    executed = notebooks.run(path, values, out)
+def test_smoke_run(path: Path, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGS_PATH", str(tmp_path / "logs"))  # no predictions of runs before
+    values = {**notebooks.profile_parameters("smoke"), "out": str(tmp_path)}
+    executed = notebooks.run(path, values, tmp_path, threads=1)
     assert notebooks.html(executed).stat().st_size > 10_000

@@ -3,7 +3,6 @@
 import base64
 import io
 
-import ipywidgets as widgets
 import pytest
 from PIL import Image
 
@@ -50,27 +49,6 @@ def test_a_changed_control_changes_the_picture_and_what_was_seen_is_not_drawn_ag
     play.controls["window"].value = 3
     assert size(play.picture.value) == (3, 2)
     assert draw.asked == [(3, (1, 2)), (5, (1, 2)), (5, (3, 4, 5))]
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "shown"),
-    [
-        (range(2, 9, 3), widgets.IntSlider, (2, 8, 3)),
-        ([8, 16, 64], widgets.SelectionSlider, ("8", "16", "64")),
-        ([0.5, 1.0], widgets.SelectionSlider, ("0.5", "1")),
-        (["clip", "stream"], widgets.Dropdown, ("clip", "stream")),
-        ([(1, 2), (0, -1)], widgets.Dropdown, ("1 2", "0 -1")),
-    ],
-)
-def test_the_values_decide_on_the_kind_of_control(values, kind, shown):
-    play = Play(lambda **_: Image.new("L", (1, 1)), the_name=values)
-    control = play.controls["the_name"]
-    assert type(control) is kind and control.description == "the name"
-    assert control.value == values[0]
-    if kind is widgets.IntSlider:
-        assert (control.min, control.max, control.step) == shown
-    else:
-        assert control._options_labels == shown
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
-"""Which readings there are of which models, what they share, and what tells their runs apart."""
+"""Which readings there are of which models, what tells their runs apart, and what they share."""
 
-import dataclasses
-
-import av
 import numpy as np
 import pytest
 import torch
@@ -10,8 +7,10 @@ from nets import clip_net
 
 import co3d
 from co3d.data.dataset import Dataset
-from co3d.measure import protocols, readings, transient
-from co3d.measure.decoding import Decoded
+from co3d.measure import predict, protocols, readings, transient
+from co3d.measure.equivalence import calibrate
+from co3d.measure.frames import Frames
+from co3d.measure.predict import steps_of_windows
 from co3d.zoo.checkpoints import Weights
 
 PAIR = ("x3d_mini", "cox3d_mini")
@@ -31,13 +30,11 @@ def decoded(some, length=64):
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(3, length, 48, 48, generator=generator).numpy()
     plans = {reading.plan for reading in some}
-    transforms = {transform for plan in plans for transform in plan.transforms}
-    return Decoded(
-        {plan: (tuple(range(plan.frames)),) for plan in plans},
+    pictures = {number: frames[:, number] for number in range(length)}
+    return Frames(
         dict.fromkeys(plans, ("ok", "")),
-        {transform: {n: n for n in range(length)} for transform in transforms},
-        dict.fromkeys(transforms, frames),
-        0.0,
+        {plan: (tuple(range(plan.frames)),) for plan in plans},
+        {transform: pictures for plan in plans for transform in plan.transforms},
     )
 
 
@@ -46,9 +43,9 @@ def test_nets_of_one_name_keep_their_own_readings(nets):
     some = of(models, ["native", "steady"], controls=True)
     assert len(some) == 6 and len({id(reading.model) for reading in some}) == 4
     apart = of(models, ["native", "steady"])
-    scores = [tuple(record["scores"]) for record in readings.predict(apart, decoded(apart))]
+    scores = [tuple(record["scores"]) for record in predict.predict(apart, decoded(apart))]
     assert len(set(scores)) == 4
-    assert len({str(reading.header()) for reading in some}) == 6
+    assert len({str(reading.header) for reading in some}) == 6
     twice = of([*models, *models], ["native", "steady"], controls=True)
     assert len(twice) == 6
 
@@ -57,15 +54,15 @@ def test_streams_of_all_protocols_and_windows_share_one_pass(nets, monkeypatch):
     some = of([("cox3d_mini", nets[0])], ["first-valid", "steady"], windows=(16, 32))
     assert len(some) == 4
     video, passes = decoded(some), []
-    apart = [readings.predict([reading], video)[0]["scores"] for reading in some]
-    whole = readings.steps_of_windows
+    apart = [predict.predict([reading], video)[0]["scores"] for reading in some]
+    whole = predict.steps_of_windows
 
     def counted(*arguments, **options):
         passes.append(arguments[1])
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(readings, "steps_of_windows", counted)
-    together = [record["scores"] for record in readings.predict(some, video)]
+    monkeypatch.setattr(predict, "steps_of_windows", counted)
+    together = [record["scores"] for record in predict.predict(some, video)]
     assert passes == [{16, 32}]
     assert np.allclose(together, apart, rtol=1e-5, atol=1e-5)
 
@@ -76,12 +73,13 @@ def test_the_optimised_step_predicts_as_the_net_itself(name, monkeypatch):
         pytest.skip("there is no C++ compiler here")
     some = of([(f"co{name}", clip_net(0, name=name))], ["steady"], windows=(16, 32))
     videos = [decoded(some, length=128), decoded(some, length=128)]
-    videos[1].frames = {t: -frames for t, frames in videos[1].frames.items()}
+    for pictures in videos[1].pictures.values():
+        pictures |= {number: -picture for number, picture in pictures.items()}
     scores = {}
     for engine in ("native", "eager"):
         monkeypatch.setattr(readings, "native_runs", lambda engine=engine: engine == "native")
-        assert {reading.header()["compute"]["engine"] for reading in some} == {engine}
-        records = [readings.predict(some, video) for video in (*videos, videos[0])]
+        assert {reading.header["compute"]["engine"] for reading in some} == {engine}
+        records = [predict.predict(some, video) for video in (*videos, videos[0])]
         assert records[0] == records[2] != records[1]  # each video begins anew
         scores[engine] = np.array([[one["scores"] for one in video] for video in records])
     away = abs(scores["native"] - scores["eager"]).max()
@@ -126,30 +124,13 @@ def test_options_that_nothing_reads_are_refused(nets):
     assert [(r.plan.views, r.plan.fill) for r in some] == [(2, None), (1, "replicate")]
 
 
-def test_all_that_decides_a_prediction_is_in_the_header(nets):
-    (reading,) = of([("x3d_mini", nets[0])], ["native"])
-    header = reading.header()
-    assert header["compute"] == {
-        "device": "cpu",
-        "engine": "eager",
-        "dtype": "float32",
-        "threads": 1,
-        "chunk": readings.CHUNK,
-        "torch": torch.__version__,
-        "av": av.__version__,
-    }
-    assert header["plan"] == dataclasses.asdict(reading.plan)
-    assert header["code"] == readings.code_hash() and header["weights"]["sha256"] == "0" * 64
-
-
-def test_every_source_of_predictions_is_hashed():
-    root = readings.Path(readings.__file__).parent.parent
-    hashed = {path for pattern in readings.CODE for path in root.glob(pattern)}
-    assert all(list(root.glob(pattern)) for pattern in readings.CODE)
-    for name in ("nn/conv.py", "zoo/specs.py", "zoo/checkpoints.py", "data/video.py"):
-        assert root / name in hashed
-    own = {path for path in hashed if path.parent.name == "measure"}
-    assert {path.stem for path in own} >= {"feeding", "plans", "decoding", "readings", "transient"}
+def test_each_crop_of_a_stream_is_a_stream_of_its_own(nets):
+    (one,) = of([("cox3d_mini", nets[0])], ["steady"])
+    (three,) = of([("cox3d_mini", nets[0])], ["steady"], crops=3)
+    videos = [decoded([reading]) for reading in (one, three)]  # the same in every crop
+    records = [predict.predict(*pair)[0] for pair in (([one], videos[0]), ([three], videos[1]))]
+    logits = torch.tensor(records[0]["scores"])
+    torch.testing.assert_close(torch.tensor(records[1]["scores"]), logits.softmax(0))
 
 
 def test_start_ups_need_one_class_per_video_of_the_models_own(nets, tmp_path):
@@ -161,3 +142,39 @@ def test_start_ups_need_one_class_per_video_of_the_models_own(nets, tmp_path):
         with pytest.raises(ValueError, match=sentence):
             transient.evaluate(some, data, folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+MINIS = ("x3d_mini", "slow_mini", "i3d_mini", "slowfast_mini", "r2plus1d_mini")
+
+
+@pytest.fixture(scope="module", params=MINIS)
+def twins(request):
+    """A function from a window to a stream net, with shared random weights in float64."""
+    torch.manual_seed(0)
+    regular = co3d.create(request.param).double()
+    calibrate(regular, torch.randn(4, 3, 16, 32, 32, dtype=torch.float64))
+    gate = "frame" if regular.spec.gate else None
+    return lambda window: co3d.continual(regular, gate=gate, window=window)
+
+
+@pytest.mark.parametrize("fill", ["zeros", "replicate"])
+@pytest.mark.parametrize("emit", ["valid", "always"])
+def test_each_window_equals_its_own_stream(twins, fill, emit):
+    clip = torch.randn(2, 3, 70, 32, 32, dtype=torch.float64)
+    stride = twins(16).stride
+    found = steps_of_windows(twins(stride), [16, 40, 64], clip, fill, emit, chunk=29)
+    for window, logits in found.items():
+        net = twins(window)
+        expected, _ = net.steps(clip, net.begin(fill, emit))
+        if expected is None:
+            assert logits is None and window == 64 and emit == "valid"
+            continue
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10 * expected.abs().max())
+
+
+def test_too_few_frames_give_none_and_windows_that_do_not_fit_are_refused(twins):
+    clip = torch.randn(1, 3, 4, 32, 32, dtype=torch.float64)
+    net = twins(twins(16).stride)
+    assert steps_of_windows(net, [16, 64], clip) == {16: None, 64: None}
+    with pytest.raises(ValueError, match="multiples of 16"):
+        steps_of_windows(twins(16), [24], clip)

@@ -1,8 +1,12 @@
 """co3d evaluate: accuracy over a data set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
 
 SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fill", "n_expected",
          "n_found", "n_scored", "top1", "as_wrong", "map_official", "map_common", "ci_low",
@@ -84,13 +88,13 @@ def evaluate(
     """Accuracy of models on DATASET: kinetics400, charades, synthetic-kinetics,
     synthetic-charades, or a folder of one folder of videos per class.
 
-    A run that was stopped goes on where it was. Predictions are kept per video among the runs.
+    A run that was stopped goes on where it was. Predictions are kept per video among the runs, and
+    the rows go to the tables there.
     top1 is of the scored videos; as_wrong counts planned ones without a prediction as wrong.
     """
     import pandas as pd
 
-    from ..data.remote import is_address
-    from ..data.sets import open_parts, open_set
+    from .. import report
     from ..measure import accuracy, cluster, readings, runs
     from ..measure import protocols as rules
     from .options import check_device, check_file, write_table
@@ -98,18 +102,7 @@ def evaluate(
     here = device or "cpu" if engine_name == "local" else "cpu"  # where networks are loaded
     check_device(here)
     check_file(table)
-    if parts and dataset != "kinetics400":
-        raise ValueError(f"expected --parts of kinetics400, which comes in parts, given {dataset}")
-    place = Path(root) if root and not is_address(root) else root
-    if parts and is_address(place):
-        raise ValueError(
-            f"expected a folder with --parts, into which they are fetched, given {root}"
-        )
-    data = (
-        open_parts(parts, split, root=place, limit=limit or None, tell=click.echo)
-        if parts
-        else open_set(dataset, split, root=place, limit=limit or None)
-    )
+    data = _opened(dataset, split, root, parts, limit)
     chosen = readings.readings(
         readings.loaded(names, weights or dataset, here, len(data.labels)),
         data.name,
@@ -125,13 +118,34 @@ def evaluate(
     accuracy.check(chosen, data)
     with cluster.engine(engine_name, address, device=device, workers=workers) as engine:
         results, times = accuracy.evaluate(chosen, data, limit=limit, engine=engine)
-    rows = pd.DataFrame([result.row for result in results])
-    wrong = [accuracy.failures_as_wrong(result.row) for result in results]
-    shown = rows.assign(as_wrong=wrong)[SHOWN].dropna(axis=1, how="all")
+    rows = [result.row for result in results]
+    whole = pd.DataFrame(rows)
+    wrong = [accuracy.failures_as_wrong(row) for row in rows]
+    shown = whole.assign(as_wrong=wrong)[SHOWN].dropna(axis=1, how="all")
     click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.1f}", na_rep=""))
     if parts or limit:
         click.echo(f"a part of {dataset}: not its accuracy, and in none of its figures")
     account = runs.account([result.run for result in results], times)
     for line in (*accuracy.warnings(results), *account):
         click.echo(line)
-    write_table(rows, table)
+    write_table(whole, table)
+    path = report.write("accuracy", rows, report.output_folder(), notebook="", seed=0, device=here)
+    click.echo(f"rows: {path}")
+
+
+def _opened(
+    dataset: str, split: str | None, root: str | None, parts: int | None, limit: int
+) -> "Dataset":
+    from ..data.remote import is_address
+    from ..data.sets import open_parts, open_set
+
+    place = Path(root) if root and not is_address(root) else root
+    if not parts:
+        return open_set(dataset, split, root=place, limit=limit or None)
+    if dataset != "kinetics400":
+        raise ValueError(f"expected --parts of kinetics400, which comes in parts, given {dataset}")
+    if is_address(place):
+        raise ValueError(
+            f"expected a folder with --parts, into which they are fetched, given {root}"
+        )
+    return open_parts(parts, split, root=place, limit=limit or None, tell=click.echo)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from .. import files
+
 
 def check_device(device: str) -> None:
     """Refuses a device that torch cannot use.
@@ -29,8 +31,7 @@ def check_file(path: Path | None) -> None:
 
 
 def write_table(rows: pd.DataFrame, path: Path | None) -> None:
-    """Writes a CSV file under a temporary name first; None writes nothing."""
+    """Writes a CSV file; None writes nothing."""
     if path:
-        part = path.with_name(f"{path.name}.part")
-        rows.to_csv(part, index=False)
-        part.replace(path)
+        with files.replacing(path) as part:
+            rows.to_csv(part, index=False)

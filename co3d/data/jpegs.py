@@ -36,13 +36,15 @@ class FolderReader:
         self._reformatter = VideoReformatter()
 
     def __enter__(self) -> Self:
-        found = ((NUMBERED.fullmatch(path.name), path) for path in self.source.iterdir())
-        named = sorted((int(match[1]), path) for match, path in found if match and path.is_file())
-        self._numbered = [(n, path) for n, path in named if not path.name.startswith("._")]
+        names = ((NUMBERED.fullmatch(path.name), path) for path in self.source.iterdir())
+        self._numbered = sorted(
+            (int(match[1]), path)
+            for match, path in names
+            if match and path.is_file() and not path.name.startswith("._")
+        )
         if not self._numbered:
             raise VideoError(f"{self.source}: there are no numbered JPEG frames in this folder.")
-        numbers = [number for number, _ in self._numbered]
-        if len(set(numbers)) < len(numbers):
+        if len({number for number, _ in self._numbered}) < len(self._numbered):
             raise VideoError(f"{self.source}: two JPEG frames have the same number.")
         return self
 
@@ -66,11 +68,9 @@ class FolderReader:
 
     def decode(self) -> Iterator[tuple[float, Path]]:
         """The files with their times; `rgb` reads them."""
-        self._lost = max(0, self._numbered[0][0] - 1)
-        before = self._numbered[0][0] - 1
+        start = min(1, self._numbered[0][0])
         for time, (number, path) in zip(self.packet_times(), self._numbered, strict=True):
-            self._lost += number - before - 1
-            before = number
+            self._lost = number - start - self.n_frames
             self.n_frames += 1
             yield time, path
 
@@ -86,8 +86,8 @@ class FolderReader:
         context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
             frames = context.decode(av.Packet(data))
-        except FFmpegError as error:
-            raise VideoError(f"{path}: is damaged or no JPEG ({error.strerror}).") from error
+        except FFmpegError:
+            frames = []
         if not frames or frames[0].is_corrupt:
             raise VideoError(f"{path}: is damaged or no JPEG.")
         return self._reformatter.reformat(frames[0], format="rgb24", threads=1).to_ndarray()

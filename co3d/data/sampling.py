@@ -68,9 +68,7 @@ class Timeline:
 
 def opened(source: Path, frames_fps: float | None = None) -> Reader | FolderReader:
     """A reader for a video file, or for a folder of JPEG frames at `frames_fps`."""
-    if Path(source).is_dir():
-        return FolderReader(source, frames_fps)
-    return Reader(source)
+    return FolderReader(source, frames_fps) if Path(source).is_dir() else Reader(source)
 
 
 def timeline(source: Path, frames_fps: float | None = None) -> Timeline:
@@ -81,9 +79,7 @@ def timeline(source: Path, frames_fps: float | None = None) -> Timeline:
     """
     with opened(source, frames_fps) as reader:
         times = reader.packet_times()
-        if times is not None:
-            return timeline_of(reader, times)
-    return decoded_timeline(source, frames_fps)
+        return timeline_of(reader, times) if times else decoded_timeline(source, frames_fps)
 
 
 def decoded_timeline(source: Path, frames_fps: float | None = None) -> Timeline:
@@ -185,84 +181,54 @@ class Newest:
             yield seconds, frame
 
 
-def sample(path: str | Path, times: Sequence[float]) -> Clip:
-    """The frames at the given times (seconds, in order): the last ones at or before each.
+def frames_at(source: Path, indices: Sequence[int], frames_fps: float | None = None) -> Clip:
+    """The frames of the given numbers, counted from 0, which may repeat but not go back.
 
     Decodes once, converts only wanted frames and stops at the last. Nothing replaces what is
     damaged or missing, see Clip. Raises VideoError as Reader does.
     """
-    times = [float(time) for time in times]
-    if not times or times[0] < 0 or any(a > b for a, b in itertools.pairwise(times)):
-        raise ValueError("times must be one or more seconds from 0 up, in order.")
-    pictures, source = [], None
-    with Reader(path) as reader:
-        for time, frame in _pick(reader.decode(), times):
-            pictures.append((time, pictures[-1][1] if frame is source else reader.rgb(frame)))
-            source = frame
-    note, found = "", len(pictures)
-    if found < len(times):
-        note = f"The video ends before {times[found]:.2f} s, {found} of {len(times)} found."
-    return _clip(path, reader, pictures, note)
-
-
-def frames_at(source: Path, indices: Sequence[int], frames_fps: float | None = None) -> Clip:
-    """The frames of the given numbers, counted from 0, which may repeat but not go back.
-
-    Decodes once, converts only wanted frames and stops at the last, as `sample` does.
-    """
     if not indices or indices[0] < 0 or any(a > b for a, b in itertools.pairwise(indices)):
         raise ValueError(f"expected one or more frame numbers from 0 up, in order, given {indices}")
-    wanted = set(indices)
-    found = {}
+    wanted, pictures = set(indices), {}
     with opened(source, frames_fps) as reader:
         for index, (time, frame) in enumerate(reader.decode()):
             if index in wanted:
-                found[index] = time, reader.rgb(frame)
+                pictures[index] = time, reader.rgb(frame)
             if index == indices[-1]:
                 break
-    have = [found[index] for index in indices if index in found]
-    if not have:
+    present = [pictures[index] for index in indices if index in pictures]
+    if not present:
         raise VideoError(f"{source}: ends after {reader.n_frames} frames, before {indices[0]}.")
-    missing = len(indices) - len(have)
-    note = (
-        f"The video ends after {reader.n_frames} frames, {missing} of {len(indices)} are missing."
-    )
-    return _clip(source, reader, have, note if missing else "")
-
-
-def _clip(
-    source: Path, reader: Reader | FolderReader, found: list[tuple[float, np.ndarray]], short: str
-) -> Clip:
-    """The frames found; `short` says which are missing because the video ended, if any are."""
-    times, pictures = zip(*found, strict=True)
-    if len({picture.shape for picture in pictures}) > 1:
+    times, frames = zip(*present, strict=True)
+    if len({picture.shape for picture in frames}) > 1:
         raise VideoError(f"{source}: the picture size changes within the video.")
-    status, note = reader.status, reader.note
-    if status == "ok" and short:
-        status, note = "too_short", short
-    return Clip(np.stack(pictures), times, status, note)
-
-
-def _shown(step: float) -> float:
-    """Seconds that the last frame is on the screen: one more step; a lone one hardly any."""
-    return max(2 * ROUNDING, 0.0 if step == math.inf else step) - ROUNDING
+    status, note, missing = reader.status, reader.note, len(indices) - len(present)
+    if status == "ok" and missing:
+        status, end = "too_short", f"The video ends after {reader.n_frames} frames"
+        note = f"{end}, {missing} of {len(indices)} are missing."
+    return Clip(np.stack(frames), times, status, note)
 
 
 def _pick(frames: Iterable[tuple[float, F]], times: Iterable[float]) -> Iterator[tuple[float, F]]:
     """For each of the rising times the last frame at or before it, until the frames end."""
     wanted = iter(times)
     want = next(wanted, None)
-    held, step = None, math.inf
+    last, step = None, math.inf
     for time, frame in frames:
-        if held is not None:
-            step = min(step, time - held[0])
+        if last is not None:
+            step = min(step, time - last[0])
         while want is not None and want < time - ROUNDING:
-            if held is not None:
-                yield want, held[1]
+            if last is not None:
+                yield want, last[1]
             want = next(wanted, None)
         if want is None:
             return
-        held = time, frame
-    while held and want is not None and want < held[0] + _shown(step):
-        yield want, held[1]
+        last = time, frame
+    while last and want is not None and want < last[0] + _shown(step):
+        yield want, last[1]
         want = next(wanted, None)
+
+
+def _shown(step: float) -> float:
+    """Seconds that the last frame is on the screen: one more step; a lone one hardly any."""
+    return max(2 * ROUNDING, 0.0 if step == math.inf else step) - ROUNDING

@@ -25,6 +25,7 @@ MAX_PIXELS = 2**25  # per frame: more than 8K (7680x4320), less than a made-up h
 MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, not a pause
 MAX_FAILURES = 16  # failed reads in a row before a file counts as ended
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # to write
+MAX_KEPT = 2**29  # bytes of packets that are kept to be decoded
 TIMEOUT = 10.0  # seconds for a stream address to open or to send something
 
 
@@ -48,6 +49,7 @@ class Reader:
         self._lost = self._damaged = 0
         self._counted = False  # time is index / rate, because presentation times are unusable
         self._missing_end = ""
+        self._kept: list[av.Packet | None] = []  # by `packet_times`, for `decode`
         self._reformatter = VideoReformatter()
 
     def __enter__(self) -> Self:
@@ -107,7 +109,9 @@ class Reader:
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
         first = last = None
-        for frame in itertools.chain.from_iterable(map(self._decoded, self._packets())):
+        self.n_frames, self.origin, self._missing_end = 0, 0.0, ""
+        packets = iter(self._kept or self._packets())
+        for frame in itertools.chain.from_iterable(map(self._decoded, packets)):
             self._counted = self._counted or frame.pts is None
             if not self._counted:
                 if first is None:
@@ -131,20 +135,25 @@ class Reader:
     def packet_times(self) -> tuple[float, ...] | None:
         """The times that `decode` will give, from the packets alone.
 
-        None if only decoding can tell: without usable presentation times, or after damage. Reads
-        to the end, so that the reader is spent.
+        None where only decoding can tell: without usable presentation times, after damage, or of
+        more than MAX_KEPT bytes. The reader is of no more use then; else it can `decode`, once.
         """
-        stamps = [packet.pts for packet in self._packets() if packet and not packet.is_discard]
-        if self._counted or self._lost or not stamps or None in stamps:
-            return None
+        stamps, packets, size = [], [], 0
+        for packet in self._packets():
+            packets.append(packet)
+            if packet and not packet.is_discard:
+                stamps.append(packet.pts)
+            size += packet.size if packet else 0
+            if self._counted or None in stamps[-1:] or size > MAX_KEPT:
+                return None
         stamps.sort()
         base = self._stream.time_base
         steps = (float((b - a) * base) for a, b in itertools.pairwise(stamps))
-        if not all(0 < step <= MAX_GAP for step in steps):
+        if self._lost or not stamps or not all(0 < step <= MAX_GAP for step in steps):
             return None
         self.origin = float(stamps[0] * base)
         times = tuple(float((stamp - stamps[0]) * base) for stamp in stamps)
-        self.n_frames = len(times)
+        self.n_frames, self._kept = len(times), packets
         self._check_end(times[-1])
         return times
 

@@ -3,6 +3,7 @@
 A video that cannot be scored is left out of the denominator, counted, and never replaced.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from ..data.dataset import Dataset, Video
 from . import metrics, runs
-from .readings import Reading, predict
-from .runs import Run, Times
+from .readings import Reading
+from .store import Store
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Result:
     row: dict
     scores: np.ndarray
     videos: tuple[Video, ...]
-    run: Run
+    run: Store
 
     @property
     def right(self) -> np.ndarray:
@@ -40,24 +41,19 @@ class Result:
         """Whether a scored video has a class, (n_scored, classes)."""
         return targets_of(self.videos, self.scores.shape[1])
 
-    @property
-    def warning(self) -> str:
-        """A sentence if predictions say that labels are permuted, else ""; of single labels."""
-        if self.row["top1"] is None:
-            return ""
-        names = [str(number) for number in range(self.scores.shape[1])]
-        for video in self.videos:
-            names[video.class_id] = video.label
-        labels = [video.class_id for video in self.videos]
-        return metrics.permuted_labels(self.scores.argmax(1), labels, names)
-
 
 def warnings(results: Sequence[Result]) -> list[str]:
-    """What to look into before any number is believed, a line per reading that shows it."""
+    """What to look into before any number is believed: readings whose labels look permuted."""
     lines = []
     for result in results:
-        if sentence := result.warning:
-            row = result.row
+        row = result.row
+        if row["top1"] is None:
+            continue
+        names = dict(enumerate(map(str, range(result.scores.shape[1]))))
+        names |= {video.class_id: video.label for video in result.videos}
+        labels = [video.class_id for video in result.videos]
+        guesses = result.scores.argmax(1)
+        if sentence := metrics.permuted_labels(guesses, labels, list(names.values())):
             window = f", window {row['window']}" if row["window"] else ""
             lines.append(f"{row['model']}, {row['protocol']}, {row['mode']}{window}: {sentence}")
     return lines
@@ -65,7 +61,7 @@ def warnings(results: Sequence[Result]) -> list[str]:
 
 def evaluate(
     readings: Sequence[Reading], data: Dataset, *, limit: int = 0, **options
-) -> tuple[list[Result], Times]:
+) -> tuple[list[Result], Counter]:
     """Scores every reading on every video; arguments and errors are those of `runs.run`.
 
     Returns:
@@ -75,7 +71,7 @@ def evaluate(
         ValueError: for videos without a label, or a model of other classes.
     """
     check(readings, data)
-    done, times = runs.run(readings, data, predict, limit=limit, **options)
+    done, times = runs.run(readings, data, limit=limit, **options)
     pairs = zip(readings, done, strict=True)
     return [_result(reading, data, limit, run) for reading, run in pairs], times
 
@@ -98,49 +94,32 @@ def check(readings: Sequence[Reading], data: Dataset) -> None:
             )
 
 
-def _result(reading: Reading, data: Dataset, limit: int, run: Run) -> Result:
-    scored = [video for video in data.videos if run.records[video.id]["status"] == "ok"]
+def _result(reading: Reading, data: Dataset, limit: int, run: Store) -> Result:
+    scored = tuple(video for video in data.videos if run.records[video.id]["status"] == "ok")
     scores = np.array([run.records[video.id]["scores"] for video in scored], np.float32)
     scores = scores.reshape(len(scored), reading.classes)  # also of none
-    plan = {"dataset": data.name, "split": data.split, "limit": limit}
-    plan |= {
+    row = {
+        **reading.keys,
+        **{"dataset": data.name, "split": data.split, "limit": limit},
         "n_expected": len(data.videos),
-        "n_found": sum(v.path is not None for v in data.videos),
+        "n_found": sum(video.path is not None for video in data.videos),
+        "n_scored": len(scored),
+        "macs_per_prediction": reading.macs,
+        **dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common")),
     }
-    row = {**reading.keys, **plan, "n_scored": len(scored), "macs_per_prediction": reading.macs}
-    row |= dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common"))
-    if scored:
-        row |= _several(scores, scored, data) if data.multilabel else _single(scores, scored)
-    return Result(reading, row, scores, tuple(scored), run)
-
-
-def agreement(one: Result, other: Result) -> tuple[float, int]:
-    """How far two runs of one reading agree that were computed by other devices or threads, whose
-    scores are not the same bits.
-
-    Returns:
-        Per cent of the videos scored by both with the same first guess, and how many these are.
-    """
-    guesses = [
-        dict(zip((video.id for video in result.videos), result.scores.argmax(1), strict=True))
-        for result in (one, other)
-    ]
-    both = guesses[0].keys() & guesses[1].keys()
-    same = sum(guesses[0][video] == guesses[1][video] for video in both)
-    return (100 * same / len(both) if both else 0.0), len(both)
+    if scored and data.multilabel:
+        row |= _several(scores, scored, data)
+    elif scored:
+        labels, n = [video.class_id for video in scored], len(scored)
+        right, near = (metrics.top_k(scores, labels, k) for k in (1, 5))
+        row |= {"top1": 100 * right / n, "top5": 100 * near / n}
+        row["ci_low"], row["ci_high"] = metrics.wilson(right, n)
+    return Result(reading, row, scores, scored, run)
 
 
 def failures_as_wrong(row: Mapping) -> float | None:
     """Top-1 in per cent if every planned video without a prediction counts as wrong."""
     return None if row["top1"] is None else row["top1"] * row["n_scored"] / row["n_expected"]
-
-
-def _single(scores: np.ndarray, videos: Sequence[Video]) -> dict:
-    n, labels = len(videos), [video.class_id for video in videos]
-    right = metrics.top_k(scores, labels, 1)
-    low, high = metrics.wilson(right, n)
-    top5 = 100 * metrics.top_k(scores, labels, 5) / n
-    return {"top1": 100 * right / n, "top5": top5, "ci_low": low, "ci_high": high}
 
 
 def _several(scores: np.ndarray, scored: Sequence[Video], data: Dataset) -> dict:

@@ -1,86 +1,54 @@
 """Runs on a Ray cluster (https://docs.ray.io), from a laptop's cores to many machines.
 
-Ray places actors that hold the networks, restarts those that die and retries what they were at.
-This process hands them a few videos at a time, no more than they can begin with, and is the only
-one that writes: what is left is what the same run leaves here.
+Actors hold the networks and get a few videos at a time; one that dies is replaced. This process
+alone writes: what is left is what the same run leaves here.
 """
 
 import importlib
 import os
 import socket
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import ModuleType
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import av
 import torch
 
-from .readings import code_hash, native_runs
-from .runs import Engine, Job, Local, Outcome, Planned, Predict, outcomes
+from .readings import FORMAT, Reading, native_runs
+from .runs import Job, Local, Outcome, Predict, outcomes
 from .workers import Processes
 
-ENGINES = ("local", "ray")
-VIDEOS = 8  # of a task
-AHEAD = 2  # tasks of an actor: one that it does, one that waits for it
-TRIES = 3  # of a task whose actor dies
-PATIENCE = 10  # seconds after which actors are looked at again though nothing came
+VIDEOS = 8  # given to an actor at once
+TRIES = 3  # of a video whose actor dies, alone with it
 DEATHS = ("RayActorError", "WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")  # of actors
 DIED = f"Its worker died {TRIES} times."
 
 
 class Worker:
-    """Does the work of a run; an actor, of which each machine has some. It gets the networks with
-    its first task: an actor that cannot be made would be taken for one that dies of a video."""
+    """An actor: the networks of a run, and processes that decode."""
 
-    def __init__(self, device: str, threads: int, decoders: int, bounds: dict) -> None:
-        self.device, self.readings = device, None
+    def __init__(
+        self, run: tuple, expected: dict, device: str, threads: int, decoders: int, bounds: dict
+    ) -> None:
         torch.set_num_threads(threads)
+        if versions() != expected:
+            raise ValueError(f"it has {versions()} in the place of {expected}")
+        self.readings, self.predict = run
+        for reading in self.readings if device != "cpu" else ():
+            for net in filter(None, (reading.model, reading.trunk)):
+                net.to(device)
         self.processes = Processes(decoders, **bounds)
 
-    def work(self, jobs: Sequence[Job], shared: Sequence, wanted: Mapping) -> list[Outcome]:
-        """The outcomes of a task; the first one brings the networks (`shared`) along."""
-        if self.readings is None:
-            self._load(shared, wanted)
-        decoded = self.processes.results
-        return list(outcomes(jobs, self.readings, self.predict, decoded))
-
-    def _load(self, shared: Sequence, wanted: Mapping[str, str]) -> None:
-        for name, version in versions(self.device).items():
-            if version != wanted[name]:
-                raise ValueError(
-                    f"a node of the cluster has another {name}, {version} in the place of "
-                    f"{wanted[name]}: install the same everywhere"
-                )
-        readings, self.predict = ray_module().get(shared[0])
-        for reading in readings:
-            for net in (reading.model, reading.trunk):
-                if net is not None and self.device != "cpu":
-                    net.to(self.device)
-        self.readings = readings
+    def work(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """The outcomes of these videos; of none once the actor is ready."""
+        return list(outcomes(jobs, self.readings, self.predict, self.processes))
 
 
-def versions(device: str) -> dict[str, str]:
-    """Of all that decides numbers on a device."""
-    engine = "native" if device == "cpu" and native_runs() else "eager"
-    libraries = {"torch": torch.__version__, "av": av.__version__}
-    return {**libraries, "co3d": code_hash(), "engine": engine}
-
-
-@dataclass(eq=False)
-class _Task:
-    """Some videos, given to an actor, or to further ones where the first is slow or gone."""
-
-    jobs: tuple[Job, ...]
-    copies: int = 0
-    done: bool = False
-
-    @property
-    def alone(self) -> bool:
-        """Whether it is a single video, which shares its actor with nothing else."""
-        return len(self.jobs) == 1
+def versions() -> dict[str, Any]:
+    """Of all that decides numbers and has to be the same everywhere."""
+    number = torch.__version__.partition("+")[0]  # of builds for CPUs and GPUs
+    return {"format": FORMAT, "torch": number, "av": av.__version__, "native": native_runs()}
 
 
 class Cluster:
@@ -91,13 +59,13 @@ class Cluster:
         device: "cpu", "cuda", or None: GPUs where the cluster has any.
         actors: that hold the networks (default: as many as have room when a run begins).
         decoders: processes of each that decode.
-        videos: of a task.
+        videos: that an actor gets at once.
 
     Attributes:
         threads: of each actor, those of this process; as many CPUs are asked for, and one GPU.
 
     Raises:
-        ValueError: if Ray is not installed.
+        ValueError: if Ray is not installed, or no node has room.
         ConnectionError: if there is no cluster at the address.
     """
 
@@ -110,13 +78,20 @@ class Cluster:
         decoders: int = 1,
         videos: int = VIDEOS,
     ) -> None:
-        self.ray, self.address, self.device = ray_module(), address, device
-        self.actors, self.decoders, self.videos = actors, decoders, videos
-        self.threads = torch.get_num_threads()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+        try:
+            self.ray = importlib.import_module("ray")
+        except ImportError:
+            raise ValueError("ray is not installed: pip install 'co3d[cluster]'") from None
+        self.address, self.device, self.actors = address, device, actors
+        self.decoders, self.videos, self.threads = decoders, videos, torch.get_num_threads()
 
     def __enter__(self) -> Self:
         try:
-            _check_reachable(self.address)
+            host, _, port = (self.address or "").rpartition(":")
+            if port.isdigit():  # where nobody listens, Ray would wait many minutes
+                place = host.rpartition("/")[2], int(port)
+                socket.create_connection(place, timeout=10).close()
             self.ray.init(self.address or "local", log_to_driver=False, logging_level="error")
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -124,144 +99,85 @@ class Cluster:
                 f"no Ray cluster at {self.address}: {reason} (one that is protected wants "
                 "RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here, too)"
             ) from None
-        try:
-            self.actors = self._room()
-            ask = self.ray.remote(versions).options(num_gpus=int(self.device == "cuda"))
-            self.versions = self.ray.get(ask.remote(self.device))
-            here = versions(self.device)
-            for name in ("co3d", "engine"):
-                if self.versions[name] != here[name]:
-                    raise ValueError(f"the cluster at {self.address} has another version of {name}")
-        except BaseException:
-            self.ray.shutdown()
-            raise
-        return self
-
-    def _room(self) -> int:
-        """How many actors to make: as wanted, or as many as have room."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        gpus = [int(node.get("GPU", 0)) for node in nodes]
-        self.device = self.device or ("cuda" if any(gpus) else "cpu")
-        room = [int(node.get("CPU", 0)) // self.threads for node in nodes]
-        if self.device == "cuda":
-            room = map(min, room, gpus)
-        if not (most := sum(room)):
+        self.device = self.device or ("cuda" if any("GPU" in node for node in nodes) else "cpu")
+        gpu = self.device == "cuda"
+        self.compute = {"device": self.device, "engine": "eager"} if gpu else {}
+        room = [node.get("CPU", 0) // self.threads for node in nodes]
+        room = [
+            min(n, node.get("GPU", 0)) if gpu else n for n, node in zip(room, nodes, strict=True)
+        ]
+        if not sum(room):
+            self.ray.shutdown()
             raise ValueError(
                 f"no node of the cluster has {self.threads} CPUs, one for each thread"
-                f"{', and a GPU' if self.device == 'cuda' else ''}: give fewer threads by "
-                "OMP_NUM_THREADS"
+                f"{', and a GPU' if gpu else ''}: give fewer threads by OMP_NUM_THREADS"
             )
-        return self.actors or most
+        self.actors = self.actors or int(sum(room))
+        return self
 
     def __exit__(self, *exception: object) -> None:
         self.ray.shutdown()
 
-    @property
-    def compute(self) -> Mapping[str, Any]:
-        """What actors compute with; all else of theirs is as it is here."""
-        facts = {"device": self.device, "torch": self.versions["torch"], "av": self.versions["av"]}
-        return facts if self.device == "cpu" else {**facts, "engine": "eager"}
-
     def outcomes(
-        self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
+        self, jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict, bounds: dict
     ) -> Iterator[Outcome]:
-        """Outcomes as they come. A video that an actor dies of `TRIES` times, alone with it, has
-        the status "decode_error"; what one actor does not finish is given to another, too."""
-        ray = self.ray
-        kind = ray.remote(Worker).options(
-            num_cpus=self.threads, num_gpus=int(self.device == "cuda"), max_restarts=-1,
-            max_task_retries=TRIES - 1,
-        )  # fmt: skip
-        given = self.device, self.threads, self.decoders, bounds
-        actors = [kind.remote(*given) for _ in range(min(self.actors, len(jobs)))]
-        starts = range(0, len(jobs), self.videos)
-        common = [ray.put((readings, predict))], self.versions  # in a list it stays a reference
-        waiting = deque(_Task(tuple(jobs[n : n + self.videos])) for n in starts)
-        running: dict[Any, tuple[_Task, Any]] = {}
+        """Outcomes as they come; "decode_error" for a video that kills `TRIES` actors."""
+        ray, gpus = self.ray, int(self.device == "cuda")
+        kind = ray.remote(Worker).options(num_cpus=self.threads, num_gpus=gpus)
+        run = ray.put((readings, predict))
+        settings = run, versions(), self.device, self.threads, self.decoders, bounds
+        waiting = deque(jobs[n : n + self.videos] for n in range(0, len(jobs), self.videos))
+        idle, running, deaths = [], {}, Counter()
+
+        def start() -> None:
+            actor = kind.remote(*settings)
+            running[actor.work.remote(())] = actor, ()
+
+        for _ in range(min(self.actors, len(jobs))):
+            start()
         try:
-            while waiting or any(not task.done for task, _ in running.values()):
-                self._give(actors, waiting, running, common)
-                ready, _ = ray.wait(list(running), timeout=PATIENCE)
-                for reference in ready:
-                    task, _ = running.pop(reference)
-                    if not task.done:
-                        yield from self._result(reference, task, waiting, running)
+            while waiting or any(some for _, some in running.values()):
+                while waiting and idle:
+                    actor, some = idle.pop(), waiting.popleft()
+                    running[actor.work.remote(some)] = actor, some
+                (reference,), _ = ray.wait(list(running))
+                actor, some = running.pop(reference)
+                try:
+                    results = ray.get(reference)
+                    idle.append(actor)
+                except ray.exceptions.RayError as error:
+                    self._check(error, deaths[()])
+                    start()
+                    deaths[tuple(some)] += 1
+                    results = []
+                    if deaths[tuple(some)] < TRIES:  # each video alone with its actor
+                        waiting.extend((job,) for job in some)
+                    elif some:
+                        record = {"status": "decode_error", "note": DIED}
+                        results = [Outcome(some[0], [record] * len(some[0].waiting))]
+                yield from results
         finally:
-            for actor in actors:
+            for actor in [*idle, *(actor for actor, _ in running.values())]:
                 ray.kill(actor)
 
-    def _give(
-        self, actors: Sequence, waiting: deque[_Task], running: dict, common: Sequence
-    ) -> None:
-        """Tasks to actors that have room; one without work takes a copy of what others are at."""
-        for depth in range(AHEAD):
-            for actor in actors:
-                own = [task for task, where in running.values() if where is actor]
-                if len(own) != depth or any(task.alone for task in own):
-                    continue
-                if waiting and not (own and waiting[0].alone):
-                    task = waiting.popleft()
-                elif not waiting and not own:
-                    late = (t for t, _ in running.values() if not t.done and t.copies < TRIES)
-                    task = min(late, key=lambda task: task.copies, default=None)
-                else:
-                    continue
-                if task:
-                    task.copies += 1
-                    running[actor.work.remote(task.jobs, *common)] = task, actor
-
-    def _result(
-        self, reference: Any, task: _Task, waiting: deque[_Task], running: dict
-    ) -> Sequence[Outcome]:
-        """What came of a task. If its actor died of it, each video is tried alone; if it was alone,
-        it has a status."""
-        errors = self.ray.exceptions
-        try:
-            found = self.ray.get(reference)
-            task.done = True
-            return found
-        except errors.RayTaskError as error:
+    def _check(self, error: Exception, broken: int) -> None:
+        """Raises what is not the death of an actor at its work; so many did not even begin."""
+        errors, reason = self.ray.exceptions, str(error).strip().splitlines()[-1]
+        if isinstance(error, errors.RayTaskError):
             raise error.cause from None
-        except errors.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            if "creation task" in str(error):
-                raise ConnectionError(f"a node of the cluster cannot run co3d: {reason}") from None
-            if not isinstance(error, tuple(getattr(errors, name) for name in DEATHS)):
-                raise ConnectionError(
-                    f"the cluster failed ({reason}): run the same command again, it goes on where "
-                    "it stopped"
-                ) from None
-        if any(task is other for other, _ in running.values()):
-            return ()  # a copy is at work
-        task.done = True
-        if not task.alone:
-            waiting.extendleft(_Task((job,)) for job in reversed(task.jobs))
-            return ()
-        (job,) = task.jobs
-        record = {"status": "decode_error", "note": DIED}
-        return [Outcome(job, [record for _ in job.waiting], 0.0, 0.0)]
+        if "creation task" in str(error) or broken > TRIES * self.actors:
+            raise ConnectionError(f"a node of the cluster cannot run co3d: {reason}") from None
+        if not isinstance(error, tuple(getattr(errors, name) for name in DEATHS)):
+            raise ConnectionError(
+                f"the cluster failed ({reason}): run the same command again, it goes on where it "
+                "stopped"
+            ) from None
 
 
-def ray_module() -> ModuleType:
-    """Ray, where it is installed, which takes a second; it reports to nobody unless told to."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise ValueError("ray is not installed: pip install 'co3d[cluster]'") from None
-
-
-def _check_reachable(address: str | None) -> None:
-    """Raises OSError where nobody listens, for which Ray would wait many minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
-
-
-@contextmanager
 def engine(
     name: str, address: str | None = None, *, device: str | None = None, workers: int = 1
-) -> Iterator[Engine]:
+) -> AbstractContextManager[Local | Cluster]:
     """The engine of that name, "local" or "ray".
 
     Args:
@@ -271,13 +187,10 @@ def engine(
 
     Raises:
         ValueError: for another name, or an address of a local engine.
-        ConnectionError: as `Cluster`.
     """
-    if name not in ENGINES or (address and name == ENGINES[0]):
-        given = f"{name!r} with the address {address}" if address else repr(name)
-        raise ValueError(f"expected engine local, or ray with or without an address, given {given}")
-    if name == ENGINES[0]:
-        yield Local(workers)
-        return
-    with Cluster(address or None, device=device, decoders=workers) as cluster:
-        yield cluster
+    if name == "ray":
+        return Cluster(address or None, device=device, decoders=workers)
+    if name == "local" and not address:
+        return nullcontext(Local(workers))
+    given = f"{name!r} with the address {address}" if address else repr(name)
+    raise ValueError(f"expected engine local, or ray with or without an address, given {given}")

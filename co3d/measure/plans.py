@@ -1,6 +1,5 @@
 """A plan: all that decides what a model sees of any video, and how its predictions are read."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ class Plan:
             several views are spread over the video, with `spread` as in protocols.Native.
         fill: what stands in for the frames before a stream's first, "zeros" or "replicate".
         predictions: how many last predictions of a stream are averaged.
+        emit: "valid", or "always" to predict from a stream's first frame on.
         within: frames that the views of mode "clips" cover together, evenly spaced.
         whole: whether a stream gets all the video.
         transform: of the frames; with 3 crops that of the middle one.
@@ -46,6 +46,7 @@ class Plan:
     fill: str | None
     transform: Transform
     predictions: int = 1
+    emit: str = "valid"
     spread: str = "ends"
     within: int | None = None
     whole: bool = False
@@ -71,20 +72,17 @@ class Plan:
             VideoError: if a whole video has more than MAX_FED frames at this rate.
         """
         take = self._by_time if self.interval is None else self._by_number
-        blocks = [take(timeline, share) for share in self._shares()]
+        shares = [self.position]
+        if self.position is None:
+            last = self.views - (self.spread == "ends")
+            shares = [view / last for view in range(self.views)]
+        blocks = [take(timeline, share) for share in shares]
         if None in blocks:
             return None
         if self.within is None:
             return tuple(blocks)
         starts = np.linspace(0, self.within - self.frames, self.views).round().astype(int)
         return tuple(blocks[0][start : start + self.frames] for start in starts.tolist())
-
-    def _shares(self) -> list[float]:
-        """The share of the free span that lies before each block of frames."""
-        if self.position is not None:
-            return [self.position]
-        last = self.views - (self.spread == "ends")
-        return [view / last for view in range(self.views)]
 
     def _by_time(self, timeline: Timeline, share: float) -> tuple[int, ...] | None:
         count, length = timeline.count(self.fps), self.within or self.frames
@@ -107,8 +105,8 @@ class Plan:
 
 def describe(plan: Plan, timeline: Timeline) -> str:
     """The frames that the plan takes of a video, a line per view, runs of them shortened."""
-    found = plan.indices(timeline)
-    if found is None:
+    views = plan.indices(timeline)
+    if views is None:
         if plan.fps is None:
             return "Too short: a single frame, whose rate is unknown."
         need, have = plan.within or plan.frames, timeline.count(plan.fps)
@@ -116,32 +114,23 @@ def describe(plan: Plan, timeline: Timeline) -> str:
     n = len(timeline.times)
     return "\n".join(
         f"view {view} of {plan.views}: {len(numbers)} of {n} frames: {_compact(numbers)}"
-        for view, numbers in enumerate(found, start=1)
+        for view, numbers in enumerate(views, start=1)
     )
 
 
 def _compact(numbers: Sequence[int]) -> str:
     """Numbers with runs of four or more equal steps as "first..last by step"."""
-    parts, at = [], 0
-    while at < len(numbers):
-        run, step = _run(numbers, at)
-        first, last = numbers[at], numbers[at + run - 1]
+    parts = []
+    while numbers:
+        steps = np.diff(numbers).tolist()
+        same = [step == steps[0] for step in steps]
+        run = 1 + [*same, False].index(False)
         if run < 4:
             run = 1
-            parts.append(str(first))
-        elif step:
-            parts.append(f"{first}..{last} by {step}")
+            parts.append(str(numbers[0]))
+        elif steps[0]:
+            parts.append(f"{numbers[0]}..{numbers[run - 1]} by {steps[0]}")
         else:
-            parts.append(f"{first} ({run} times)")
-        at += run
+            parts.append(f"{numbers[0]} ({run} times)")
+        numbers = numbers[run:]
     return ", ".join(parts)
-
-
-def _run(numbers: Sequence[int], at: int) -> tuple[int, int]:
-    """How many numbers from `at` on go in equal steps, and the step."""
-    step, run = 0, 1
-    for run, (a, b) in enumerate(itertools.pairwise(numbers[at:]), start=1):
-        step = b - a if run == 1 else step
-        if b - a != step:
-            return run, step
-    return min(run + 1, len(numbers) - at), step

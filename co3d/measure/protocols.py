@@ -6,6 +6,7 @@ did, `first-valid` and `steady` read streams at their first output and once they
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .. import transform_for
 from ..data.transforms import Transform
@@ -86,6 +87,16 @@ NATIVE = {
 }
 PLAIN = Native(views=1, crops=1)  # of minis, and of the other protocols
 
+ABSENT = {"clip": ("fill",), "stream": ("views", "frames")}  # options that a mode does not have
+OPTIONS = {
+    "fps": (lambda fps: 0 < fps <= MAX_FPS, f"fps above 0 and up to {MAX_FPS:g}"),
+    "fill": (FILLS.__contains__, f"fill in {FILLS}"),
+    "crops": ((1, 3).__contains__, "1 or 3 crops"),
+    "views": (lambda views: views >= 1, "views of 1 or more"),
+    "position": (lambda position: 0 <= position <= 1, "a position between 0 and 1"),
+    "frames": (lambda frames: frames >= 1, "frames of 1 or more"),
+}
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -153,24 +164,25 @@ def plan(
         ValueError: for what the protocol or the model does not have.
     """
     record, kind = model.spec, KINDS.get(dataset, Kind())
-    mode = "stream" if isinstance(model, StreamNet) else "clip"
     if sentence := misfit(record, dataset, protocol):
         raise ValueError(sentence)
-    _check_numbers(protocol, fps, crops, position)
-    _check_mode(mode, fill, views, frames)
-    paper = protocol == "paper"
-    plain = protocol != "native" or _is_mini(record)
-    native = PLAIN if plain else NATIVE[record.weights]
+    stream, mini = isinstance(model, StreamNet), _is_mini(record)
+    mode = "stream" if stream else "clip"
+    _check(protocol, mode, fps=fps, fill=fill, crops=crops, views=views, position=position,
+           frames=frames)  # fmt: skip
+    paper = PAPER.get(record.name, Paper()) if protocol == "paper" else None
+    native = NATIVE[record.weights] if protocol == "native" and not mini else PLAIN
     views, crops = views or native.views, crops or native.crops
-    if views > 1 and position is not None:
-        raise ValueError(f"expected no position of {views} views, given {position}")
+    raw_fps = RAW_FPS if mini else kind.raw_fps
+    usual_fps = kind.stream_fps if stream and not mini else None
+    interval = paper and (paper.interval or record.frame_interval) * RAW_FPS / raw_fps
     start = PROTOCOLS[protocol].position if position is None else position
     made = Plan(
         protocol=protocol,
         mode=mode,
         frames=frames or record.frames,
-        fps=None if paper else float(fps or _fps(record, kind, mode)),
-        interval=_interval(record, kind) if paper else None,
+        fps=None if paper else float(fps or usual_fps or raw_fps / record.frame_interval),
+        interval=interval,
         views=views,
         crops=crops,
         position=start if views == 1 else None,
@@ -178,12 +190,41 @@ def plan(
         transform=_transform(model, native, crops, paper, channel_order),
         spread=native.spread,
     )
-    if mode == "clip":
-        return made
-    made = replace(made, **_stream(model, kind, protocol, fill))
-    if made.whole and position is not None:
-        raise ValueError(f"expected no position of a stream of whole videos, given {position}")
+    if stream:
+        made = replace(made, **_fed(model, kind, paper, PROTOCOLS[protocol].reads, fill))
+    if position is not None and (views > 1 or made.whole):
+        of = f"{views} views" if views > 1 else "a stream of whole videos"
+        raise ValueError(f"expected no position of {of}, given {position}")
     return made
+
+
+def _fed(
+    model: StreamNet, kind: Kind, paper: Paper | None, reads: str, fill: str | None
+) -> dict[str, Any]:
+    """What the plan of a stream has that a clip's has not."""
+    frames, predictions = model.warmup + 1, 1
+    if paper:
+        return {"frames": paper.fed.get(model.window, frames), "fill": fill or paper.fill}
+    if reads == "filled":
+        predictions = kind.predictions
+        outputs = math.ceil(max(0, model.receptive_field - frames) / model.stride)
+        frames += (outputs + predictions - 1) * model.stride
+    whole = predictions > 1
+    return {"frames": frames, "fill": fill or "zeros", "predictions": predictions, "whole": whole}
+
+
+def _transform(
+    model: ClipNet, native: Native, crops: int, paper: Paper | None, channel_order: str | None
+) -> Transform:
+    weights = getattr(model, "weights", None)
+    base = transform_for(model.spec.name, weights.training_data if weights else "")
+    return replace(
+        base,
+        image_size=native.sizes.get(crops, base.image_size),
+        resize=native.resize,
+        channel_order=channel_order or base.channel_order,
+        **(paper.norm if paper else {}),
+    )
 
 
 def control(net: ClipNet, stream: Plan) -> Plan:
@@ -239,86 +280,19 @@ def misfit(record: Spec, dataset: str, protocol: str) -> str:
     return ""
 
 
-def _check_numbers(
-    protocol: str, fps: float | None, crops: int | None, position: float | None
-) -> None:
-    """ValueError for numbers that the protocol does not take, or that make no sense."""
-    if protocol == "paper" and fps is not None:
-        raise ValueError(f"expected no fps for protocol paper, which counts frames, given {fps}")
-    if fps is not None and not 0 < fps <= MAX_FPS:
-        raise ValueError(f"expected fps above 0 and up to {MAX_FPS:g}, given {fps}")
-    if crops not in (None, 1, 3):
-        raise ValueError(f"expected 1 or 3 crops, given {crops}")
-    if position is not None and not 0 <= position <= 1:
-        raise ValueError(f"expected a position between 0 and 1, given {position}")
-
-
-def _check_mode(mode: str, fill: str | None, views: int | None, frames: int | None) -> None:
-    """ValueError for options that the mode does not have, or that make no sense."""
-    given = {"fill": fill} if mode == "clip" else {"views": views, "frames": frames}
-    for name, value in given.items():
-        if value is not None:
+def _check(protocol: str, mode: str, **options: float | str | None) -> None:
+    """ValueError for options that the protocol or mode does not have, or that make no sense."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in ABSENT[mode]:
             raise ValueError(f"expected no {name} for a {mode}, given {value!r}")
-    if fill not in (None, *FILLS):
-        raise ValueError(f"expected fill in {FILLS}, given {fill!r}")
-    for name, value in {"views": views, "frames": frames}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"expected {name} of 1 or more, given {value}")
+        if name == "fps" and protocol == "paper":
+            raise ValueError(f"expected no fps for protocol paper, which counts frames: {value}")
+        fits, sentence = OPTIONS[name]
+        if not fits(value):
+            raise ValueError(f"expected {sentence}, given {value!r}")
 
 
 def _is_mini(record: Spec) -> bool:
     return record.weights.endswith("_mini")
-
-
-def _raw_fps(record: Spec, kind: Kind) -> float:
-    return RAW_FPS if _is_mini(record) else kind.raw_fps
-
-
-def _fps(record: Spec, kind: Kind, mode: str) -> float:
-    """Rate of sampling by time: a clip net's native one, the protocols' for streams."""
-    if mode == "stream" and kind.stream_fps and not _is_mini(record):
-        return kind.stream_fps
-    return _raw_fps(record, kind) / record.frame_interval
-
-
-def _interval(record: Spec, kind: Kind) -> float:
-    """Raw frames at 30 fps from one fed frame to the next, as the released scripts have it."""
-    interval = PAPER.get(record.name, Paper()).interval or record.frame_interval
-    return interval * RAW_FPS / _raw_fps(record, kind)
-
-
-def _transform(
-    model: ClipNet, native: Native, crops: int, paper: bool, channel_order: str | None
-) -> Transform:
-    record, weights = model.spec, getattr(model, "weights", None)
-    base = transform_for(record.name, weights.training_data if weights else "")
-    norm = PAPER.get(record.name, Paper()).norm if paper else {}
-    return replace(
-        base,
-        image_size=native.sizes.get(crops, base.image_size),
-        resize=native.resize,
-        channel_order=channel_order or base.channel_order,
-        **norm,
-    )
-
-
-def _stream(model: StreamNet, kind: Kind, protocol: str, fill: str | None) -> dict:
-    """What the plan of a stream has that a clip's has not."""
-    rules, exception = PROTOCOLS[protocol], PAPER.get(model.spec.name, Paper())
-    first, stride, predictions = model.warmup + 1, model.stride, 1
-    if protocol == "paper":
-        return {
-            "frames": exception.fed.get(model.window, first),
-            "fill": fill or exception.fill,
-        }
-    frames = first
-    if rules.reads == "filled":
-        predictions = kind.predictions
-        outputs = -(-max(0, model.receptive_field - first) // stride) + predictions - 1
-        frames += outputs * stride
-    return {
-        "frames": frames,
-        "fill": fill or "zeros",
-        "predictions": predictions,
-        "whole": predictions > 1,
-    }

@@ -1,45 +1,26 @@
-"""Ways to get one prediction from a video: a network and a plan of what it is fed.
+"""Ways to get one prediction from a video: a network and a plan of what it is fed."""
 
-Readings of one video share their work: equal clips are computed once, and streams of one network
-that begin with the same frames share one pass over them, whatever their windows.
-"""
-
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import av
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..deploy import OptimizedStream
 from ..deploy.native import NoCompiler, library
 from ..nn import ClipNet, StreamNet, continual, fold
 from ..zoo import create, spec
-from ..zoo.checkpoints import scores, shipped
+from ..zoo.checkpoints import shipped
 from ..zoo.specs import SPECS
 from . import protocols
 from .complexity import macs_clip, macs_frame
-from .decoding import Decoded, Part
 from .plans import Plan
-from .protocols import PROTOCOLS
-from .store import numbers
-from .windows import CHUNK, steps_of_windows, trunk_of
 
-FORMAT = 1  # of a record
-OPTIMISED: WeakKeyDictionary[StreamNet, dict] = WeakKeyDictionary()  # forms by threads and size
-CODE = (
-    *("nn/*.py", "deploy/*.py", "deploy/native/*.py", "deploy/native/*.cpp"),
-    *("zoo/build.py", "zoo/checkpoints.py", "zoo/files.py", "zoo/dialects.py"),
-    *("zoo/specs.py", "data/jpegs.py", "data/sampling.py", "data/transforms.py", "data/video.py"),
-    *("measure/decoding.py", "measure/feeding.py", "measure/plans.py", "measure/readings.py"),
-    "measure/transient.py",
-)
+CHUNK = 32  # frames of a stream that are computed at once
+FORMAT = 2  # of predictions: raised where a change of the code changes what is predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,32 +61,6 @@ class Reading:
         }
 
     @property
-    def classes(self) -> int:
-        """That the network tells apart."""
-        return self.model.classifier.out_features
-
-    @property
-    def engine(self) -> str:
-        """What computes: "native" steps of a stream where that engine runs, else "eager" ones."""
-        weight = next(self.model.parameters())
-        steps = self.trunk is not None and self.plan.fill == "zeros"
-        fits = weight.device.type == "cpu" and weight.dtype == torch.float32
-        return "native" if steps and fits and native_runs() else "eager"
-
-    @property
-    def macs(self) -> float:
-        """Multiply-accumulates for one prediction."""
-        plan = self.plan
-        size, frames = plan.transform.image_size, None if self.trunk else plan.frames
-        one = _macs(self.model.spec.name, self.classes, size, frames)
-        return plan.views * plan.crops * one
-
-    def batch(self, clip: np.ndarray) -> Tensor:
-        """Of one clip, where the model is, in the layout in which a CPU is fastest."""
-        weight = next(self.model.parameters())
-        batch = torch.from_numpy(clip)[None].to(weight.device, weight.dtype)
-        return batch.to(memory_format=torch.channels_last_3d)
-
     def header(self) -> dict:
         """All that decides the predictions beside the data, as JSON knows it."""
         weight, weights = next(self.model.parameters()), self.model.weights
@@ -124,8 +79,41 @@ class Reading:
                 "torch": torch.__version__,
                 "av": av.__version__,
             },
-            "code": code_hash(),
         }
+
+    @property
+    def classes(self) -> int:
+        """That the network tells apart."""
+        return self.model.classifier.out_features
+
+    @property
+    def engine(self) -> str:
+        """What computes: "native" steps of a stream where that engine runs, else "eager" ones."""
+        weight, plan = next(self.model.parameters()), self.plan
+        steps = self.trunk is not None and (plan.fill, plan.emit) == ("zeros", "valid")
+        fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+        return "native" if steps and fits and native_runs() else "eager"
+
+    def outputs(self, frames: int) -> range:
+        """At which of so many frames, counted from 1, a stream has an output."""
+        first, stride = self.model.warmup + 1, self.model.stride
+        if self.plan.emit == "always":
+            first = (first - 1) % stride + 1
+        return range(first, frames + 1, stride)
+
+    @property
+    def macs(self) -> float:
+        """Multiply-accumulates for one prediction."""
+        plan = self.plan
+        size, frames = plan.transform.image_size, None if self.trunk else plan.frames
+        one = _macs(self.model.spec.name, self.classes, size, frames)
+        return plan.views * plan.crops * one
+
+    def batch(self, clip: np.ndarray) -> Tensor:
+        """Of one clip, where the model is, in the layout in which a CPU is fastest."""
+        weight = next(self.model.parameters())
+        batch = torch.from_numpy(clip)[None].to(weight.device, weight.dtype)
+        return batch.to(memory_format=torch.channels_last_3d)
 
 
 def readings(
@@ -154,34 +142,36 @@ def readings(
     """
     of_clips = {name: options.pop(name, None) for name in ("views", "position", "frames")}
     of_streams = {"fill": options.pop("fill", None)}
-    found, misfits = {}, []
+    by_key, misfits = {}, []
+
+    def add(net: ClipNet, plan: Plan, trunk: StreamNet | None = None) -> None:
+        key = net.spec.name, net.weights.sha256, net.window if trunk else None, plan
+        by_key.setdefault(key, Reading(net, plan, trunk))
+
     for name, regular in models:
-        fitting = []
-        for protocol in chosen:
-            sentence = protocols.misfit(spec(name), dataset, protocol)
-            if protocol not in PROTOCOLS:
-                raise ValueError(sentence)
-            (misfits if sentence else fitting).append(sentence or protocol)
         trunk = twin(name, regular) if spec(name).continual else None
-        for protocol in fitting:
-            if trunk is None:
-                plan = protocols.plan(regular, dataset, protocol, **of_clips, **options)
-                found[name, id(regular), plan] = Reading(regular, plan)
-            for window in windows if trunk else ():
-                net = twin(name, regular, window or spec(name).window)
-                plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
-                found[name, id(regular), net.window, plan] = Reading(net, plan, trunk)
-                if controls and plan.frames >= regular.spec.frames:
-                    control = protocols.control(regular, plan)
-                    found[regular.spec.name, id(regular), control] = Reading(regular, control)
-    if not found:
+        for protocol in chosen:
+            if sentence := protocols.misfit(spec(name), dataset, protocol):
+                if protocol not in protocols.PROTOCOLS:
+                    raise ValueError(sentence)
+                misfits.append(sentence)
+            elif trunk is None:
+                add(regular, protocols.plan(regular, dataset, protocol, **of_clips, **options))
+            else:
+                for window in windows:
+                    net = twin(name, regular, window or spec(name).window)
+                    plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
+                    add(net, plan, trunk)
+                    if controls and plan.frames >= regular.spec.frames:
+                        add(regular, protocols.control(regular, plan))
+    if not by_key:
         raise ValueError("; ".join(dict.fromkeys(misfits)) or "expected a model, given none")
-    modes = {reading.plan.mode for reading in found.values()}
+    modes = {reading.plan.mode for reading in by_key.values()}
     for mode, given in {"clip": of_clips, "stream": of_streams}.items():
         names = [name for name, value in given.items() if value is not None]
         if names and mode not in modes:
             raise ValueError(f"expected no {', '.join(names)} where no {mode} is read")
-    return list(found.values())
+    return list(by_key.values())
 
 
 def twin(name: str, regular: ClipNet, window: int | None = None) -> StreamNet:
@@ -192,118 +182,6 @@ def twin(name: str, regular: ClipNet, window: int | None = None) -> StreamNet:
     net = continual(regular, gate=record.gate, window=window)
     net.spec, net.weights = record, regular.weights
     return net
-
-
-@cache
-def _macs(name: str, classes: int, size: int, frames: int | None) -> float:
-    """Of one clip, or of one prediction of a stream, whatever its window."""
-    net = create(name, num_classes=classes)
-    if isinstance(net, StreamNet):
-        return macs_frame(net, torch.zeros(1, 3, size, size)) * net.stride
-    return macs_clip(net, torch.zeros(1, 3, frames, size, size))
-
-
-@cache
-def native_runs() -> bool:
-    """Whether the native engine runs here: it can be compiled, and CO3D_ENGINE allows it."""
-    if os.environ.get("CO3D_ENGINE") not in (None, "", "native"):
-        return False
-    try:
-        library.load()
-    except (NoCompiler, PermissionError):
-        return False
-    return True
-
-
-@cache
-def code_hash() -> str:
-    """The start of the sha256 of the sources that predictions depend on."""
-    root, digest = Path(__file__).parent.parent, hashlib.sha256()
-    for pattern in CODE:
-        for path in sorted(root.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@torch.inference_mode()
-def predict(readings: Sequence[Reading], video: Decoded) -> list[dict]:
-    """A record per reading of one video: status, and the scores where it is "ok".
-
-    Scores are logits where there is one prediction, else the mean of probabilities.
-    """
-    statuses = [video.statuses[reading.plan] for reading in readings]
-    fine = [r for r, (status, _) in zip(readings, statuses, strict=True) if status == "ok"]
-    streams = _streams([reading for reading in fine if reading.trunk], video)
-    clips: dict[tuple, Tensor] = {}
-    records = []
-    for reading, (status, note) in zip(readings, statuses, strict=True):
-        if status != "ok":
-            records.append({"status": status, **({"note": note} if note else {})})
-        elif reading.trunk:
-            records.append(_record(reading, streams[id(reading)]))
-        else:
-            records.append(_record(reading, _views(reading, video, clips)))
-    return records
-
-
-def _views(reading: Reading, video: Decoded, done: dict[tuple, Tensor]) -> Tensor:
-    """Logits (views * crops, classes) of a clip net; `done` are clips that were computed before."""
-    logits = []
-    for part in video.parts(reading.plan):
-        key = id(reading.model), part
-        if key not in done:
-            done[key] = reading.model(reading.batch(video.clip(part)))
-        logits.append(done[key])
-    return torch.cat(logits)
-
-
-def _streams(readings: Sequence[Reading], video: Decoded) -> dict[int, Tensor]:
-    """Logits (predictions, classes) of each reading, by id.
-
-    The longest stream of a network also serves those that are fed the first of its frames.
-    """
-    waiting = sorted(readings, key=lambda reading: -reading.plan.frames)
-    logits = {}
-    while waiting:
-        first = waiting[0]
-        (whole,) = video.parts(first.plan)
-
-        def shares(reading: Reading, first: Reading = first, whole: Part = whole) -> bool:
-            (part,) = video.parts(reading.plan)
-            same = reading.trunk is first.trunk and reading.plan.fill == first.plan.fill
-            return same and part.begins(whole)
-
-        group = [reading for reading in waiting if shares(reading)]
-        waiting = [reading for reading in waiting if reading not in group]
-        windows = {reading.model.window for reading in group}
-        clip = first.batch(video.clip(whole))
-        trunk = _optimised(first.trunk, clip) if first.engine == "native" else None
-        outputs = steps_of_windows(first.trunk, windows, clip, first.plan.fill, trunk=trunk)
-        for reading in group:
-            net, (part,) = reading.model, video.parts(reading.plan)
-            count = (len(part.indices) - net.warmup - 1) // net.stride + 1
-            columns = outputs[net.window][0, :, :count].T
-            logits[id(reading)] = columns[-reading.plan.predictions :]
-    return logits
-
-
-def _optimised(net: StreamNet, clip: Tensor) -> OptimizedStream:
-    """The layers before the running average, optimised once per process for such frames."""
-    forms = OPTIMISED.setdefault(net, {})
-    threads, frame = torch.get_num_threads(), clip[:, :, 0]
-    if (threads, frame.shape) not in forms:
-        fast = OptimizedStream(trunk_of(net), frame, threads=threads, engine="native")
-        forms[threads, frame.shape] = fast
-    return forms[threads, frame.shape]
-
-
-def _record(reading: Reading, logits: Tensor) -> dict:
-    if not logits.isfinite().all():
-        return {"status": "nan"}
-    values = logits[0]
-    if len(logits) > 1:
-        values = scores(reading.model, logits).mean(0)
-    return {"status": "ok", "scores": numbers(values.cpu().numpy())}
 
 
 def loaded(
@@ -325,17 +203,36 @@ def loaded(
 
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if names == "all":
-        chosen = [name for name in SPECS if not spec(name).continual and _has(name, weights)]
-        chosen = [one for name in chosen for one in (name, f"co{name}")]
+        chosen = []
+        for name, record in SPECS.items():
+            known = weights in shipped(name) or record.checkpoint(weights)
+            chosen += [name, f"co{name}"] if known and not record.continual else []
         if not chosen:
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}
-    for twin_name in dict.fromkeys(spec(name).weights for name in chosen):
-        net = load(twin_name, weights, num_classes=classes)[0]
-        nets[twin_name] = folded = fold(net).to(device)
-        folded.spec, folded.weights = net.spec, net.weights
+    for name in dict.fromkeys(spec(name).weights for name in chosen):
+        net = load(name, weights, num_classes=classes)[0]
+        nets[name] = fold(net).to(device)
+        nets[name].spec, nets[name].weights = net.spec, net.weights
     return [(name, nets[spec(name).weights]) for name in chosen]
 
 
-def _has(name: str, weights: str) -> bool:
-    return weights in shipped(name) or spec(name).checkpoint(weights) is not None
+@cache
+def _macs(name: str, classes: int, size: int, frames: int | None) -> float:
+    """Of one clip, or of one prediction of a stream, whatever its window."""
+    net = create(name, num_classes=classes)
+    if isinstance(net, StreamNet):
+        return macs_frame(net, torch.zeros(1, 3, size, size)) * net.stride
+    return macs_clip(net, torch.zeros(1, 3, frames, size, size))
+
+
+@cache
+def native_runs() -> bool:
+    """Whether the native engine runs here: it can be compiled, and CO3D_ENGINE allows it."""
+    if os.environ.get("CO3D_ENGINE") not in (None, "", "native"):
+        return False
+    try:
+        library.load()
+    except (NoCompiler, PermissionError):
+        return False
+    return True

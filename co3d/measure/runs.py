@@ -11,59 +11,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .. import paths
 from ..data import remote
 from ..data.dataset import Address, Dataset, Video
 from ..data.sampling import timeline
 from ..progress import bar
-from .decoding import Decoded, decode
-from .plans import Plan, describe
+from .frames import Frames, decode
+from .plans import describe
+from .predict import predict
+from .readings import Reading
 from .store import Store
-from .workers import MEMORY, SECONDS, Failure, in_processes
+from .workers import MEMORY, SECONDS, Failure, Processes
 
 STATUSES = ("ok", "partial", "decode_error", "missing", "too_short", "timeout", "nan")
 NOTES = 10  # of videos that gave nothing, on the screen
 
-
-class Planned(Protocol):
-    """What can be run: its plan, and all that decides its predictions beside the data."""
-
-    plan: Plan
-
-    def header(self) -> dict:
-        """What decides the predictions, for the first line of the file of its records."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What became of every planned video, by id, and the file that says so."""
-
-    records: Mapping[str, Mapping[str, Any]]
-    file: Path
-
-    @property
-    def statuses(self) -> Counter:
-        """How many planned videos ended how."""
-        return Counter(record["status"] for record in self.records.values())
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """Why a video gave nothing, by id."""
-        return {v: record["note"] for v, record in self.records.items() if "note" in record}
-
-
-@dataclass
-class Times:
-    """Where the time went: seconds of decoding (all processes added) and of the networks."""
-
-    videos: int = 0
-    decode_s: float = 0.0
-    model_s: float = 0.0
+Predict = Callable[[Sequence[Reading], Frames], list[dict]]
 
 
 class Job(NamedTuple):
@@ -78,32 +44,12 @@ class Outcome(NamedTuple):
 
     job: Job
     records: list[dict]
-    decode_s: float
-    model_s: float
-
-
-Predict = Callable[[Sequence[Any], Decoded], list[dict]]
-Decode = Callable[[Callable, Iterable], Iterable]  # as `workers.in_processes`
-
-
-class Engine(Protocol):
-    """Where the work of a run is done: here, or in a cluster.
-
-    Attributes:
-        compute: what it computes with, as far as that is not what this process has: entries of
-            `compute` in a reading's header.
-    """
-
-    compute: Mapping[str, Any]
-
-    def outcomes(
-        self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
-    ) -> Iterator[Outcome]:
-        """The outcome of each job, in any order."""
+    decode_s: float = 0.0
+    model_s: float = 0.0
 
 
 class Local:
-    """This process, with `workers` processes that decode."""
+    """The engine that is this process, with `workers` processes that decode."""
 
     compute: Mapping[str, Any] = {}
 
@@ -111,41 +57,43 @@ class Local:
         self.workers = workers
 
     def outcomes(
-        self, jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, bounds: dict
+        self, jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict, bounds: dict
     ) -> Iterator[Outcome]:
-        """As of `Engine`."""
-        decoded = partial(in_processes, count=self.workers, **bounds)
-        return outcomes(jobs, readings, predict, decoded)
+        """The outcome of each job."""
+        with Processes(self.workers, **bounds) as processes:
+            yield from outcomes(jobs, readings, predict, processes)
 
 
 def run(
-    readings: Sequence[Planned],
+    readings: Sequence[Reading],
     data: Dataset,
-    predict: Predict,
     *,
     limit: int = 0,
     folder: Path | None = None,
     workers: int = 1,
-    engine: Engine | None = None,
+    engine: Any = None,
+    predict: Predict = predict,
     seconds: float = SECONDS,
     memory: int = MEMORY,
     progress: bool = True,
-) -> tuple[list[Run], Times]:
+) -> tuple[list[Store], Counter]:
     """Runs every reading on every video; one that was stopped goes on where it was.
 
     Args:
         readings: which networks are fed what.
         data: planned videos, missing ones included.
-        predict: a record per reading, from the readings that lack a video, and the video.
         limit: what `data` was cut down to; 0 is all. Part of the run's key.
         folder: of all predictions (default: among the runs).
         workers: processes that decode, where there is no other `engine` than this process.
-        engine: where the work is done, such as a `cluster.Cluster`. All engines leave the same.
+        engine: where the work is done: `Local`, or a `cluster.Cluster`. Both leave the same bytes.
+            Its `compute` replaces entries of the readings' headers.
+        predict: a record per reading, from the readings that lack a video, and its frames.
         seconds, memory: that decoding one video may take, see `Processes`.
         progress: whether to show a bar.
 
     Returns:
-        A run per reading, in their order, and where the time went.
+        The records of each reading, in their order, and sums over the videos that were computed
+        now: "videos", and seconds of decoding (all processes added) and of the networks.
 
     Raises:
         ValueError: if another process is at work on the same run, or ids come twice.
@@ -154,63 +102,48 @@ def run(
     engine = engine or Local(workers)
     folder = Path(folder or paths.logs_path() / "predictions") / f"{data.name}-{data.split}"
     bounds = {"seconds": seconds, "memory": memory}
-    common = {
-        "dataset": {"name": data.name, "split": data.split, "limit": limit, "plan": _digest(data)},
-        "bounds": bounds,
-    }
+    planned = [list(data.labels), *([video.id, list(video.class_ids)] for video in data.videos)]
+    digest = hashlib.sha256(json.dumps(planned).encode()).hexdigest()[:16]
+    source = {"name": data.name, "split": data.split, "limit": limit, "plan": digest}
     sizes = {video.id: _size(video) for video in data.videos}
     if len(sizes) < len(data.videos):
         raise ValueError(f"{data.name} plans some videos twice: expected ids of their own")
     with ExitStack() as stack:
         stores = []
         for reading in readings:
-            header = {**reading.header(), **common}
-            if engine.compute:
-                header["compute"] = {**header["compute"], **engine.compute}
+            header = {**reading.header, "dataset": source, "bounds": bounds}
+            header["compute"] = {**header["compute"], **engine.compute}
             stores.append(stack.enter_context(Store(folder, header, sizes)))
-        waiting = [
-            Job(video, tuple(n for n, store in enumerate(stores) if video.id not in store.records))
-            for video in data.videos
-        ]
-        jobs, times = [job for job in waiting if job.waiting], Times()
-        found = stack.enter_context(closing(engine.outcomes(jobs, readings, predict, bounds)))
+        jobs, times = [], Counter()
+        for video in data.videos:
+            lacking = [n for n, store in enumerate(stores) if video.id not in store.records]
+            if lacking:
+                jobs.append(Job(video, tuple(lacking)))
+        results = stack.enter_context(closing(engine.outcomes(jobs, readings, predict, bounds)))
         for _ in bar(range(len(jobs)), f"{data.name} {data.split}", shown=progress):
-            job, records, decode_s, model_s = next(found)
-            times.videos += 1
-            times.decode_s += decode_s
-            times.model_s += model_s
+            job, records, decode_s, model_s = next(results)
+            times.update(videos=1, decode_s=decode_s, model_s=model_s)
             for n, record in zip(job.waiting, records, strict=True):
                 stores[n].add(job.video.id, record)
-        return [Run(store.records, store.finish()) for store in stores], times
+        for store in stores:
+            store.finish()
+        return stores, times
 
 
 def outcomes(
-    jobs: Sequence[Job], readings: Sequence[Planned], predict: Predict, decoded: Decode
+    jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict, processes: Processes
 ) -> Iterator[Outcome]:
     """The outcome of each job in order, one video after the other; videos are decoded ahead."""
-    plans = {job: list(dict.fromkeys(readings[n].plan for n in job.waiting)) for job in jobs}
-    videos = decoded(fetched_and_decoded, ((j.video, plans[j]) for j in jobs if j.video.path))
-    videos = iter(videos)
-    for job in jobs:
-        video = next(videos) if job.video.path else Failure("missing", "")
-        if isinstance(video, Failure):
-            video = Decoded.failed(plans[job], *video)
+    plans = [list(dict.fromkeys(readings[n].plan for n in job.waiting)) for job in jobs]
+    present = [(job.video, some) for job, some in zip(jobs, plans, strict=True) if job.video.path]
+    decoded = iter(processes.results(decode, present))
+    for job, some in zip(jobs, plans, strict=True):
+        frames = next(decoded) if job.video.path else Failure("missing", "")
+        if isinstance(frames, Failure):
+            frames = Frames(dict.fromkeys(some, tuple(frames)))
         started = time.perf_counter()
-        records = predict([readings[n] for n in job.waiting], video)
-        yield Outcome(job, records, video.seconds, time.perf_counter() - started)
-
-
-def fetched_and_decoded(job: tuple[Video, Sequence[Plan]]) -> Decoded:
-    """`decode`, of a video that may lie at an address."""
-    video, plans = job
-    with remote.local(video.path) as path:
-        return decode((replace(video, path=path), plans))
-
-
-def _digest(data: Dataset) -> str:
-    """The start of the sha256 of what is planned: ids and classes of all videos, and the labels."""
-    plan = [list(data.labels), *([video.id, list(video.class_ids)] for video in data.videos)]
-    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
+        records = predict([readings[n] for n in job.waiting], frames)
+        yield Outcome(job, records, frames.seconds, time.perf_counter() - started)
 
 
 def _size(video: Video) -> int | None:
@@ -219,12 +152,10 @@ def _size(video: Video) -> int | None:
         return None
     if isinstance(video.path, Address):
         return video.path.size
-    if video.path.is_dir():
-        return len(os.listdir(video.path))
-    return video.path.stat().st_size
+    return len(os.listdir(video.path)) if video.path.is_dir() else video.path.stat().st_size
 
 
-def account(runs: Sequence[Run], times: Times) -> Iterator[str]:
+def account(runs: Sequence[Store], times: Counter) -> Iterator[str]:
     """Lines that say how the videos ended, where the time went, and where the predictions are."""
     statuses = sum((run.statuses for run in runs), Counter())
     counts = (f"{status} {statuses[status]}" for status in STATUSES if statuses[status])
@@ -234,16 +165,16 @@ def account(runs: Sequence[Run], times: Times) -> Iterator[str]:
         yield f"  {video}: {note}"
     if len(notes) > NOTES:
         yield f"  and {len(notes) - NOTES} more, see the files below"
-    if times.videos:
-        decode_ms, model_ms = (1000 * s / times.videos for s in (times.decode_s, times.model_s))
+    if videos := times["videos"]:
+        decode_ms, model_ms = (1000 * times[name] / videos for name in ("decode_s", "model_s"))
         yield (
             f"time per video: {decode_ms:.0f} ms to decode, {model_ms:.0f} ms in the networks "
-            f"({times.videos} videos computed now)"
+            f"({videos} videos computed now)"
         )
     yield f"predictions: {runs[0].file.parent}"
 
 
-def plan_lines(readings: Sequence[Planned], videos: Iterable[Video]) -> Iterator[str]:
+def plan_lines(readings: Sequence[Reading], videos: Iterable[Video]) -> Iterator[str]:
     """Which frames of which video feed which model: lines of text.
 
     The timelines are read in this process, without the bounds of `run`.

@@ -3,9 +3,10 @@
 Streams emit from the first frame on, whatever stands in for the frames that they have not seen.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,28 +16,7 @@ from ..nn import ClipNet
 from ..nn.blocks import Residual
 from ..zoo import spec
 from . import accuracy, protocols, runs
-from .decoding import Decoded
 from .readings import Reading, twin
-from .runs import Times
-from .windows import steps_of_windows
-
-PROTOCOL = "start-up"
-
-
-@dataclass(frozen=True, eq=False)
-class StartUp(Reading):
-    """A stream that is read at every frame from the first on, its steps without outputs aside."""
-
-    engine = "eager"  # which alone emits before its padding has passed
-
-    def header(self) -> dict:
-        return {**super().header(), "emit": "always"}
-
-    def frames_seen(self, outputs: int) -> list[int]:
-        """At which frame, from 1 on, each of so many outputs came."""
-        net, total = self.model, self.plan.frames
-        last = total - (total - net.warmup - 1) % net.stride
-        return [last - net.stride * (outputs - 1 - n) for n in range(outputs)]
 
 
 def start_ups(
@@ -46,7 +26,7 @@ def start_ups(
     fills: Sequence[str] = ("zeros", "replicate"),
     windows: Sequence[int | None] = (None,),
     fps: float | None = None,
-) -> list[StartUp]:
+) -> list[Reading]:
     """Readings of continual nets by name, with the clip nets that hold their weights.
 
     Args:
@@ -54,15 +34,15 @@ def start_ups(
         windows: in frames; None is the native one.
         fps: rate of sampling by time; None: that of streams on the data set, see `protocols.plan`.
     """
-    found = []
+    some = []
     for name, regular in models:
         for window in windows if spec(name).continual else ():
             net = twin(name, regular, window or spec(name).window)
             for fill in fills:
                 plan = protocols.plan(net, dataset, "first-valid", fps=fps, fill=fill)
-                plan = replace(plan, protocol=PROTOCOL, frames=frames)
-                found.append(StartUp(net, plan, twin(name, regular)))
-    return found
+                plan = replace(plan, protocol="start-up", frames=frames, emit="always")
+                some.append(Reading(net, plan, twin(name, regular)))
+    return some
 
 
 def without_waiting_shortcuts(name: str, regular: ClipNet) -> ClipNet:
@@ -81,28 +61,9 @@ def without_waiting_shortcuts(name: str, regular: ClipNet) -> ClipNet:
     return alone
 
 
-@torch.inference_mode()
-def predict(readings: Sequence[StartUp], video: Decoded) -> list[dict]:
-    """A record per reading: status, and where it is "ok" the likeliest class at every output."""
-    records = []
-    for reading in readings:
-        status, note = video.statuses[reading.plan]
-        record = {"status": status, **({"note": note} if note else {})}
-        if status == "ok":
-            (part,) = video.parts(reading.plan)
-            clip, window = reading.batch(video.clip(part)), reading.model.window
-            found = steps_of_windows(reading.trunk, [window], clip, reading.plan.fill, "always")
-            logits = found[window][0]
-            record = {"status": "nan"}
-            if logits.isfinite().all():
-                record = {"status": "ok", "classes": logits.argmax(0).tolist()}
-        records.append(record)
-    return records
-
-
 def evaluate(
-    readings: Sequence[StartUp], data: Dataset, *, limit: int = 0, **options
-) -> tuple[list[dict], Times]:
+    readings: Sequence[Reading], data: Dataset, *, limit: int = 0, **options
+) -> tuple[list[dict], Counter]:
     """Rows of results/transient.csv; arguments and errors are those of `accuracy.evaluate`.
 
     Raises:
@@ -111,7 +72,7 @@ def evaluate(
     if data.multilabel:
         raise ValueError(f"expected one class per video, {data.name} has several")
     accuracy.check(readings, data)
-    done, times = runs.run(readings, data, predict, limit=limit, **options)
+    done, times = runs.run(readings, data, limit=limit, **options)
     rows = []
     for reading, run in zip(readings, done, strict=True):
         scored = [video for video in data.videos if run.records[video.id]["status"] == "ok"]
@@ -119,7 +80,7 @@ def evaluate(
         labels = np.array([video.class_id for video in scored])
         keys = {name: reading.keys[name] for name in ("model", "weights", "window", "fill", "fps")}
         keys |= {"dataset": data.name, "split": data.split, "limit": limit}
-        for n, seen in enumerate(reading.frames_seen(classes.shape[1]) if scored else ()):
+        for n, seen in enumerate(reading.outputs(reading.plan.frames) if scored else ()):
             top1 = 100 * float((classes[:, n] == labels).mean())
             rows.append({**keys, "frames_seen": seen, "n_scored": len(scored), "top1": top1})
     return rows, times

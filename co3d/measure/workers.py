@@ -11,7 +11,7 @@ from concurrent.futures import TimeoutError
 from typing import NamedTuple, Self, TypeVar
 
 import torch
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 SECONDS = 120.0  # per job
 MEMORY = 4 * 2**30  # bytes of address space beyond what a process has when it starts
@@ -55,38 +55,33 @@ class Processes:
         """The results of `function`, a module's own, for all jobs in their order.
 
         Raises:
-            Exception: what `function` raises, MemoryError aside.
+            Exception: what `function` raises, except where there is no memory.
         """
-        pending: deque = deque()
+        pending: deque[ProcessFuture] = deque()
         try:
             for job in jobs:
                 pending.append(self._pool.schedule(function, args=(job,), timeout=self.seconds))
                 if len(pending) > WAITING * self.count:
-                    yield _result(pending.popleft(), self.seconds, self.memory)
+                    yield self._result(pending.popleft())
             while pending:
-                yield _result(pending.popleft(), self.seconds, self.memory)
+                yield self._result(pending.popleft())
         finally:  # also when the caller stops early
             for future in pending:
                 future.cancel()
 
-
-def in_processes(
-    function: Callable[[Job], Result], jobs: Iterable[Job], **options: float
-) -> Iterator[Result | Failure]:
-    """As `Processes(**options).results`, in processes that end with it."""
-    with Processes(**options) as processes:
-        yield from processes.results(function, jobs)
-
-
-def _result(future, seconds: float, memory: int):
-    try:
-        return future.result()
-    except TimeoutError:
-        return Failure("timeout", f"Gave up after {seconds:g} s.")
-    except MemoryError:
-        return Failure("decode_error", f"Asked for more than {memory / 2**30:.3g} GiB of memory.")
-    except ProcessExpired as error:
-        return Failure("decode_error", f"The decoding process died (exit code {error.exitcode}).")
+    def _result(self, future: ProcessFuture) -> object:
+        try:
+            return future.result()
+        except TimeoutError:
+            return Failure("timeout", f"Gave up after {self.seconds:g} s.")
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+                raise
+            gigabytes = self.memory / 2**30
+            return Failure("decode_error", f"Asked for more than {gigabytes:.3g} GiB of memory.")
+        except ProcessExpired as error:
+            code = error.exitcode
+            return Failure("decode_error", f"The decoding process died (exit code {code}).")
 
 
 def _bound(memory: int) -> None:

@@ -1,13 +1,16 @@
-"""Runs the notebooks through papermill: in order, with this interpreter, complete or not at all.
+"""Runs the notebooks through papermill, each complete or not at all.
 
-`reproduce` leaves the clone as it is and compares; `update` alone refreshes what is committed.
+Two run side by side, most with one thread; those that measure times run alone; what reads the
+tables of all comes last. `reproduce` leaves the clone as it is and compares; `update` alone
+refreshes what is committed.
 """
 
-import os
-import sys
+import asyncio
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,19 @@ import nbformat
 import pandas as pd
 import yaml
 from nbformat import NotebookNode
+from tqdm import tqdm
 
+from .. import files
 from ..paths import logs_path, repo_root
 from . import claims, figures, readme, results, schema
 from .rules import CELL_METADATA, CONTROLS, declared, output_problems, source_hash
+
+SIDE_BY_SIDE = 2  # notebooks at a time; more would not fit into 4 GB of memory
+TIMED = ("04", "10")  # they measure times
+LAST = ("08",)  # it reads what the others write
+# Others have one. Clip nets sum in another order with two, by which ranks of videos may change.
+THREADS = {"06": 2}
+KINDS = ["differs", "missing", "new", "within flipped videos", "differs by machine", "equal"]
 
 
 class NotebookError(RuntimeError):
@@ -31,30 +43,35 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """All notebooks in the order of a run: A1 checks the weights that 05 evaluates."""
-    found = (path.stem for path in folder().glob("*.ipynb"))
-    return sorted(found, key=lambda name: "04~" + name if name.startswith("A") else name)
+    """All notebooks."""
+    return sorted(path.stem for path in folder().glob("*.ipynb"))
 
 
 def select(only: Iterable[str] | None) -> list[str]:
     """The notebooks whose names begin with one of `only` (such as "05"), or all of them."""
-    prefixes, found = tuple(only or [""]), names()
+    prefixes, known = tuple(only or [""]), names()
     for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in found):
-            there = ", ".join(found) or f"no notebooks in {folder()}"
+        if not any(name.startswith(prefix) for name in known):
+            there = ", ".join(known) or f"no notebooks in {folder()}"
             raise ValueError(f"no notebook begins with {prefix!r}; there are {there}")
-    return [name for name in found if name.startswith(prefixes)]
+    return [name for name in known if name.startswith(prefixes)]
 
 
 def profile_parameters(profile: str) -> dict[str, Any]:
     """The parameters of notebooks/<profile>.yml."""
-    found = sorted(path.stem for path in folder().glob("*.yml"))
-    if profile not in found:
-        raise ValueError(f"no profile is called {profile!r}; there are {', '.join(found)}")
+    known = sorted(path.stem for path in folder().glob("*.yml"))
+    if profile not in known:
+        raise ValueError(f"no profile is called {profile!r}; there are {', '.join(known)}")
     return yaml.safe_load((folder() / f"{profile}.yml").read_text("utf-8"))
 
 
-def run(notebook: Path, parameters: Mapping[str, Any], run_dir: Path, title: str = "") -> Path:
+def run(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    run_dir: Path,
+    threads: int | None = None,
+    on_cell: Callable[[], object] = lambda: None,
+) -> Path:
     """Executes a copy of `notebook` into run_dir/notebooks/, where it appears once it is complete.
 
     Raises:
@@ -64,23 +81,15 @@ def run(notebook: Path, parameters: Mapping[str, Any], run_dir: Path, title: str
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    from .kernel import Kernel
+    from .kernel import kernel
 
-    source = nbformat.read(notebook, 4)
-    known = declared(source)
-    if unknown := sorted(parameters.keys() - known.keys()):
-        raise ValueError(
-            f"{notebook.stem} has no parameter {unknown[0]!r}; it declares {', '.join(known)}"
-        )
-    title = title or notebook.stem
-    started = time.monotonic()
+    _check_parameters(notebook, parameters)
     position = 0
 
-    def show(cell: NotebookNode, cell_index: int) -> None:
+    def begin(cell: NotebookNode, cell_index: int) -> None:
         nonlocal position
         position = cell_index + 1
-        if sys.stdout.isatty():
-            print(f"\r{title}  cell {position} of {len(source.cells)} ", end="", flush=True)
+        on_cell()
 
     try:
         done = papermill.execute_notebook(
@@ -90,10 +99,11 @@ def run(notebook: Path, parameters: Mapping[str, Any], run_dir: Path, title: str
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            cwd=notebook.parent,
-            kernel_manager_class=Kernel,
+            # not `cwd`, by which papermill would move this whole process
+            resources={"metadata": {"path": str(notebook.parent)}},
+            kernel_manager_class=kernel(threads),
             coalesce_streams=True,
-            on_cell_start=show,
+            on_cell_start=begin,
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{notebook.stem} failed\n{error}") from None
@@ -101,10 +111,11 @@ def run(notebook: Path, parameters: Mapping[str, Any], run_dir: Path, title: str
         raise NotebookError(
             f"the kernel of {notebook.stem} died in cell {position} (killed, or out of memory?)"
         ) from None
+    finally:
+        asyncio.get_event_loop().close()  # the loop of this thread, which papermill leaves
     code = [cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip()]
     if any(cell.execution_count is None for cell in code):
         raise NotebookError(f"{notebook.stem} ended before its last cell")
-    print(f"\r{title}  {time.monotonic() - started:.0f} s" + " " * 20, flush=True)
     return _write(_clean(done), run_dir / "notebooks" / notebook.name)
 
 
@@ -112,21 +123,43 @@ def html(executed: Path) -> Path:
     """Exports run_dir/notebooks/x.ipynb to run_dir/html/x.html, readable without a network."""
     from .pages import export
 
-    target = executed.parent.parent / "html" / f"{executed.stem}.html"
-    return _replace(export(executed), target)
+    return files.write(executed.parents[1] / "html" / f"{executed.stem}.html", export(executed))
 
 
 def execute(
     profile: str, only: Iterable[str] | None = None, parameters: Mapping[str, Any] | None = None
 ) -> tuple[Path, list[str]]:
-    """Runs notebooks into a new folder among the runs; returns it and their names."""
+    """Runs notebooks into a new folder among the runs; returns it and their names.
+
+    Prints how each compares with the committed results as it ends.
+    """
     chosen = select(only)
     run_dir = logs_path() / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
     values = {**profile_parameters(profile), **(parameters or {}), "out": str(run_dir)}
-    run_dir.mkdir(parents=True)
-    for number, name in enumerate(chosen, 1):
-        title = f"[{number}/{len(chosen)}] {name}"
-        html(run(folder() / f"{name}.ipynb", values, run_dir, title))
+    paths = [folder() / f"{name}.ipynb" for name in chosen]
+    cells = sum(len(_check_parameters(path, values).cells) + 1 for path in paths)
+    alone = [path for path in paths if path.name.startswith(TIMED + LAST)]
+    alone.sort(key=lambda path: path.name.startswith(LAST))
+    beside = sorted(set(paths) - set(alone), key=_minutes, reverse=True)
+    share = sum(map(_minutes, beside)) / SIDE_BY_SIDE
+    total = sum(map(_minutes, alone)) + max([share, *map(_minutes, beside[:1])])
+    if profile == "embedded":
+        print(f"{len(paths)} notebooks, about {total:.0f} minutes on two cores", flush=True)
+
+    with tqdm(total=cells, unit=" cells", disable=None, leave=False) as bar:
+
+        def run_one(path: Path) -> str:
+            started = time.monotonic()
+            threads = THREADS.get(path.name[:2], 1) if path in beside else None
+            html(run(path, values, run_dir, threads, bar.update))
+            counts = _counts(_compared(run_dir, [path.stem]))
+            return f"{path.stem:<26}{time.monotonic() - started:5.0f} s  {counts}"
+
+        with ThreadPool(SIDE_BY_SIDE) as pool:  # an error or Ctrl-C does not wait for the others
+            for line in pool.imap_unordered(run_one, beside):
+                bar.write(line)
+        for path in alone:
+            bar.write(run_one(path))
     return run_dir, chosen
 
 
@@ -137,36 +170,41 @@ def reproduce(
 ) -> Path:
     """Runs notebooks, says where everything is, and compares it with what is committed."""
     run_dir, chosen = execute(profile, only, parameters)
-    print()
-    for part in ("figures", "results", "html"):
-        count = len(list((run_dir / part).rglob("*.*")))
-        print(f"{part:<8} {run_dir / part}  ({count} files)")
-    compared = results.compare(run_dir / "results", repo_root() / "results", chosen)
+    compared = _compared(run_dir, chosen)
     print(f"\nAgainst the committed results:\n{summary(compared)}")
-    if told := claims.compare(run_dir, repo_root()):
-        print(told)
+    if changes := claims.compare(run_dir, repo_root()):
+        print(changes)
     made = {path.stem for path in (run_dir / "results").glob("*.csv")}
     if others := {path.stem for path in (repo_root() / "results").glob("*.csv")} - made:
         print(f"Not measured in this run: {', '.join(sorted(others))}")
+    with files.replacing(run_dir / "comparison.csv") as part:
+        compared.to_csv(part, index=False)
+    for part in ("figures", "results", "html"):
+        count = len(list((run_dir / part).rglob("*.*")))
+        print(f"{part:<8} {run_dir / part}  ({count} files)")
     return run_dir
 
 
-def summary(compared: pd.DataFrame, limit: int = 20) -> str:
-    """A count of each verdict per table, and the rows that are not equal."""
+def summary(compared: pd.DataFrame, limit: int = 100) -> str:
+    """How many values of each table are equal; and what differs though it should not.
+
+    Rows of tables that hold times alone are counted, not listed.
+    """
     if compared.empty:
         return "no tables to compare"
-    kinds = ["equal", "within flipped videos", "differs", "differs by machine", "new", "missing"]
-    kind = compared["verdict"].str.replace(r"within \d+ ", "within ", regex=True)
-    counts = pd.crosstab(compared["table"], kind).reindex(columns=kinds, fill_value=0)
+    kinds = _kinds(compared)
+    counts = pd.crosstab(compared["table"], kinds).reindex(columns=KINDS, fill_value=0)
     counts.index.name = counts.columns.name = None
-    told = compared[~compared["verdict"].isin(["equal", "differs by machine"])]
-    lines = [counts.to_string()]
-    for row in told.head(limit).itertuples():
+    timed = {name for name, table in schema.TABLES.items() if not table.exact + table.flips}
+    listed = compared[kinds.isin(KINDS[:4]) & ~compared["table"].str.split("-").str[0].isin(timed)]
+    listed = listed.iloc[kinds[listed.index].map(KINDS.index).argsort(kind="stable")]
+    lines = []
+    for row in listed.head(limit).itertuples():
         values = f": {row.column} {row.committed} -> {row.new}" if row.column else ""
         lines.append(f"{row.table} [{row.row}] {row.verdict}{values}")
-    if len(told) > limit:
-        lines.append(f"and {len(told) - limit} more")
-    return "\n".join(lines)
+    if len(listed) > limit:
+        lines.append(f"and {len(listed) - limit} more in comparison.csv")
+    return "\n".join([*lines, counts.to_string()])
 
 
 def update(only: Iterable[str] | None = None) -> Path:
@@ -186,13 +224,45 @@ def update(only: Iterable[str] | None = None) -> Path:
     committed = repo_root() / "results"
     for table in sorted((run_dir / "results").glob("*.csv")):
         results.merge(table, committed, chosen)
-    _replace(schema.readme(), committed / "README.md")
+    files.write(committed / "README.md", schema.readme())
     claims.refresh(repo_root())
     blocks = {"models": readme.models(), "scaling": readme.scaling(repo_root())}
     readme.refresh(repo_root(), **{name: block for name, block in blocks.items() if block})
     if (run_dir / "figures").exists():
         figures.merge(run_dir / "figures", repo_root() / "figures")
     return run_dir
+
+
+def _check_parameters(path: Path, parameters: Mapping[str, Any]) -> NotebookNode:
+    notebook = nbformat.read(path, 4)
+    known = declared(notebook)
+    if unknown := sorted(parameters.keys() - known.keys()):
+        raise ValueError(
+            f"{path.stem} has no parameter {unknown[0]!r}; it declares {', '.join(known)}"
+        )
+    return notebook
+
+
+def _minutes(path: Path) -> int:
+    """What the first cell says."""
+    text = nbformat.read(path, 4).cells[0].source
+    number = re.search(r"(\d+) minute", text)
+    return int(number[1]) if number else 1
+
+
+def _compared(run_dir: Path, chosen: list[str]) -> pd.DataFrame:
+    """The rows of these notebooks against the committed ones."""
+    compared = results.compare(run_dir / "results", repo_root() / "results", chosen)
+    return compared[compared["notebook"].isin(chosen)]
+
+
+def _kinds(compared: pd.DataFrame) -> pd.Series:
+    return compared["verdict"].str.replace(r"within \d+ ", "within ", regex=True)
+
+
+def _counts(compared: pd.DataFrame) -> str:
+    counts = _kinds(compared).value_counts()
+    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)
 
 
 def _for_commit(executed: Path) -> NotebookNode:
@@ -219,8 +289,6 @@ def _for_commit(executed: Path) -> NotebookNode:
 
 def _clean(notebook: NotebookNode) -> NotebookNode:
     """Drops what tools leave in metadata (times, paths, versions, empty tags), and controls."""
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        output.get("data", {}).pop(CONTROLS, None)
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -228,19 +296,12 @@ def _clean(notebook: NotebookNode) -> NotebookNode:
         }
     )
     for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop(CONTROLS, None)
         kept = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
         cell.metadata = nbformat.from_dict(kept)
     return notebook
 
 
 def _write(notebook: NotebookNode, target: Path) -> Path:
-    return _replace(nbformat.writes(notebook) + "\n", target)
-
-
-def _replace(text: str, target: Path) -> Path:
-    """Writes the file under a temporary name, then renames it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_text(text, "utf-8")
-    os.replace(part, target)
-    return target
+    return files.write(target, nbformat.writes(notebook) + "\n")

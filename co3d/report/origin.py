@@ -51,33 +51,33 @@ def device_name(device: str = "cpu") -> str:
 
 def git_state() -> tuple[str, int | None]:
     """Commit and whether results could differ from what it gives; ("", None) outside a clone."""
+    try:
+        if Path(_git("rev-parse", "--show-toplevel").strip()) != repo_root():
+            return "", None
+        commit = _git("rev-parse", "--short=12", "HEAD").strip()
+        paths = ("co3d", "notebooks", "constraints.txt")
+        changed = [line[3:] for line in _git("status", "--porcelain", "-uall", *paths).splitlines()]
+    except (OSError, subprocess.CalledProcessError):
+        return "", None
+    return commit, int(any(_differs(name) for name in changed))
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", "-C", repo_root(), *args], capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+def _differs(name: str) -> bool:
+    """A notebook differs by its sources, not by outputs that a run leaves."""
+    if not name.endswith(".ipynb"):
+        return True
     import nbformat
 
     from .rules import source_hash
 
-    def hash_of(text: str) -> str:
-        return source_hash(nbformat.reads(text, 4))
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", repo_root(), *args], capture_output=True, check=True)
-        return done.stdout.decode()
-
     try:
-        if Path(git("rev-parse", "--show-toplevel").strip()) != repo_root():
-            return "", None
-        commit = git("rev-parse", "--short=12", "HEAD").strip()
-        paths = ("co3d", "notebooks", "constraints.txt")
-        changed = [line[3:] for line in git("status", "--porcelain", "-uall", *paths).splitlines()]
-    except (OSError, subprocess.CalledProcessError):
-        return "", None
-
-    def differs(name: str) -> bool:
-        if not name.endswith(".ipynb"):
-            return True
-        try:  # a notebook differs by its sources, not by outputs that a run leaves
-            now = (repo_root() / name).read_text("utf-8")
-            return hash_of(git("show", f"HEAD:{name}")) != hash_of(now)
-        except (OSError, subprocess.CalledProcessError, nbformat.reader.NotJSONError):
-            return True
-
-    return commit, int(any(differs(name) for name in changed))
+        texts = _git("show", f"HEAD:{name}"), (repo_root() / name).read_text("utf-8")
+        before, now = (source_hash(nbformat.reads(text, 4)) for text in texts)
+        return before != now
+    except (OSError, subprocess.CalledProcessError, nbformat.reader.NotJSONError):
+        return True

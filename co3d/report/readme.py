@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import write
-from ..measure.scaling import expected
 from ..zoo.downloads import published
 from ..zoo.specs import Checkpoint, Spec
 from . import results, tables
@@ -20,16 +19,14 @@ def models() -> str:
 
 
 def scaling(root: Path) -> str:
-    """What was measured of runs on Ray, and the hours that follow; blank without results."""
+    """What was measured of runs on Ray; blank without results."""
     rows = results.read("scaling", root / "results")
     if rows.empty:
         return ""
-    shown = rows[["work", "actors", "videos"]].copy()
-    shown["videos/s"] = rows["videos_per_s"].map("{:,.0f}".format)
-    hours = pd.DataFrame(expected(rows.to_dict("records")))
-    hours = hours.assign(hours=hours["hours"].map("{:.3g}".format))
-    both = (tables.markdown(table.astype(str), tuple(table)) for table in (shown, hours))
-    return "\n".join(both)
+    shown = rows[["work", "actors", "videos"]].assign(**{
+        "videos/s": rows["videos_per_s"].map("{:,.0f}".format)
+    })  # fmt: skip
+    return tables.markdown(shown.astype(str), tuple(shown))
 
 
 def with_block(text: str, name: str, block: str) -> str:

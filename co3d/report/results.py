@@ -1,20 +1,21 @@
 """Result tables: tidy CSV files with provenance in every row.
 
 Raw numbers, one row per key, no derived columns. `write` is the only way in; a value that did not
-change keeps its row, date and commit. Files are read as untrusted input.
+change keeps its row, date and commit.
 """
 
-import csv
 import math
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from .. import files
 from .schema import COLUMNS, TABLES, Table
+
+_DTYPES = {str: "str", int: "Int64", float: "float64"}
 
 
 def write(table: str, rows: Iterable[Mapping], folder: Path, provenance: Mapping) -> Path:
@@ -24,16 +25,15 @@ def write(table: str, rows: Iterable[Mapping], folder: Path, provenance: Mapping
         ValueError: if a row lacks a column or has an unknown one, if a value has the wrong type,
             or if two rows have one key.
     """
-    schema, lines = _schema(table), []
+    schema, rows = _schema(table), list(rows)
     for row in rows:
-        problems = [f"lacks {name!r}" for name in schema.own if name not in row]
-        problems += [f"has the unknown column {name!r}" for name in row if name not in schema.own]
-        if problems:
-            raise ValueError(f"a row of table {table!r} {' and '.join(problems)}")
-        line = {**provenance, **row}
-        lines.append({name: _text(name, line[name]) for name in schema.columns})
+        if wrong := set(schema.own) ^ row.keys():
+            wrong = ", ".join(sorted(wrong))
+            raise ValueError(f"a row of table {table!r} lacks or has the unknown column {wrong}")
+    frame = pd.DataFrame([{**provenance, **row} for row in rows])
     parts = [re.sub(r"[^a-z0-9]+", "-", provenance[by].lower()).strip("-") for by in schema.split]
-    return _upsert(Path(folder) / f"{'-'.join([table, *parts])}.csv", schema, lines)
+    path = Path(folder) / f"{'-'.join([table, *parts])}.csv"
+    return _upsert(path, schema, _typed(frame.reindex(columns=schema.columns)))
 
 
 def merge(new: Path, folder: Path, notebooks: Collection[str] = ()) -> Path:
@@ -48,18 +48,11 @@ def read(table: str, folder: Path) -> pd.DataFrame:
     """All rows of a table; a blank cell is NA, in a text column "". Empty without a file.
 
     Raises:
-        ValueError: if a file is not what `write` writes; the sentence names the line.
+        ValueError: if a file is not what `write` writes; the sentence names the file.
     """
-    columns = _schema(table).columns
     pattern = f"{table}-*.csv" if _schema(table).split else f"{table}.csv"
-    lines = [line for path in sorted(Path(folder).glob(pattern)) for line in _load(path)]
-    kinds = {str: "str", int: "Int64", float: "float64"}
-    return pd.DataFrame(
-        {
-            name: pd.Series([_value(name, line[name]) for line in lines], dtype=kinds[kind])
-            for name, kind in ((name, COLUMNS[name][0]) for name in columns)
-        }
-    )
+    tables = [_load(path) for path in sorted(Path(folder).glob(pattern))]
+    return pd.concat(tables, ignore_index=True) if tables else _empty(_schema(table))
 
 
 def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
@@ -69,11 +62,8 @@ def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFr
     """
     schema = _schema(table)
     key = [name for name in schema.key + schema.split if name not in ("limit", "weights")]
-    taken = set(new[key].astype(str).itertuples(index=False, name=None))
-    old = committed[key].astype(str).itertuples(index=False, name=None)
-    kept = committed.iloc[[n for n, row in enumerate(old) if row not in taken]]
-    parts = [part for part in (new, kept) if len(part)]
-    return pd.concat(parts, ignore_index=True) if parts else new
+    kept = committed[~_keys(committed, key).isin(_keys(new, key))]
+    return pd.concat([new, kept], ignore_index=True)
 
 
 def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None) -> pd.DataFrame:
@@ -83,27 +73,25 @@ def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None
         notebooks: only rows written by these can be missing from `new` (None: all rows).
 
     Returns:
-        Columns table, row, column, committed, new, verdict; a verdict is equal, differs, within N
-        flipped videos, differs by machine, new or missing.
+        Columns table, notebook, row, column, committed, new, verdict; a verdict is equal, differs,
+        within N flipped videos, differs by machine, new or missing. What should be equal is first.
     """
     records = []
     for name in sorted(path.name for path in new.glob("*.csv")):
         schema, table = _schema_of(Path(name)), Path(name).stem
-        ours, theirs = (_by_key(schema, _load(folder / name)) for folder in (new, committed))
+        ours, theirs = (_by_key(folder / name) for folder in (new, committed))
         for key in sorted(ours.keys() | theirs.keys()):
-            row, a, b = " ".join(filter(None, key)), theirs.get(key), ours.get(key)
-            if a is None:
-                records.append((table, row, "", "", "", "new"))
-            elif b is None:
-                if notebooks is None or a["notebook"] in notebooks:
-                    records.append((table, row, "", "", "", "missing"))
-            else:
+            a, b, row = theirs.get(key), ours.get(key), " ".join(filter(None, key))
+            place = (table, (b or a)["notebook"], row)
+            if a and b:
                 records += [
-                    (table, row, column, a[column], b[column], _verdict(role, column, a, b))
+                    (*place, column, a[column], b[column], _verdict(role, column, a, b))
                     for role in ("exact", "flips", "machine")
                     for column in getattr(schema, role)
                 ]
-    columns = ["table", "row", "column", "committed", "new", "verdict"]
+            elif b or notebooks is None or a["notebook"] in notebooks:
+                records.append((*place, "", "", "", "new" if b else "missing"))
+    columns = ["table", "notebook", "row", "column", "committed", "new", "verdict"]
     return pd.DataFrame(records, columns=columns, dtype="str")
 
 
@@ -129,102 +117,82 @@ def _schema_of(path: Path) -> Table:
     return _schema(name if name in TABLES and TABLES[name].split else path.stem)
 
 
-def _by_key(schema: Table, lines: list[dict[str, str]]) -> dict[tuple, dict[str, str]]:
-    return {tuple(line[name] for name in schema.key): line for line in lines}
-
-
-def _upsert(
-    path: Path, schema: Table, lines: list[dict[str, str]], replaced: Collection[str] = ()
-) -> Path:
-    fresh = _by_key(schema, lines)
-    if len(fresh) < len(lines):
-        raise ValueError(f"two rows for {path.name} have the same key ({', '.join(schema.key)})")
-    held = _by_key(schema, [line for line in _load(path) if line["notebook"] not in replaced])
-    held |= {key: line for key, line in _by_key(schema, _load(path)).items() if key in fresh}
-    for key, line in fresh.items():
-        if key not in held or any(held[key][name] != line[name] for name in schema.own):
-            held[key] = line
-    ordered = sorted(
-        held, key=lambda key: [_sort_key(*cell) for cell in zip(schema.key, key, strict=True)]
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, schema.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(held[key] for key in ordered)
-    os.replace(part, path)
+def _upsert(path: Path, schema: Table, new: pd.DataFrame, replaced: Collection[str] = ()) -> Path:
+    key = list(schema.key)
+    if new.duplicated(key).any():
+        raise ValueError(f"two rows for {path.name} have the same key ({', '.join(key)})")
+    with files.locked(path.parent):
+        old = _load(path) if path.exists() else _empty(schema)
+        gone = old["notebook"].isin(replaced) & ~_keys(old, key).isin(_keys(new, key))
+        rows = pd.concat([old[~gone], new])
+        # A row equal to an old one is dropped, else the old row of its key.
+        rows = rows.drop_duplicates(list(schema.own)).drop_duplicates(key, keep="last")
+        with files.replacing(path) as part:
+            rows = rows.sort_values(key, na_position="first")
+            rows.to_csv(part, index=False, lineterminator="\n")
     return path
 
 
-def _sort_key(name: str, cell: str) -> str | float:
-    """Numbers by size, blanks first."""
-    return cell if COLUMNS[name][0] is str else float(cell or "-inf")
-
-
-def _load(path: Path) -> list[dict[str, str]]:
-    """The file's rows as text, each cell checked; no rows without a file."""
-    if not path.exists():
-        return []
-    schema = _schema_of(path)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *body = list(csv.reader(file, strict=True)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from None
-    if tuple(header) != schema.columns:
-        wrong = sorted(set(header) ^ set(schema.columns)) or ["their order"]
+def _load(path: Path) -> pd.DataFrame:
+    """The file's rows, each cell checked."""
+    schema, texts = _schema_of(path), _texts(path)
+    if tuple(texts) != schema.columns:
+        wrong = sorted(set(texts) ^ set(schema.columns)) or ["their order"]
         raise ValueError(
             f"the header of {path.name} differs from results/README.md in {', '.join(wrong[:5])}: "
             "restore the file from git or remove it"
         )
-    lines = []
-    for number, cells in enumerate(body, 2):
-        if len(cells) != len(header):
-            raise ValueError(
-                f"{path.name}, row {number}: expected {len(header)} cells, found {len(cells)}"
-            )
-        lines.append(dict(zip(header, cells, strict=True)))
-        for name, cell in lines[-1].items():
-            try:
-                _value(name, cell)
-            except ValueError as error:
-                raise ValueError(f"{path.name}, row {number}: {error}") from None
-    if len(_by_key(schema, lines)) < len(lines):
+    try:
+        rows = _typed(texts)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if rows.duplicated(list(schema.key)).any():
         raise ValueError(f"{path.name} holds two rows with the same key ({', '.join(schema.key)})")
-    return lines
+    return rows
 
 
-def _value(name: str, text: str) -> Any:
-    """The cell as str, int or float; blank is NA."""
-    kind, _ = COLUMNS[name]
-    if kind is str:
-        return text
-    if not text:
-        return pd.NA if kind is int else math.nan
+def _texts(path: Path) -> pd.DataFrame:
     try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if abs(value) > 1e300 or not math.isfinite(value):
-        raise ValueError(f"{name} is {text!r}, expected {_NUMBER[kind]}")
-    return value
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from None
 
 
-def _text(name: str, value: Any) -> str:
-    """The cell for a value: shortest text that reads back as the same number; None is blank."""
-    kind, _ = COLUMNS[name]
-    if value is None or value is pd.NA or value != value:
-        return ""
-    if kind is str:
-        return str(value)
-    try:
-        number = kind(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if number != value or not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}, expected {_NUMBER[kind]} or None")
-    return repr(number)
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with each column in its type; blank, None and NaN are missing, in texts "".
+
+    Raises:
+        ValueError: for a value that is no finite number, or no whole one, where one is expected.
+    """
+    typed = {}
+    for name, column in rows.items():
+        kind, _ = COLUMNS[name]
+        column = column.astype(object).where(column.notna(), "")
+        if kind is str:
+            typed[name] = column.map(str).astype("str")
+            continue
+        numbers = pd.to_numeric(column.where(column != ""), errors="coerce").astype("float64")
+        fits = np.isfinite(numbers) & (numbers.round() == numbers if kind is int else True)
+        if (bad := column[(column != "") & ~fits]).size:
+            what = "whole" if kind is int else "finite"
+            raise ValueError(f"{name} is {bad.iloc[0]!r}, expected a {what} number")
+        typed[name] = numbers.astype(_DTYPES[kind])
+    return pd.DataFrame(typed)
 
 
-_NUMBER = {int: "a whole number", float: "a finite number"}
+def _empty(schema: Table) -> pd.DataFrame:
+    dtypes = {name: _DTYPES[COLUMNS[name][0]] for name in schema.columns}
+    return pd.DataFrame(columns=schema.columns).astype(dtypes)
+
+
+def _by_key(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    """The rows of a file as texts; none without a file."""
+    if not path.exists():
+        return {}
+    key = _schema_of(path).key
+    return {tuple(row[name] for name in key): row for row in _texts(path).to_dict("records")}
+
+
+def _keys(rows: pd.DataFrame, key: list[str]) -> pd.Series:
+    texts = ["|".join(map(str, row)) for row in rows[key].itertuples(index=False)]
+    return pd.Series(texts, rows.index, "str")
