@@ -61,18 +61,17 @@ def download(
         print(f"{part} keeps what came: run the command again, it resumes", file=sys.stderr)
         raise
     except ValueError:
-        _forget(part)
+        part.unlink(missing_ok=True)
+        _note(part).unlink(missing_ok=True)
         raise
     part.replace(path)
-    _forget(part)
+    _note(part).unlink(missing_ok=True)
 
 
 def size(url: str, mebibytes: float | None = None) -> int:
     """Bytes behind an address, 0 if the server does not say. Raises as `download`."""
     with _open(url) as response:
-        total = _length(response)
-    _check_size(url, total, mebibytes)
-    return total
+        return _total(url, response, mebibytes)
 
 
 def _receive(url: str, part: Path, mebibytes: float | None) -> bool:
@@ -81,13 +80,13 @@ def _receive(url: str, part: Path, mebibytes: float | None) -> bool:
     validator = _note(part).read_text("utf-8") if before and _note(part).is_file() else ""
     have = before if validator else 0
     with _open(url, {"Range": f"bytes={have}-", "If-Range": validator} if have else {}) as response:
-        if have and not _continues(response, have, validator):
-            _forget(part)
-            if response.status_code != 200:
-                return _receive(url, part, mebibytes)
+        place = response.headers.get("Content-Range", "")
+        if response.status_code == 200:
             have = 0
-        total, validator = have + _length(response), _validator(response)
-        _check_size(url, total, mebibytes)
+        elif _validator(response) != validator or not place.startswith(f"bytes {have}-"):
+            part.unlink()  # it is no beginning of this file
+            return _receive(url, part, mebibytes)
+        total, validator = _total(url, response, mebibytes, have), _validator(response)
         free = shutil.disk_usage(part.parent).free
         if total - have > free:
             raise OSError(f"{part.stem} needs {total - have:,} bytes more, the disk has {free:,}")
@@ -95,7 +94,11 @@ def _receive(url: str, part: Path, mebibytes: float | None) -> bool:
             part.unlink(missing_ok=True)
         _note(part).write_text(validator, "utf-8")
         came, reason = have, ""
-        with part.open("ab") as file, _bar(part.stem, have, total) as bar:
+        scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "disable": None}
+        with (
+            part.open("ab") as file,
+            tqdm(desc=part.stem, total=total or None, initial=have, **scale) as bar,
+        ):
             try:
                 for block in response.iter_content(BLOCK):
                     came += file.write(block)
@@ -133,34 +136,19 @@ def _open(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     return response
 
 
-def _continues(response: requests.Response, have: int, validator: str) -> bool:
-    """Whether an answer is the rest of the same file."""
-    place = response.headers.get("Content-Range", "")
-    same = _validator(response) == validator
-    return response.status_code == 206 and same and place.startswith(f"bytes {have}-")
-
-
-def _length(response: requests.Response) -> int:
-    """Bytes of the body, 0 if the server does not say."""
+def _total(url: str, response: requests.Response, mebibytes: float | None, have: int = 0) -> int:
+    """Bytes of the whole file, of which `have` are here; those alone if the server does not say."""
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else 0
+    total = have + (int(length) if length.isdecimal() else 0)
+    if total and mebibytes and abs(total / 2**20 - mebibytes) > 0.01:
+        raise ValueError(f"{url} has {total / 2**20:.3f} MiB instead of {mebibytes}: refused")
+    return total
 
 
 def _validator(response: requests.Response) -> str:
     """What If-Range takes: a strong ETag, else the date."""
     etag = response.headers.get("ETag", "")
     return response.headers.get("Last-Modified", "") if etag[:2] in ("", "W/") else etag
-
-
-def _check_size(url: str, total: int, mebibytes: float | None) -> None:
-    if total and mebibytes and abs(total / 2**20 - mebibytes) > 0.01:
-        raise ValueError(f"{url} has {total / 2**20:.3f} MiB instead of {mebibytes}: refused")
-
-
-def _bar(name: str, have: int, total: int) -> tqdm:
-    """Bytes, in a terminal only."""
-    scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return tqdm(desc=name, total=total or None, initial=have, disable=None, **scale)
 
 
 def _reason(error: Exception) -> str:
@@ -172,8 +160,3 @@ def _reason(error: Exception) -> str:
 
 def _note(part: Path) -> Path:
     return part.with_name(f"{part.name}.validator")
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)

@@ -5,8 +5,12 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start
 
 import pytest
+import servers
 import torch
 from hypothesis import settings
+
+from co3d import __main__ as command_line
+from co3d import web
 
 settings.register_profile("co3d", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("co3d")
@@ -30,3 +34,25 @@ def inline(monkeypatch):
 def exports(tmp_path_factory):
     """A folder in which `nets.exported` keeps the files of minis, each of which is made once."""
     return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs `co3d` with these arguments in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            command_line.main([str(argument) for argument in arguments])
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on this machine, of which nothing is asked twice."""
+    monkeypatch.setattr(web, "TIMEOUT_S", 5)
+    monkeypatch.setattr(web, "BLOCK", 4096)
+    monkeypatch.setattr(web, "RETRY", 0)
+    with servers.running() as server:
+        yield server

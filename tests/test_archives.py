@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from co3d.data.archives import unpack
+from co3d.data import archives
 
 NOISE = random.Random(0).randbytes
 FILES = {
@@ -23,10 +23,10 @@ FILES = {
 }
 
 
-def tar(members=FILES, mode="w:gz", format=tarfile.PAX_FORMAT):
+def tar(members=FILES, mode="w:gz"):
     """An archive of names and contents, or of headers as they are."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode, format=format) as archive:
+    with tarfile.open(fileobj=file, mode=mode) as archive:
         for name, data in members.items() if isinstance(members, dict) else members:
             header = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
             header.size = len(data)
@@ -34,30 +34,24 @@ def tar(members=FILES, mode="w:gz", format=tarfile.PAX_FORMAT):
     return file.getvalue()
 
 
-def zipped(members=FILES, method=zipfile.ZIP_DEFLATED):
+def zipped(members=FILES):
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items() if isinstance(members, dict) else members:
             archive.writestr(name, data)
     return file.getvalue()
 
 
-MAKERS = {
-    "tar.gz": tar,
-    "tgz, gnu": lambda members=FILES: tar(members, format=tarfile.GNU_FORMAT),
-    "tar": lambda members=FILES: tar(members, "w"),
-    "zip": zipped,
-    "zip, stored": lambda members=FILES: zipped(members, zipfile.ZIP_STORED),
-}
+MAKERS = {"tar.gz": tar, "tar": lambda members=FILES: tar(members, "w"), "zip": zipped}
 
 
 @pytest.fixture
 def run(tmp_path):
     """Unpacks bytes as a file called `made`; returns what came out."""
 
-    def run(data, place=lambda path: path, ratio=20, members=1000):
+    def run(data, place=lambda path: path):
         (tmp_path / "made").write_bytes(data)
-        unpack(tmp_path / "made", tmp_path / "out", place, ratio=ratio, members=members)
+        archives.unpack(tmp_path / "made", tmp_path / "out", place)
         return found(tmp_path / "out")
 
     return run
@@ -69,18 +63,15 @@ def found(folder):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_whole_archives_of_every_kind(run, kind):
-    assert run(MAKERS[kind]()) == {name.removeprefix("./"): FILES[name] for name in FILES}
-
-
-@pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_files_go_where_they_are_placed_or_nowhere(run, kind):
-    files = run(MAKERS[kind](), lambda p: Path(p.name) if p.suffix == ".mp4" else None)
-    assert files == {"a.mp4": FILES["videos/a.mp4"], "b.mp4": FILES["videos/b.mp4"]}
+    data = MAKERS[kind]()
+    files = run(data, lambda path: Path("videos") / path.name if path.suffix == ".mp4" else None)
+    assert files == {name: FILES[name] for name in ("videos/a.mp4", "videos/b.mp4")}
+    assert run(data) == {name.removeprefix("./"): FILES[name] for name in FILES}
 
 
-@pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "a/.."])
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x"])
 def test_names_that_lead_elsewhere_are_refused(run, tmp_path, kind, name):
     with pytest.raises(ValueError, match="^made holds .*, which could lead elsewhere: refused$"):
         run(MAKERS[kind]([("fine", b"1"), (name, b"evil"), ("after", b"2")]))
@@ -88,39 +79,34 @@ def test_names_that_lead_elsewhere_are_refused(run, tmp_path, kind, name):
     assert {path.name for path in tmp_path.iterdir()} == {"made", "out"}
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "device", "symlink in a zip"])
 def test_links_and_devices_are_refused(run, kind):
-    header = tarfile.TarInfo("odd")
-    header.type, header.linkname = kind, "../../etc/passwd"
+    kinds = {"symlink": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}
+    if kind in kinds:
+        header = tarfile.TarInfo("odd")
+        header.type, header.linkname = kinds[kind], "../../etc/passwd"
+        data = tar([("fine", b"1"), (header, b""), ("odd/x", b"2")])
+    else:
+        header = zipfile.ZipInfo("odd")
+        header.external_attr = (stat.S_IFLNK | 0o777) << 16
+        data = zipped([("fine", b"1"), (header, b"../../etc/passwd")])
     with pytest.raises(ValueError, match="holds 'odd', which could lead elsewhere: refused"):
-        run(tar([("fine", b"1"), (header, b""), ("odd/x", b"2")]))
+        run(data)
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR])
-def test_links_and_devices_in_a_zip_are_refused(run, kind):
-    link = zipfile.ZipInfo("link")
-    link.external_attr = (kind | 0o777) << 16
-    with pytest.raises(ValueError, match="holds 'link', which could lead elsewhere: refused"):
-        run(zipped([("fine", b"1"), (link, b"../../etc/passwd")]))
-
-
-def test_bombs_are_refused(run, tmp_path):
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_bombs_are_refused(run, monkeypatch, make):
     zeros = bytes(10**7)
-    for data in (tar({"a": zeros}), zipped({"a": zeros})):
-        with pytest.raises(ValueError, match=r"made unpacks to more than [0-9,]+ bytes: refused"):
-            run(data)
+    with pytest.raises(ValueError, match=r"made unpacks to more than [0-9,]+ bytes: refused"):
+        run(make({"a": zeros}))
     with pytest.raises(ValueError, match="its end is missing"):
         run(tar({"a": b"1"}) + gzip.compress(zeros))  # behind the end
-    for many in (tar({f"{n}": b"" for n in range(51)}), zipped({f"{n}/": b"" for n in range(51)})):
-        with pytest.raises(ValueError, match="has more than 50 members: refused"):
-            run(many, members=50)
-    assert "a" not in found(tmp_path / "out") or found(tmp_path / "out")["a"] == b"1"
-    assert run(tar({"ok": zeros}), ratio=2000)["ok"] == zeros
+    monkeypatch.setattr(archives, "MEMBERS", 50)
+    with pytest.raises(ValueError, match="has more than 50 members: refused"):
+        run(make({f"{n}/": b"" for n in range(51)}))
 
 
-@pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])
+@pytest.mark.parametrize("kind", MAKERS)
 def test_an_archive_that_is_cut_anywhere_is_refused(run, kind):
     data = MAKERS[kind]()
     end = len(data.rstrip(b"\0")) + 512 if kind == "tar" else len(data) - 1
@@ -137,13 +123,7 @@ def test_random_damage_is_one_sentence(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damage")
     (folder / "made").write_bytes(made)
     try:
-        unpack(folder / "made", folder / "out", lambda path: path, ratio=20, members=100)
+        archives.unpack(folder / "made", folder / "out", lambda path: path)
     except ValueError as error:
         assert str(error).startswith("made ")
     assert {path.name for path in folder.iterdir()} <= {"made", "out"}
-
-
-def test_what_is_no_archive_is_said(run):
-    for data in (b"", b"<!DOCTYPE html><html></html>", gzip.compress(b"<html></html>" * 100)):
-        with pytest.raises(ValueError, match="made is no whole tar or zip file: it begins with b'"):
-            run(data)

@@ -6,12 +6,10 @@ import random
 from pathlib import Path, PurePosixPath
 
 import pytest
-import servers
 from servers import says, serve
 from test_archives import found, tar, zipped
 
-from co3d import __main__ as command_line
-from co3d import files, web
+from co3d import files
 from co3d.data import archives, download
 from co3d.data.download import fetch_charades, fetch_kinetics
 
@@ -41,37 +39,22 @@ class Site(dict):
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(server, monkeypatch, tmp_path):
     monkeypatch.setenv("DATASETS_PATH", str(tmp_path / "data"))
-    monkeypatch.setattr(web, "TIMEOUT_S", 5)
-    monkeypatch.setattr(web, "BLOCK", 4096)
-    monkeypatch.setattr(web, "RETRY", 0)
-    with servers.running() as server:
-        monkeypatch.setattr(download, "BASES", dict.fromkeys(download.BASES, server.url))
-        urls = [f"{server.url}/val/part_{n}.tar.gz" for n in range(len(PARTS))]
-        server.answer = Site(CHARADES)
-        for split in ("val", "train"):
-            listed = "\n".join(urls).replace("/val/", f"/{split}/") + "\n"
-            server.answer[f"/{split}/k400_{split}_path.txt"] = listed.encode()
-            server.answer[f"/annotations/{split}.csv"] = CSV
-            for number, members in enumerate(PARTS):
-                server.answer[f"/{split}/part_{number}.tar.gz"] = tar(members)
-        yield server
+    monkeypatch.setattr(download, "BASES", dict.fromkeys(download.BASES, server.url))
+    server.answer = Site(CHARADES)
+    for split in ("val", "train"):
+        urls = [f"{server.url}/{split}/part_{n}.tar.gz" for n in range(len(PARTS))]
+        server.answer[f"/{split}/k400_{split}_path.txt"] = "\n".join(urls).encode()
+        server.answer[f"/annotations/{split}.csv"] = CSV
+        for number, members in enumerate(PARTS):
+            server.answer[f"/{split}/part_{number}.tar.gz"] = tar(members)
+    return server
 
 
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "data" / "kinetics400"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main(["download", *arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def gets(server):
@@ -105,7 +88,7 @@ def test_a_split_is_fetched_once(server, root, capsys):
 def test_parts_are_the_first_ones(server, root, run):
     assert fetch_kinetics("val", 1) == root
     assert set(found(root / "val")) == {A, B} and gets(server) == [LIST, ANNOTATION, PART0]
-    assert run("kinetics400", "--parts", "2")[0] == 0
+    assert run("download", "kinetics400", "--parts", "2")[0] == 0
     assert set(found(root / "val")) == {A, B, C} and gets(server) == [PART1]
     with pytest.raises(ValueError, match="expected 1 to 2 parts of val, given 3"):
         fetch_kinetics("val", 3)
@@ -125,15 +108,12 @@ def test_what_was_deleted_is_fetched_again_and_what_was_sorted_is_found(server, 
     fetch_kinetics()
     assert gets(server) == [PART1] and set(found(root / "val")) == {A, f"air drumming/{B}", C}
     assert "1 files of part_1.tar.gz are gone: it is fetched again" in capsys.readouterr().out
-    (root / ".download" / "val" / "part_0.tar.gz.json").write_text("{")
-    fetch_kinetics()
-    assert gets(server) == [PART0]
 
 
 def test_replacements_come_before_the_parts_of_train(server, root):
     good = NOISE(7000)
     server.answer["/replacement_for_corrupted_k400.tgz"] = says(404)
-    with pytest.raises(ConnectionError, match="replacement_for_corrupted_k400.tgz answers 404"):
+    with pytest.raises(ConnectionError, match=r"1 of 1 archives failed \(replacement_for"):
         fetch_kinetics("train", 1)
     assert not (root / "train").exists()
     server.answer["/replacement_for_corrupted_k400.tgz"] = tar({f"replacement/{A}": good})
@@ -147,10 +127,8 @@ HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
 CUT = tar({A: VIDEOS[A], B: VIDEOS[B]})[:-5000]
 WRONG = {
     "HTML": (says(200, HTML, Content_Length=len(HTML)), "begins with b'<!DOCTYPE"),
-    "404": (says(404), "answers 404 Not Found"),
     "escape": (tar({"../evil.mp4": b"1"}), "which could lead elsewhere: refused"),
     "no video": (zipped({}), "holds no file .mp4"),
-    "bomb": (tar({"a.mp4": bytes(10**7)}), "unpacks to more than"),
     "cut as published": (CUT, "part_0.tar.gz is damaged or cut off"),
 }
 
@@ -158,35 +136,28 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_answer_is_one_sentence_and_the_other_parts_come(server, root, run, case):
     whole, (server.answer[PART0], sentence) = server.answer[PART0], WRONG[case]
-    code, shown, error = run("kinetics400")
+    code, shown, error = run("download", "kinetics400")
     lines = [line for line in shown.splitlines() if sentence in line]
     assert code == 2 and len(lines) == 1 and f"{server.url}{PART0}" in lines[0]
     assert error == "co3d: 1 of 2 archives failed (part_0.tar.gz): run the command again\n"
     assert set(found(root / "val")) == {C}
     assert not list((root / ".download").rglob("*.tar.gz"))
     server.answer[PART0] = whole
-    assert run("kinetics400")[0] == 0 and set(found(root / "val")) == {A, B, C}
+    assert run("download", "kinetics400")[0] == 0 and set(found(root / "val")) == {A, B, C}
 
 
-def test_a_wrong_list_or_annotation_is_refused(server, root):
-    for listed, sentence in (
-        (HTML, "k400_val_path.txt has no .tar.gz in its first line"),
-        (b"http://192.0.2.1/part_0.tar.gz", "only https is fetched"),
-    ):
-        server.answer[LIST] = listed
-        with pytest.raises(ValueError, match=sentence):
-            fetch_kinetics()
-    server.answer["/annotations/train.csv"] = HTML
-    with pytest.raises(ValueError, match="train.csv has no youtube_id in its first line"):
-        fetch_kinetics("train")
-    assert found(root / "train") == {}
-
-
-def test_without_a_folder_for_data_sets_it_says_how_to_set_it(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("co3d.paths.datasets_path", lambda: None)
-    for arguments in (["kinetics400"], ["charades", "--yes"]):
-        code, _, error = run(*arguments)
-        assert code == 2 and "in the folder DATASETS_PATH, which is not set" in error
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        (LIST, "k400_val_path.txt has no .tar.gz in its first line"),
+        (ANNOTATION, "val.csv has no youtube_id in its first line"),
+    ],
+)
+def test_a_wrong_list_or_annotation_is_refused(server, root, path, sentence):
+    server.answer[path] = HTML
+    with pytest.raises(ValueError, match=sentence):
+        fetch_kinetics()
+    assert found(root / "val") == {}
 
 
 @pytest.mark.parametrize(
@@ -213,29 +184,26 @@ def test_killed_at_any_step_it_goes_on_without_fetching_again(server, root, monk
 
 
 @pytest.mark.parametrize(
-    ("arguments", "paths", "names"),
+    ("arguments", "archive", "names"),
     [
-        (["--annotations-only"], ["/Charades.zip"], set()),
-        (
-            [],
-            ["/Charades.zip", "/Charades_v1_480.zip"],
-            {f"Charades_v1_480/{n}.mp4" for n in "XYZ"},
-        ),
+        (["--annotations-only"], None, set()),
+        ([], "/Charades_v1_480.zip", {f"Charades_v1_480/{n}.mp4" for n in "XYZ"}),
         (
             ["--form", "frames"],
-            ["/Charades.zip", "/Charades_v1_rgb.tar"],
+            "/Charades_v1_rgb.tar",
             {f"Charades_v1_rgb/{n}/{n}-00000{i}.jpg" for n in "XY" for i in (1, 2, 3)},
         ),
     ],
 )
-def test_charades_in_each_form(server, run, tmp_path, arguments, paths, names):
+def test_charades_in_each_form(server, run, tmp_path, arguments, archive, names):
     root = tmp_path / "data" / "charades"
-    code, shown, error = run("charades", "--yes", *arguments)
-    assert (code, error) == (0, "") and gets(server) == paths
+    code, shown, error = run("download", "charades", "--yes", *arguments)
+    assert (code, error) == (0, "")
+    assert gets(server) == list(filter(None, ["/Charades.zip", archive]))
     assert shown.startswith("Charades is for non-commercial use only")
     names = names | {"Charades/Charades_v1_test.csv", "Charades/license.txt"}
     assert {name for name in found(root) if not name.startswith(".")} == names
-    code, shown, error = run("charades", *arguments)  # nothing to accept any more
+    code, shown, error = run("download", "charades", *arguments)  # nothing to accept any more
     assert (code, shown, gets(server)) == (0, f"in {root}\n", [])
 
 
@@ -248,12 +216,10 @@ def test_frames_that_are_gone_are_fetched_again(server, tmp_path, capsys):
         capsys.readouterr().out
     )
     assert (root / "Charades_v1_rgb" / "X" / "X-000002.jpg").read_bytes() == b"2"
-    with pytest.raises(ValueError, match="expected a form of annotations, videos, frames, given"):
-        fetch_charades("flow", agree=print)
 
 
 def test_charades_needs_the_licence_accepted(server, run, monkeypatch, tmp_path):
-    code, shown, error = run("charades")
+    code, shown, error = run("download", "charades")
     assert code == 2 and "non-commercial" in shown and gets(server) == []
     assert error == "co3d: expected --yes, which accepts the licence, where nobody can answer\n"
 
@@ -262,34 +228,33 @@ def test_charades_needs_the_licence_accepted(server, run, monkeypatch, tmp_path)
             return True
 
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
-    assert run("charades")[0] == 130 and gets(server) == []
+    assert run("download", "charades")[0] == 130 and gets(server) == []
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
-    assert run("charades", "--annotations-only")[0] == 0 and gets(server) == ["/Charades.zip"]
+    assert run("download", "charades", "--annotations-only")[0] == 0 and gets(server) == [
+        "/Charades.zip"
+    ]
 
 
 def test_check_asks_every_address_and_writes_nothing(server, run, tmp_path):
     del server.answer[PART1]
-    code, shown, error = run("kinetics400", "--check")
+    code, shown, error = run("download", "kinetics400", "--check")
     part = len(server.answer[PART0])
     assert code == 1 and error == f"co3d: {server.url}{PART1} answers 404 Not Found\n"
     assert [line.split()[0] for line in shown.splitlines()] == [
         f"{size:,}" for size in (len(CSV), part, len(CSV) + part)
     ]
     assert gets(server) == [LIST, ANNOTATION, PART0, PART1]
-    assert run("charades", "--check")[0] == 0
+    assert run("download", "charades", "--check")[0] == 0
     assert gets(server) == ["/Charades.zip", "/Charades_v1_480.zip"]
     assert not (tmp_path / "data").exists()
 
 
-def test_the_published_addresses_and_limits():
+def test_the_published_addresses():
     assert download.BASES["kinetics400"] == "https://s3.amazonaws.com/kinetics/400"
+    base = "https://ai2-public-datasets.s3-us-west-2.amazonaws.com/charades"
     annotations, frames = download.charades_archives("frames")
     _, videos = download.charades_archives("videos")
-    base = "https://ai2-public-datasets.s3-us-west-2.amazonaws.com/charades"
     names = ["Charades.zip", "Charades_v1_480.zip", "Charades_v1_rgb.tar"]
     assert [one.url for one in (annotations, videos, frames)] == [f"{base}/{n}" for n in names]
-    assert frames.members > 9848 * 31 * 24 and videos.members > 9848  # frames: 31 s at 24 per s
-    place = {
-        path: frames.place(PurePosixPath(path)) for path in ("a/r/X/X-1.jpg", "X/._X-1.jpg", "x")
-    }
-    assert list(map(str, place.values())) == ["X/X-1.jpg", "None", "None"]
+    assert archives.MEMBERS > 9848 * 31 * 24  # 31 s at 24 frames per s
+    assert frames.place(PurePosixPath("a/r/X/X-1.jpg")) == PurePosixPath("X/X-1.jpg")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from co3d.data import drawing, kinetics, synthetic, synthetic_charades, video
+from co3d.data import drawing, synthetic, synthetic_charades, video
 from co3d.data.synthetic import SPLITS, SYNTHETIC_KINETICS_LABELS, DotRecipe
 
 SMALL = DotRecipe(frames=12, visible=6.0)
@@ -24,83 +24,61 @@ PLAIN = DotRecipe(
 )
 
 
-def make(root, limit=2, recipe=SMALL, splits=("test",), **options):
-    return synthetic.synthetic_kinetics(
-        root, recipe=recipe, splits=splits, limit=limit, progress=False, **options
-    )
+def make(root, limit=2, split="test", **options):
+    options = {"recipe": SMALL, "progress": False, **options}
+    return synthetic.dataset(split, root, limit=limit, **options)
 
 
 def contents(root):
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
-    one = contents(make(tmp_path / "one", 4, workers=1))
-    assert contents(make(tmp_path / "four", 4, workers=4)) == one
-    other = contents(make(tmp_path / "other", 4, seed=1))
-    assert not {*one.values()} & {*other.values()}
-
-
-def test_resumes_and_leaves_finished_files_alone(tmp_path):
-    root = make(tmp_path, 4)
+def test_same_seed_same_bytes_and_an_interrupted_set_goes_on(tmp_path):
+    make(tmp_path / "one", 4, workers=1)
+    root = tmp_path / "four"
+    data = make(root, 4, workers=4)
     before = contents(root)
-    kept, lost, *_ = sorted(root.glob("test/*/*.mp4"))
+    assert contents(tmp_path / "one") == before
+    make(tmp_path / "other", 4, seed=1)
+    assert not {*before.values()} & {*contents(tmp_path / "other").values()}
+    kept, lost = (clip.path for clip in data.videos[:2])
     stamp = kept.stat().st_mtime_ns
-    lost.rename(lost.with_name(f"{lost.name}.123.part"))
-    half = lost.with_name(f"{lost.name}.123.part")
-    half.write_bytes(half.read_bytes()[:100])
-    data = kinetics.load(root, "test", SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics")
-    assert sum(clip.path is not None for clip in data.videos) == 3
-    make(tmp_path, 4)
-    half.unlink()
-    assert contents(root) == before
-    assert kept.stat().st_mtime_ns == stamp
+    lost.unlink()
+    make(root, 4)
+    assert contents(root) == before and kept.stat().st_mtime_ns == stamp
 
 
-def test_kinetics_layout_and_annotation(tmp_path):
-    root = make(tmp_path, 3, splits=tuple(SPLITS))
+def test_kinetics_layout_and_annotation(tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path))
+    root = synthetic.folder(0, SMALL)
+    assert root == tmp_path / f"synthetic-kinetics-0-{SMALL.hash}"
+    assert replace(SMALL, crf=30).hash != SMALL.hash
     names = set()
     for split, size in SPLITS.items():
+        data = make(None, 14, split)
+        assert (data.name, data.split) == ("synthetic-kinetics", split)
+        assert data.labels == SYNTHETIC_KINETICS_LABELS == tuple(sorted(SYNTHETIC_KINETICS_LABELS))
+        assert [clip.class_id for clip in data.videos] == [*range(12), 0, 1]
         text = (root / "annotations" / f"{split}.csv").read_text()
         header, *lines = text.splitlines()
         assert header == "label,youtube_id,time_start,time_end,split,is_cc"
         grammar = re.compile(rf'(\w+|"[\w ]+ [\w ]+"),[\w-]{{11}},0,10,{split},0')
         assert all(grammar.fullmatch(line) for line in lines)
         rows = list(csv.DictReader(text.splitlines()))
-        counts = Counter(row["label"] for row in rows)
-        assert set(counts) == set(SYNTHETIC_KINETICS_LABELS)
-        assert set(counts.values()) == {size // 12}
+        assert set(Counter(row["label"] for row in rows).values()) == {size // 12}
         names |= {row["youtube_id"] for row in rows}
-        for row in rows[:3]:
-            clip = root / split / row["label"] / f"{row['youtube_id']}_000000_000010.mp4"
-            assert clip.is_file()
+        for row, clip in zip(rows, data.videos, strict=False):
+            name = f"{row['youtube_id']}_000000_000010.mp4"
+            assert clip.path == root / split / row["label"] / name and clip.path.is_file()
     assert len(names) == sum(SPLITS.values())
-    assert len(list(root.rglob("*.mp4"))) == 9
-
-
-def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    data = synthetic.dataset("val", recipe=SMALL, limit=14, progress=False)
-    assert (data.name, data.split) == ("synthetic-kinetics", "val")
-    assert data.labels == SYNTHETIC_KINETICS_LABELS == tuple(sorted(SYNTHETIC_KINETICS_LABELS))
-    assert [clip.class_id for clip in data.videos] == [*range(12), 0, 1]
-    assert all(data.labels[clip.class_id] == clip.label for clip in data.videos)
-    folder = synthetic.folder(0, SMALL)
-    assert folder == tmp_path / f"synthetic-kinetics-0-{SMALL.hash}"
-    assert all(clip.path.is_relative_to(folder / "val") for clip in data.videos)
-    assert replace(SMALL, crf=30).hash != SMALL.hash
 
 
 def test_decoded_gives_all_frames_or_says_which_file(tmp_path):
-    root = make(tmp_path, 1)
-    data = kinetics.load(root, "test", SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics")
-    clip = data.videos[0]
+    (clip,) = make(tmp_path, 1).videos
     frames = synthetic.decoded(clip)
     assert (frames.shape, frames.dtype) == ((12, 48, 64, 3), np.uint8)
     drawn = synthetic.render(SMALL, clip.label, [0, 2, 0])
     assert np.abs(frames.astype(int) - drawn).mean() < 12
-    with video.Reader(clip.path) as reader:
-        assert reader.fps == 15
     clip.path.write_bytes(clip.path.read_bytes()[:2000])
     with pytest.raises(video.VideoError, match=clip.id):
         synthetic.decoded(clip)
@@ -108,11 +86,12 @@ def test_decoded_gives_all_frames_or_says_which_file(tmp_path):
 
 def test_the_sets_are_those_that_the_committed_numbers_were_measured_on(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    kinetics_root = make(None, 0, synthetic.RECIPE)
-    charades_root = synthetic_charades.synthetic_charades(limit=0, splits=["test"], progress=False)
-    assert kinetics_root.name == "synthetic-kinetics-0-b00fe373"
-    assert charades_root.name == "synthetic-charades-0-bf7aaf80"
-    tables = (kinetics_root / "annotations/test.csv", charades_root / "Charades_v1_test.csv")
+    for made in (synthetic, synthetic_charades):
+        made.dataset("test", limit=0, progress=False)
+    tables = (
+        tmp_path / "synthetic-kinetics-0-b00fe373/annotations/test.csv",
+        tmp_path / "synthetic-charades-0-bf7aaf80/Charades_v1_test.csv",
+    )
     digests = [hashlib.sha256(table.read_bytes()).hexdigest()[:16] for table in tables]
     assert digests == ["8467cd76d6e274c8", "5ebfa4c658eda19b"]
     assert synthetic.render(synthetic.RECIPE, "expanding", [0, 2, 9]).mean() == pytest.approx(

@@ -8,7 +8,6 @@ import pytest
 
 from co3d.data import sets, video
 from co3d.data import synthetic_charades as synthetic
-from co3d.data.dataset import Video
 from co3d.data.synthetic import decoded
 from co3d.data.synthetic_charades import LABELS, RATES, RECIPE, ROTATIONS, SPLITS, Script
 
@@ -26,10 +25,8 @@ PLAIN = replace(
 )
 
 
-def make(root, limit=2, recipe=SMALL, splits=("train",), **options):
-    return synthetic.synthetic_charades(
-        root, recipe=recipe, splits=splits, limit=limit, progress=False, **options
-    )
+def make(root, limit=2, split="train"):
+    return synthetic.dataset(split, root, recipe=SMALL, limit=limit, progress=False)
 
 
 def plans(recipe=RECIPE):
@@ -40,14 +37,15 @@ def plans(recipe=RECIPE):
 
 
 def test_layout_and_grammar_are_those_of_charades(tmp_path):
-    root = make(tmp_path, 1, splits=tuple(SPLITS))
-    lines = (root / "Charades_v1_classes.txt").read_text().splitlines()
+    for split in SPLITS:
+        make(tmp_path, 1, split)
+    lines = (tmp_path / "Charades_v1_classes.txt").read_text().splitlines()
     assert lines == [f"c{n:03d} {label}" for n, label in enumerate(LABELS)]
     triplet = r"c\d{3} \d+\.\d\d \d+\.\d\d"
     row = rf'[A-Z0-9]{{5}},\w+,\w+,\d,\d,Yes,"[^"]+",[\w;]+,"[^"]+",(|{triplet}(;{triplet})*),'
     names = set()
     for split, size in SPLITS.items():
-        header, *rows = (root / f"Charades_v1_{split}.csv").read_text().splitlines()
+        header, *rows = (tmp_path / f"Charades_v1_{split}.csv").read_text().splitlines()
         assert header == (
             "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length"
         )
@@ -67,20 +65,21 @@ def test_the_set_has_what_makes_the_real_one_hard():
         assert 0.01 < numbers[0] / len(part) < 0.1
         assert {one.fps for one in part} == {Fraction(15), *RATES.values()}
         assert {one.rotation for one in part} == {0, *ROTATIONS.values()}
-        assert any(any(one.reversed) for one in part)
+        assert any(start > end for one in part for _, start, end in one.windows)
         shown = Counter(motion for one in part for motion, _, _ in one.windows)
         assert len(shown) == 12 and max(shown.values()) < 3 * min(shown.values())
-    windows = [(one, window) for one in everything for window in one.windows]
-    assert all(0 <= start < end and start < one.seconds for one, (_, start, end) in windows)
-    late = sum(end > one.seconds for one, (_, _, end) in windows) / len(windows)
+    shown = {one: sorted(sorted(ends) for _, *ends in one.windows) for one in everything}
+    ends = [(one, *window) for one, windows in shown.items() for window in windows]
+    assert all(0 <= start < end and start < one.seconds for one, start, end in ends)
+    late = sum(end > one.seconds for one, _, end in ends) / len(ends)
     assert 0.2 < late < 0.5  # in the real set 30 %
-    pairs = [sorted(one.windows, key=lambda w: w[1])[:2] for one in everything if one.windows[1:]]
-    assert sum(a[2] > b[1] for a, b in pairs) > 0.9 * len(pairs)
+    pairs = [windows[:2] for windows in shown.values() if windows[1:]]
+    assert sum(a[1] > b[0] for a, b in pairs) > 0.9 * len(pairs)
 
 
 def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    data = synthetic.dataset("test", recipe=SMALL, limit=8, progress=False)
+    data = make(None, 8, "test")
     assert (data.name, data.split, data.multilabel) == ("synthetic-charades", "test", True)
     assert data.labels == LABELS and len(data.videos) == 8
     folder = synthetic.folder(0, SMALL)
@@ -90,22 +89,19 @@ def test_dataset_lists_what_was_asked_for(tmp_path, monkeypatch):
         one = synthetic.plan(SMALL, (0, 1, i))
         assert (row.id, row.path) == (one.id, folder / "Charades_v1_480" / f"{one.id}.mp4")
         assert row.class_ids == tuple(sorted({motion for motion, _, _ in one.windows}))
-        given = [(a, end, start) if r else (a, start, end)
-                 for (a, start, end), r in zip(one.windows, one.reversed, strict=True)]  # fmt: skip
-        assert row.actions == tuple(given)
+        assert row.actions == one.windows
     opened = sets.open_set("synthetic-charades", limit=1, root=folder)
     assert [row.id for row in opened.videos] == [data.videos[0].id]
 
 
 @pytest.mark.parametrize("index", [0, *RATES, *ROTATIONS])
 def test_what_a_player_shows_is_what_was_drawn(tmp_path, index):
-    root = make(tmp_path, index + 1)
+    clip = make(tmp_path, index + 1).videos[index]
     one = synthetic.plan(SMALL, (0, 0, index))
-    path = root / "Charades_v1_480" / f"{one.id}.mp4"
-    with video.Reader(path) as reader:
+    with video.Reader(clip.path) as reader:
         assert reader.fps == pytest.approx(float(one.fps))
         assert next(reader.decode())[1].rotation % 360 == one.rotation
-    frames = decoded(Video(one.id, "", None, path))
+    frames = decoded(clip)
     drawn = synthetic.render(SMALL, one, (0, 0, index))
     assert frames.shape == drawn.shape == (one.n_frames, 48, 64, 3)
     assert np.abs(frames.astype(int) - drawn).mean() < 12
@@ -116,7 +112,7 @@ def test_motions_are_shown_within_their_windows_at_any_rate():
     right, down = LABELS.index("drifting right"), LABELS.index("drifting down")
     windows = ((right, 0.0, 3.0), (down, 3.0, 9.0))
     for fps, step in ((15, 1), (Fraction(30), 2)):
-        one = Script("AB12C", Fraction(fps), int(6 * fps), 0, windows, (False, False))
+        one = Script("AB12C", Fraction(fps), int(6 * fps), 0, windows)
         frames = synthetic.render(PLAIN, one, [1]).astype(float)[::step]
 
         def change(part, dx, dy):

@@ -1,9 +1,7 @@
 """Made files with the traps of real ones; and the real ones, where they lie beside the checkout."""
 
-import contextlib
 import itertools
 import math
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -132,11 +130,9 @@ def test_resample_takes_the_last_frame_at_or_before(tmp_path, fps, target):
 def test_resample_without_rate_passes_all_and_refuses_nonsense():
     frames = [(0.0, "a"), (0.7, "b")]
     assert list(sampling.resample(frames, None)) == frames
-    assert list(sampling.resample(frames[:1], 15)) == [(0.0, "a")]
     assert list(sampling.resample([], 15)) == []
-    for fps in (0, -1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="fps must be above 0"):
-            sampling.resample(frames, fps)
+    with pytest.raises(ValueError, match="fps must be above 0"):
+        sampling.resample(frames, math.nan)
 
 
 def test_resample_streams_without_reading_ahead():
@@ -147,24 +143,18 @@ def test_resample_streams_without_reading_ahead():
     assert taken[-1] == 19
 
 
-def test_variable_rate(tmp_path):
+@pytest.mark.parametrize("first", [0, 5000])
+def test_times_are_the_file_s_own_from_its_first_frame_on(tmp_path, first):
     ticks = [0, 20, 50, 400, 410, 1000]
-    path = timed_film(tmp_path / "a.mp4", ticks)
+    path = timed_film(tmp_path / "a.mkv", [first + tick for tick in ticks])
     times, numbers, reader = read(path)
     assert times == pytest.approx([tick / 1000 for tick in ticks])
     assert (numbers, reader.status, reader.note) == ([0, 1, 2, 3, 4, 5], "ok", "")
 
 
-def test_times_count_from_the_first_frame(tmp_path):
-    times, numbers, _ = read(timed_film(tmp_path / "a.mkv", [5000 + 40 * k for k in range(10)]))
-    assert times == pytest.approx([0.04 * k for k in range(10)])
-    assert numbers == list(range(10))
-
-
 def test_a_broken_clock_is_counted_on_and_said(tmp_path):
-    path = timed_film(tmp_path / "a.mkv", [0, 33, 67, 9_000_000, 9_000_033])
-    times, numbers, reader = read(path)
-    assert numbers == [0, 1, 2, 3, 4]
+    times, numbers, reader = read(timed_film(tmp_path / "a.mkv", [0, 33, 67, 9_000_000]))
+    assert numbers == [0, 1, 2, 3]
     assert np.diff(times).max() < 60 and (np.diff(times) > 0).all()
     assert "no usable presentation times" in reader.note.lower()
 
@@ -248,42 +238,34 @@ def test_nothing_decodable(tmp_path):
         sampling.frames_at(path, [0])
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
-def test_cut_in_half(tmp_path, suffix):
-    path = film(tmp_path / f"a{suffix}", 200, crf=1)
+def test_cut_in_half(tmp_path):
+    path = film(tmp_path / "a.mkv", 200, crf=1)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     _, numbers, reader = read(path)
     assert reader.status == "partial" and reader.note
-    assert 50 < reader.n_frames < 150
-    assert numbers[:50] == list(range(50))
+    assert 50 < len(numbers) < 150 and numbers[:50] == list(range(50))
 
 
-def bad_files(folder: Path) -> dict[str, str]:
-    film(folder / "whole.mp4")
-    whole = (folder / "whole.mp4").read_bytes()
-    (folder / "empty.mp4").touch()
-    (folder / "random.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
-    (folder / "page.mp4").write_text("<!DOCTYPE html><html><body>Not found</body></html>" * 20)
-    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    (folder / "notes.txt").write_text("no video\n" * 50)
-    (folder / "huge.y4m").write_text("YUV4MPEG2 W8000 H8000 F25:1 Ip A1:1 C420jpeg\nFRAME\n")
-    sounding(folder / "audio.mp4", 0)
-    return {
+def test_bad_files_get_one_clear_sentence(tmp_path):
+    whole = film(tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "page.mp4").write_text("<!DOCTYPE html><html><body>Not found</body></html>" * 20)
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "notes.txt").write_text("no video\n" * 50)
+    (tmp_path / "huge.y4m").write_text("YUV4MPEG2 W8000 H8000 F25:1 Ip A1:1 C420jpeg\nFRAME\n")
+    sounding(tmp_path / "audio.mp4", 0)
+    sentences = {
         "missing.mp4": "no such file",
         ".": "a folder, not a video file",
         "empty.mp4": r"the file is empty \(0 bytes\)",
-        "random.mp4": "is damaged, cut off or no video",
         "page.mp4": "is damaged, cut off or no video",
         "cut.mp4": "is damaged, cut off or no video",
         "notes.txt": "there is no video in it",
         "audio.mp4": "there is no video in it",
         "huge.y4m": "claims 8000 x 8000 pixels per frame",
     }
-
-
-def test_bad_files_get_one_clear_sentence(tmp_path):
-    for name, reason in bad_files(tmp_path).items():
+    for name, reason in sentences.items():
         with pytest.raises(VideoError, match=reason) as caught:
             read(tmp_path / name)
         message = str(caught.value)
@@ -310,21 +292,6 @@ def test_cameras_have_numbers(monkeypatch):
     for source in ("webcam", "webcam:2"):
         video._open(source)
     assert opened == [("/dev/video0", "v4l2"), ("/dev/video2", "v4l2")]
-    monkeypatch.setattr(video.sys, "platform", "darwin")
-    with pytest.raises(VideoError, match=r"^webcam: cameras have numbers on Linux alone; .*\.$"):
-        read("webcam")
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
-def test_nothing_leaks(tmp_path):
-    names = ["whole.mp4", *bad_files(tmp_path)]
-    counts = []
-    for _ in range(5):
-        for name in names:
-            with contextlib.suppress(VideoError), Reader(tmp_path / name) as reader:
-                next(iter(reader))
-        counts.append(len(os.listdir("/proc/self/fd")))
-    assert counts[0] == counts[-1]
 
 
 def test_write_is_atomic_and_deterministic(tmp_path):

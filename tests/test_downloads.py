@@ -10,13 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import servers
 import torch
 from requests.adapters import Retry
-from servers import says
+from servers import says, serve
 
 import co3d
-from co3d import __main__ as command_line
 from co3d import web
 from co3d.zoo import checkpoints, downloads
 from co3d.zoo.specs import SPECS, Checkpoint
@@ -38,20 +36,12 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 HALF = len(DATA) // 2
 
 
-def serve(data=DATA, **options):
-    return servers.serve(data, **options)
-
-
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    """The server; the cache is empty, and nothing is asked twice."""
+def server(server, monkeypatch, tmp_path):
+    """The server has the weights; the cache is empty."""
     monkeypatch.setenv("CACHE_PATH", str(tmp_path))
-    monkeypatch.setattr(web, "TIMEOUT_S", 5)
-    monkeypatch.setattr(web, "RETRY", 0)
-    monkeypatch.setattr(web, "BLOCK", 4096)
-    with servers.running() as server:
-        server.answer = serve()
-        yield server
+    server.answer = serve(DATA)
+    return server
 
 
 @pytest.fixture
@@ -70,16 +60,6 @@ def published(server, monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "weights"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main(["download", "weights", *arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def visible(folder):
@@ -104,10 +84,10 @@ def test_a_file_is_fetched_once_and_pinned(server, published, folder):
 @pytest.mark.parametrize(
     ("again", "start"),
     [
-        (serve(), HALF),
-        (serve(ranges=False), 0),
-        (serve(etag='"2"'), 0),
-        (serve(etag='"2"', conditions=False), 0),
+        (serve(DATA), HALF),
+        (serve(DATA, ranges=False), 0),
+        (serve(DATA, etag='"2"'), 0),
+        (serve(DATA, etag='"2"', conditions=False), 0),
     ],
     ids=["resumes", "no ranges", "changed", "changed, and If-Range ignored"],
 )
@@ -129,19 +109,11 @@ def test_what_was_cut_off_is_completed(server, published, folder, again, start):
         assert len(server.asked) == 1
 
 
-def test_a_part_that_is_whole_is_fetched_again(server, published, folder):
-    path = downloads.fetch(*published())
-    path.rename(folder / f"{NAME}.part")  # killed before the last step
-    (folder / f"{NAME}.part.validator").write_text('"1"')
-    assert downloads.fetch(*published()).read_bytes() == DATA
-    assert "Range" in server.asked[-2][2] and "Range" not in server.asked[-1][2]
-
-
 def test_a_cut_connection_goes_on_by_itself_and_a_busy_server_is_asked_again(
     server, published, monkeypatch
 ):
     monkeypatch.setattr(web, "RETRY", Retry(2, status_forcelist=[503]))
-    answers = [says(503), serve(cut=HALF), serve(cut=HALF + 50_000), serve()]
+    answers = [says(503), serve(DATA, cut=HALF), serve(DATA, cut=HALF + 50_000), serve(DATA)]
     server.answer = lambda handler: answers.pop(0)(handler)
     assert downloads.fetch(*published()).read_bytes() == DATA and not answers
 
@@ -158,12 +130,8 @@ def test_a_silent_server_is_given_up(server, published, monkeypatch):
 HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
 WRONG = {
     "HTML": (says(200, HTML, Content_Length=len(HTML)), "is an HTML page, not weights"),
-    "JSON": (says(200, b'{"error": "no"}'), "is a JSON message, not weights"),
     "empty": (says(200, Content_Length=0), "is empty"),
-    "nothing": (says(204), "answers 204 No Content"),
     "404": (says(404, HTML), "answers 404 Not Found"),
-    "500": (says(500), "answers 500 Internal Server Error"),
-    "to a file": (says(301, Location="file:///etc/passwd"), "only https is fetched"),
     "to http": (says(307, Location="http://192.0.2.1/mini.pkl"), "only https is fetched"),
 }
 
@@ -178,21 +146,9 @@ def test_a_wrong_answer_is_one_sentence_and_leaves_nothing(server, published, fo
     assert visible(folder) == []
 
 
-def test_a_redirection_is_followed_and_keeps_the_range(server, published):
-    def answer(handler):
-        (content if "/there" in handler.path else says(302, Location="/there"))(handler)
-
-    content, server.answer = serve(cut=HALF), answer
-    with pytest.raises(ConnectionError, match="cut off"):
-        downloads.fetch(*published())
-    content = serve()
-    assert downloads.fetch(*published()).read_bytes() == DATA
-    assert server.asked[-1][1] == "/there" and "Range" in server.asked[-1][2]
-
-
 @pytest.mark.parametrize(
     "url",
-    ["http://192.0.2.1/x.pkl", "http://127.0.0.1.example/x", "ftp://127.0.0.1/x", "file:///x"],
+    ["http://192.0.2.1/x.pkl", "http://127.0.0.1.example/x", "file:///x"],
 )
 def test_only_https_is_fetched_without_a_connection(server, published, monkeypatch, url):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("asks for a host"))
@@ -219,11 +175,8 @@ def test_a_file_that_was_copied_there_is_pinned_and_a_tampered_one_refused(publi
     entry = published(url="https://192.0.2.1/mini.pkl")
     assert downloads.fetch(*entry).read_bytes() == DATA
     (folder / NAME).write_bytes(DATA[:-1] + b"\0")
-    other = hashlib.sha256(DATA[:-1] + b"\0").hexdigest()
-    with pytest.raises(ValueError, match=f"{other}, not {SHA256} as pinned in .*: delete the file"):
+    with pytest.raises(ValueError, match=f"not {SHA256} as pinned in .*: delete the file"):
         downloads.fetch(*entry)
-    (folder / downloads.LOCK).unlink()
-    assert downloads.fetch(*entry)
 
 
 def test_known_hashes_and_sizes_are_held_against_the_file(server, published, folder):
@@ -239,10 +192,9 @@ def test_known_hashes_and_sizes_are_held_against_the_file(server, published, fol
         downloads.fetch(*published(), "0" * 64)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", f'{{"{NAME}": {{"sha256": 1}}}}'])
-def test_a_broken_lock_file_is_named_and_no_download_lost(server, published, folder, text):
+def test_a_broken_lock_file_is_named_and_no_download_lost(server, published, folder):
     folder.mkdir()
-    (folder / downloads.LOCK).write_text(text)
+    (folder / downloads.LOCK).write_text(f'{{"{NAME}": {{"sha256": 1}}}}')
     with pytest.raises(OSError, match=r"weights.lock.json cannot be read: repair or delete it"):
         downloads.fetch(*published())
     assert (folder / f"{NAME}.part").read_bytes() == DATA
@@ -260,21 +212,15 @@ def test_what_does_not_fit_is_never_pinned(server, published, folder, case):
     make, sentence = UNFIT[case]
     data = make()
     server.answer = says(200, data)  # no length: only the content tells
-    for _ in range(2):
-        with pytest.raises(ValueError) as refused:
-            downloads.fetch(*published())
-        assert str(refused.value).startswith(sentence) and ".part" not in str(refused.value)
-        assert str(refused.value).endswith(f"(from {server.url}/mini.pkl, not pinned)")
-        assert visible(folder) == []
+    with pytest.raises(ValueError) as refused:
+        downloads.fetch(*published())
+    assert str(refused.value).startswith(sentence) and ".part" not in str(refused.value)
+    assert str(refused.value).endswith(f"(from {server.url}/mini.pkl, not pinned)")
+    assert visible(folder) == []
     (folder / NAME).write_bytes(data)
     with pytest.raises(ValueError):
         downloads.fetch(*published())
     assert visible(folder) == [NAME]  # what the user copied there is not removed
-    (folder / NAME).unlink()
-    server.answer = serve()
-    state = torch.get_rng_state()
-    assert downloads.fetch(*published()) and visible(folder) == DONE
-    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_several_at_once_fetch_one_file(server, published):
@@ -294,11 +240,11 @@ def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, fol
 
     with monkeypatch.context() as patch:
         patch.setattr(web.requests.Response, "iter_content", some)
-        code, shown, error = run("x3d_mini")
+        code, shown, error = run("download", "weights", "x3d_mini")
     came = (folder / f"{NAME}.part").stat().st_size
     assert (code, shown) == (130, "") and error.endswith("co3d: interrupted\n")
     assert f"{NAME}.part keeps what came: run the command again, it resumes" in error
-    code, shown, error = run("x3d_mini")
+    code, shown, error = run("download", "weights", "x3d_mini")
     assert (code, error) == (0, "") and (folder / NAME).read_bytes() == DATA
     expected = ["x3d_mini", "kinetics400", f"{len(DATA):,}", "bytes", str(folder / NAME)]
     assert shown.split() == expected
@@ -308,8 +254,8 @@ def test_an_interrupted_download_is_kept_and_goes_on(server, published, run, fol
 def test_one_of_several_that_fails_does_not_stop_the_others(server, published, run, folder):
     published("slow_mini", url=f"{server.url}/other.pkl")
     published()
-    server.answer = lambda handler: (says(404) if "other" in handler.path else serve())(handler)
-    code, shown, error = run("coslow_mini", "x3d_mini", "cox3d_mini")
+    server.answer = lambda handler: (says(404) if "other" in handler.path else serve(DATA))(handler)
+    code, shown, error = run("download", "weights", "coslow_mini", "x3d_mini", "cox3d_mini")
     assert code == 1 and len(shown.splitlines()) == 1 and visible(folder) == DONE
     assert error == (f"co3d: slow_mini kinetics400: {server.url}/other.pkl answers 404 Not Found\n")
 
@@ -321,58 +267,52 @@ def test_one_of_several_that_fails_does_not_stop_the_others(server, published, r
         (["i3d_mini"], "no weights are published for i3d_mini"),
         (["x3d_m", "--data", "charades"], "no charades weights are published for x3d_m"),
         (["x3d_m", "--sha256", "91a641e6"], "expected --sha256 with 64 hexadecimal digits"),
-        (["x3d_m", "--sha256", ""], "expected --sha256 with 64 hexadecimal digits"),
         (["slow_8x8_r50", "--sha256", "0" * 64], "and one file, given '000"),
         (["x3d_m", "--sha256", "0" * 64, "--check"], "--check reads no file"),
         (["--data", "chardes"], "nobody publishes chardes weights: there are kinetics400, chara"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(run, arguments, sentence):
-    code, shown, error = run(*arguments)
+    code, shown, error = run("download", "weights", *arguments)
     assert code == 2 and shown == "" and error.startswith("co3d: ") and error.count("\n") == 1
     assert sentence in error
 
 
 def test_check_asks_every_address_and_stops_at_none(server, published, run, folder):
     answers = {"/nosize": says(200), "/gone": says(404)}
-    server.answer = lambda handler: answers.get(handler.path, serve())(handler)
+    server.answer = lambda handler: answers.get(handler.path, serve(DATA))(handler)
     names = ("x3d_mini", "slow_mini", "i3d_mini")
     for name, path in zip(names, ("/file", "/gone", "/nosize"), strict=True):
         published(name, url=server.url + path)
-    code, shown, error = run("--check", *names)
+    code, shown, error = run("download", "weights", "--check", *names)
     assert code == 1 and error == f"co3d: {server.url}/gone answers 404 Not Found\n"
     assert [line.split()[0] for line in shown.splitlines()[:2]] == [f"{len(DATA):,}", "answers"]
-    assert run("--check", "x3d_mini")[0] == 0 and not folder.exists()
+    assert run("download", "weights", "--check", "x3d_mini")[0] == 0 and not folder.exists()
     published("slow_mini", mebibytes=31.5)
-    code, _, error = run("--check", "slow_mini")
+    code, _, error = run("download", "weights", "--check", "slow_mini")
     assert code == 1 and "has 0.265 MiB instead of 31.5: refused" in error
 
 
 @pytest.mark.parametrize("name", ["x3d_mini", "cox3d_mini"])
-def test_load_by_name_downloads_once(server, published, tmp_path, name):
-    torch.manual_seed(1)
-    trained, file = co3d.create("x3d_mini"), tmp_path / "made.safetensors"
-    checkpoints.save(trained, file, training_data="noise", source="a test", licence="none")
-    server.answer = serve(file.read_bytes())
+def test_load_by_name_downloads_once(server, published, name):
     _, weights = published(url=f"{server.url}/x3d.safetensors", licence="MIT")
+    torch.manual_seed(0)
+    trained = co3d.create("x3d_mini")
     for _ in range(2):
         model, transform = co3d.load(name, "kinetics400")
         assert torch.equal(model.classifier.weight, trained.classifier.weight)
         origin = model.weights.source, model.weights.training_data, model.weights.licence
-        assert origin == (weights.url, "kinetics400", "MIT")
-        assert model.weights.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert origin == (weights.url, "kinetics400", "MIT") and model.weights.sha256 == SHA256
         assert (transform.image_size, transform.channel_order) == (48, "rgb")
     assert len(server.asked) == 1
 
 
-def test_weights_bring_their_classes_and_channel_order(server, published, tmp_path):
-    trained, file = co3d.create("slow_mini", num_classes=157), tmp_path / "made.safetensors"
-    checkpoints.save(trained, file, training_data="", source="", licence="")
-    server.answer = serve(file.read_bytes())
+def test_weights_bring_their_classes_and_channel_order(server, published):
+    server.answer = serve(made("slow_mini", num_classes=157))
     url = f"{server.url}/slow.safetensors"
     record, _ = published("slow_mini", url, "charades", num_classes=157, channel_order="bgr")
-    for weights, classes in (("charades", None), ("charades", 157), (file, 157)):
-        model, transform = co3d.load("coslow_mini", weights, num_classes=classes)
+    for classes in (None, 157):
+        model, transform = co3d.load("coslow_mini", "charades", num_classes=classes)
         assert model.classifier.out_features == 157
         assert transform == co3d.transform_for("slow_mini", "charades")
         assert transform.channel_order == "bgr" and transform.mean == record.mean

@@ -41,7 +41,7 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CACHE_PATH", str(folder))
-        synthetic.synthetic_kinetics(splits=["test"], limit=N, progress=False)
+        synthetic.dataset("test", limit=N, progress=False)
         synthetic_charades.dataset("test", limit=2, progress=False)
     return folder
 

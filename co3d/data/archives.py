@@ -1,27 +1,22 @@
 """Archives of others, unpacked into a folder of their own: plain files only, and within bounds."""
 
 import gzip
+import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO
 
-SLACK = 2**20  # bytes that any archive may unpack to: an empty tar file packs 100 times smaller
+RATIO, SLACK = 50, 2**20  # bytes that come out for each packed one, and beside that, at most
+MEMBERS = 12_000_000  # files and folders, at most: Charades has 7.3 million frames
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError,
           RuntimeError, ValueError, OverflowError)  # fmt: skip
-
-
-class Member(NamedTuple):
-    """A file or folder in an archive; `extract` writes a file under another name in a folder."""
-
-    name: str
-    size: int
-    plain: bool  # neither link nor device
-    folder: bool
-    extract: Callable[[str, Path], None]
+# Name, bytes, whether it is a plain file or folder, and what opens a file.
+Member = tuple[str, int, bool, Callable[[], IO[bytes]] | None]
 
 
 class RefusedError(ValueError):
@@ -29,37 +24,31 @@ class RefusedError(ValueError):
 
 
 def unpack(
-    archive: Path,
-    folder: Path,
-    place: Callable[[PurePosixPath], PurePosixPath | None],
-    *,
-    ratio: float,
-    members: int,
+    archive: Path, folder: Path, place: Callable[[PurePosixPath], PurePosixPath | None]
 ) -> None:
-    """Unpacks files of a tar, tar.gz or zip file, told by its content, into a new folder.
+    """Unpacks files of a tar, tar.gz or zip file, told by its content, into a folder.
 
-    Args:
-        place: where a file goes, by its path in the archive; None leaves it out.
-        ratio: unpacked bytes for each packed one, at most.
-        members: files and folders, at most.
+    `place` tells where a file goes, by its path in the archive; None leaves it out.
 
     Raises:
         ValueError: if the archive is damaged, cut off or out of bounds, or holds links, devices,
             absolute names or `..`.
     """
-    most, total = int(ratio * archive.stat().st_size) + SLACK, 0
+    most, total = RATIO * archive.stat().st_size + SLACK, 0
     try:
-        for count, member in enumerate(_members(archive), 1):
-            path = PurePosixPath(member.name)
-            total += max(0, member.size)
-            if path.is_absolute() or ".." in path.parts or not member.plain:
-                raise RefusedError(f"holds {member.name!r}, which could lead elsewhere: refused")
-            if count > members:
-                raise RefusedError(f"has more than {members:,} members: refused")
+        for count, (name, size, plain, opened) in enumerate(_members(archive), 1):
+            path = PurePosixPath(name)
+            total += max(0, size)
+            if path.is_absolute() or ".." in path.parts or not plain:
+                raise RefusedError(f"holds {name!r}, which could lead elsewhere: refused")
+            if count > MEMBERS:
+                raise RefusedError(f"has more than {MEMBERS:,} members: refused")
             if total > most:
                 raise RefusedError(f"unpacks to more than {most:,} bytes: refused")
-            if not member.folder and (target := place(path)):
-                member.extract(str(target), folder)
+            if opened and (target := place(path)):
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+                with opened() as source, (folder / target).open("wb") as file:
+                    shutil.copyfileobj(source, file)
     except RefusedError as error:
         raise ValueError(f"{archive.name} {error}") from None
     except DAMAGE as error:
@@ -68,37 +57,22 @@ def unpack(
 
 def _members(archive: Path) -> Iterator[Member]:
     if zipfile.is_zipfile(archive):
-        return _zip_members(archive)
-    if tarfile.is_tarfile(archive):
-        return _tar_members(archive)
-    with archive.open("rb") as file:
-        raise RefusedError(f"is no whole tar or zip file: it begins with {file.read(20)!r}")
-
-
-def _zip_members(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as packed:
-        for info in packed.infolist():
-
-            def extract(name: str, folder: Path, info: zipfile.ZipInfo = info) -> None:
-                info.filename = name
-                packed.extract(info, folder)
-
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            yield Member(info.orig_filename, info.file_size, plain, info.is_dir(), extract)
-
-
-def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive) as packed:
-        while (info := packed.next()) is not None:
-
-            def extract(name: str, folder: Path, info: tarfile.TarInfo = info) -> None:
-                packed.extract(info.replace(name=name, deep=False), folder, filter="data")
-
-            plain = info.isreg() or info.isdir()
-            yield Member(info.name, info.size, plain, info.isdir(), extract)
-            packed.members.clear()  # a tar file of frames has millions
-        _check_end(packed)
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+                opened = None if info.is_dir() else partial(packed.open, info)
+                yield info.orig_filename, info.file_size, plain, opened
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as packed:
+            while (info := packed.next()) is not None:
+                opened = partial(packed.extractfile, info) if info.isreg() else None
+                yield info.name, info.size, info.isreg() or info.isdir(), opened
+                packed.members.clear()  # a tar file of frames has millions
+            _check_end(packed)
+    else:
+        with archive.open("rb") as file:
+            raise RefusedError(f"is no whole tar or zip file: it begins with {file.read(20)!r}")
 
 
 def _check_end(packed: tarfile.TarFile) -> None:

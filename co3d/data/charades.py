@@ -7,18 +7,18 @@ that has none the codes c000 ... stand for them. Names differ between copies, co
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 from . import dataset
-from .dataset import Dataset, Video, first_file, index, planned, read_table
+from .dataset import Dataset, Video, first_file, index, planned, read_table, split_name
 
 CLASSES = 157
 FRAMES_FPS = 24.0  # of the published JPEG frames
 FRAME_FOLDER, VIDEO_FOLDERS = "Charades_v1_rgb", ("Charades_v1_480", "Charades_v1")
 PLACES = ("", "Charades", "annotations", "splits", "frame_lists")  # of annotations
-SPELLINGS = {
+SPELLINGS = {  # any spelling of val means test
     "train": dataset.SPELLINGS["train"],
     "test": (*dataset.SPELLINGS["test"], *dataset.SPELLINGS["val"]),
 }
@@ -39,42 +39,28 @@ def load(root: Path, split: str, classes: int = CLASSES, name: str = "charades")
 
     Raises FileNotFoundError without an annotation, ValueError for a row that cannot be used.
     """
-    root, split = Path(root), split_name(split)
+    root, split = Path(root), split_name(split, SPELLINGS)
     table, folder = annotation(root, split), media(root)
     labels = class_names(root, classes)
     paths = media_by_id(folder) if folder else {}
     fps = FRAMES_FPS if folder and folder.name == FRAME_FOLDER else None
 
-    def video(name: str, ids: Iterable[int], actions: tuple[Action, ...] = ()) -> Video:
-        ids = tuple(sorted(set(ids)))
+    def of_row(row: dict) -> Video:
+        actions = _actions(row.get("actions", ""))
+        ids = tuple(sorted({*(action[0] for action in actions), *map(int, row.get("labels", ()))}))
         if ids and not 0 <= ids[0] <= ids[-1] < classes:
             raise ValueError(
                 f"expected class ids from 0 to {classes - 1}, given {ids[0]}, {ids[-1]}"
             )
         class_id = ids[0] if len(ids) == 1 else None
         label = "" if class_id is None else labels[class_id]
-        return Video(name, label, class_id, paths.get(name), ids, fps, actions)
-
-    def of_row(row: dict[str, str]) -> Video:
-        actions = _actions(row["actions"])
-        return video(row["id"], [action[0] for action in actions], actions)
-
-    def of_labels(labelled: tuple[str, set[str]]) -> Video:
-        name, texts = labelled
-        return video(name, [int(text) for text in texts])
+        return Video(row["id"], label, class_id, paths.get(row["id"]), ids, fps, actions)
 
     with table.open(encoding="utf-8-sig", errors="replace") as file:
         of_frames = FRAME_COLUMNS[0] in file.readline(4096)
-    if of_frames:
-        videos = planned(table, _frame_labels(table).items(), of_labels)
-    else:
-        videos = planned(table, read_table(table, COLUMNS), of_row)
-    return Dataset(name, split, labels, videos, multilabel=True)
-
-
-def split_name(split: str) -> str:
-    """train or test; any spelling of val means test."""
-    return "train" if dataset.split_name(split) == "train" else "test"
+    rows = _frame_rows(table) if of_frames else read_table(table, COLUMNS)
+    places = (folder,) if folder else ()
+    return Dataset(name, split, labels, planned(table, rows, of_row), True, places)
 
 
 def annotation(root: Path, split: str) -> Path:
@@ -146,8 +132,8 @@ def _actions(text: str) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def _frame_labels(table: Path) -> dict[str, set[str]]:
-    """The labels of all frames of each video, by a list with a line per frame.
+def _frame_rows(table: Path) -> Iterator[dict]:
+    """The id of each video and the labels of all its frames, by a list with a line per frame.
 
     The path of a frame is not read: frames are those in `media` of this set.
     """
@@ -155,4 +141,5 @@ def _frame_labels(table: Path) -> dict[str, set[str]]:
     for row in read_table(table, FRAME_COLUMNS, delimiter=" ", optional=1):
         texts = row.get("labels", "").split(",")
         labels.setdefault(row["original_vido_id"], set()).update(filter(str.strip, texts))
-    return labels
+    for name, texts in labels.items():
+        yield {"id": name, "labels": texts}

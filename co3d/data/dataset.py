@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -60,6 +60,7 @@ class Dataset:
     Attributes:
         labels: names of the classes by id.
         multilabel: whether a video may have no class, or several.
+        places: the folders in which the videos lie.
     """
 
     name: str
@@ -67,18 +68,19 @@ class Dataset:
     labels: tuple[str, ...]
     videos: tuple[Video, ...]
     multilabel: bool = False
+    places: tuple[Path, ...] = ()
 
     def first(self, limit: int | None) -> Self:
         """The same with the first `limit` videos only; None keeps all."""
         return replace(self, videos=self.videos[:limit])
 
 
-def split_name(split: str) -> str:
-    """train, val or test for any of their SPELLINGS; ValueError for another word."""
-    for name, spellings in SPELLINGS.items():
-        if split in spellings:
+def split_name(split: str, spellings: Mapping[str, tuple[str, ...]] = SPELLINGS) -> str:
+    """train, val or test for any of their spellings; ValueError for another word."""
+    for name, accepted in spellings.items():
+        if split in accepted:
             return name
-    words = ", ".join(spelling for names in SPELLINGS.values() for spelling in names)
+    words = ", ".join(word for accepted in spellings.values() for word in accepted)
     raise ValueError(f"expected a split ({words}), given {split!r}")
 
 

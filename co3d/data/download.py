@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -46,8 +46,6 @@ class Archive:
     into: str  # folder of the set
     suffixes: tuple[str, ...]  # of the files that are wanted
     depth: int = 1  # how many components of a file's path are kept
-    ratio: float = 2  # unpacked bytes for each packed one, at most
-    members: int = 100_000  # at most
 
     @property
     def name(self) -> str:
@@ -71,9 +69,9 @@ def fetch_kinetics(
         tell: is given the licence before anything is fetched, then a line for each archive.
 
     Raises:
-        ConnectionError: if nobody answers, or the answer is an error or was cut off.
+        ConnectionError: if nobody answers, or an archive or a table did not come whole.
         ValueError: for a split or number of parts that there is not, without DATASETS_PATH, or if
-            a file is not what it should be.
+            a table is not what it should be.
         OSError: if the disk is too full.
     """
     root = home("kinetics400", root)
@@ -83,7 +81,7 @@ def fetch_kinetics(
         table = root / "annotations" / f"{split}.csv"
         if not table.is_file():
             agree()
-            web.download(_annotation_url(split), table, check=_first_line_has(b"youtube_id"))
+            _table(f"{BASES['kinetics400']}/annotations/{table.name}", table, b"youtube_id")
             digest = hashlib.sha256(table.read_bytes()).hexdigest()
             if split == "val" and digest != VAL_SHA256:
                 tell(f"{table.name} has sha256 {digest}, not {VAL_SHA256} as others report")
@@ -119,7 +117,8 @@ def kinetics_urls(split: str, parts: int | None = None) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         wanted = kinetics_archives(split, parts, Path(folder))
     first = [_replacement()] if split == "train" else []
-    return [_annotation_url(split), *(archive.url for archive in [*first, *wanted])]
+    table = f"{BASES['kinetics400']}/annotations/{split}.csv"
+    return [table, *(archive.url for archive in [*first, *wanted])]
 
 
 def kinetics_archives(
@@ -131,8 +130,7 @@ def kinetics_archives(
     table = root / ".download" / f"k400_{split}_path.txt"
     if not table.is_file():
         agree()
-        url = f"{BASES['kinetics400']}/{split}/{table.name}"
-        web.download(url, table, check=_first_line_has(b".tar.gz"))
+        _table(f"{BASES['kinetics400']}/{split}/{table.name}", table, b".tar.gz")
     urls = table.read_text("utf-8").split()
     if parts is not None and not 1 <= parts <= len(urls):
         raise ValueError(f"expected 1 to {len(urls)} parts of {split}, given {parts}")
@@ -144,24 +142,17 @@ def charades_archives(form: str) -> list[Archive]:
     if form not in FORMS:
         raise ValueError(f"expected a form of {', '.join(FORMS)}, given {form!r}")
     base = BASES["charades"]
-    annotations = Archive(f"{base}/Charades.zip", "Charades", (".csv", ".txt"), ratio=50)
-    videos = Archive(f"{base}/Charades_v1_480.zip", "Charades_v1_480", (".mp4",))
-    frames = Archive(f"{base}/Charades_v1_rgb.tar", "Charades_v1_rgb", (".jpg",))
-    frames = replace(frames, depth=2, members=12_000_000)
-    return {
-        "annotations": [annotations],
-        "videos": [annotations, videos],
-        "frames": [annotations, frames],
-    }[form]
+    media = {
+        "annotations": [],
+        "videos": [Archive(f"{base}/Charades_v1_480.zip", "Charades_v1_480", (".mp4",))],
+        "frames": [Archive(f"{base}/Charades_v1_rgb.tar", "Charades_v1_rgb", (".jpg",), depth=2)],
+    }
+    return [Archive(f"{base}/Charades.zip", "Charades", (".csv", ".txt")), *media[form]]
 
 
 def unpacked(wanted: Sequence[Archive], root: Path) -> set[str]:
     """The names of all files that came out of these archives."""
-    return {name for archive in wanted for name in _counts(archive, root) or ()}
-
-
-def _annotation_url(split: str) -> str:
-    return f"{BASES['kinetics400']}/annotations/{split}.csv"
+    return {name for archive in wanted for name in _recorded(archive, root)}
 
 
 def _replacement() -> Archive:
@@ -170,25 +161,32 @@ def _replacement() -> Archive:
     return Archive(url, "train", (".mp4",))
 
 
-def _first_line_has(word: bytes) -> Callable[[Path], None]:
-    """A check that refuses pages and messages in place of a table."""
+def _table(url: str, path: Path, word: bytes) -> None:
+    """Fetches a table; refuses pages and messages, whose first line lacks a word of it."""
 
-    def check(path: Path) -> None:
-        with path.open("rb") as file:
+    def check(part: Path) -> None:
+        with part.open("rb") as file:
             line = file.readline(1000)
         if word not in line:
-            raise ValueError(f"{path.stem} has no {word.decode()} in its first line: {line[:40]!r}")
+            raise ValueError(f"{path.name} has no {word.decode()} in its first line: {line[:40]!r}")
 
-    return check
+    web.download(url, path, check=check)
 
 
 def _fetch(wanted: Sequence[Archive], root: Path, agree: Callable[[], None], tell: Tell) -> None:
     """Archives and their files, one after the other; where one fails the others still come."""
-    present = functools.cache(_present)
-    left = [archive for archive in wanted if not _finished(archive, root, present, tell)]
-    if not left:
-        return
-    agree()
+    present, left = functools.cache(_present), []
+    for archive in wanted:
+        counts = _recorded(archive, root)
+        gone = (counts - present(root / archive.into, archive.depth)).total()
+        if gone:
+            tell(f"{gone:,} files of {archive.name} are gone: it is fetched again")
+        if gone or not counts:
+            left.append(archive)
+        else:
+            _packed(archive, root).unlink(missing_ok=True)  # killed after the record
+    if left:
+        agree()
     failed = []
     for archive in left:
         try:
@@ -196,8 +194,6 @@ def _fetch(wanted: Sequence[Archive], root: Path, agree: Callable[[], None], tel
         except web.UnreachableError:
             raise
         except (ValueError, ConnectionError) as error:
-            if len(left) == 1:
-                raise
             failed.append(archive.name)
             tell(str(error))
     if failed:
@@ -215,18 +211,16 @@ def _bring(archive: Archive, root: Path, tell: Tell) -> None:
         web.download(archive.url, packed)
     shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
     try:
-        limits = {"ratio": archive.ratio, "members": archive.members}
-        archives.unpack(packed, folder, archive.place, **limits)
+        archives.unpack(packed, folder, archive.place)
         counts = _present(folder, archive.depth)
         if not counts:
             raise ValueError(f"{archive.name} holds no file {' or '.join(archive.suffixes)}")
-        _move(folder, target)
     except ValueError as error:
         packed.unlink()
-        raise ValueError(f"{error} (from {archive.url}; deleted)") from None
-    finally:
         shutil.rmtree(folder, ignore_errors=True)
-    record = {"url": archive.url, "files": counts, "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+        raise ValueError(f"{error} (from {archive.url}; deleted)") from None
+    _move(folder, target)
+    record = {"url": archive.url, "files": counts, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     files.write(_packed(archive, root, ".json"), json.dumps(record, indent=0) + "\n")
     packed.unlink()
     tell(f"{archive.name}: {counts.total():,} files in {target}")
@@ -240,21 +234,7 @@ def _move(folder: Path, target: Path) -> None:
         for name in names:
             if not (place / name).exists():
                 Path(parent, name).replace(place / name)
-
-
-def _finished(
-    archive: Archive, root: Path, present: Callable[[Path, int], Counter], tell: Tell
-) -> bool:
-    """Whether an archive was unpacked, and all its files are still there."""
-    counts = _counts(archive, root)
-    if counts is None:
-        return False
-    gone = (counts - present(root / archive.into, archive.depth)).total()
-    if gone:
-        tell(f"{gone:,} files of {archive.name} are gone: it is fetched again")
-    else:
-        _packed(archive, root).unlink(missing_ok=True)  # killed after the record
-    return not gone
+    shutil.rmtree(folder)
 
 
 def _present(folder: Path, depth: int) -> Counter:
@@ -268,12 +248,12 @@ def _present(folder: Path, depth: int) -> Counter:
     return counts
 
 
-def _counts(archive: Archive, root: Path) -> Counter | None:
-    """What the record of an archive lists; None where there is none."""
+def _recorded(archive: Archive, root: Path) -> Counter:
+    """What the record of an archive lists; empty where there is none."""
     try:
         return Counter(json.loads(_packed(archive, root, ".json").read_text("utf-8"))["files"])
     except (OSError, ValueError, TypeError, KeyError):
-        return None
+        return Counter()
 
 
 def _packed(archive: Archive, root: Path, suffix: str = "") -> Path:

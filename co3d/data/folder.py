@@ -32,25 +32,19 @@ def load(root: Path, split: str | None = None) -> Dataset:
         raise FileNotFoundError(
             f"{root} has no split {chosen}; expected one of {', '.join(sorted(splits))}"
         )
-    class_ids = {label: i for i, label in enumerate(labels)}
-    videos = []
-    for folder in _folders(splits.get(chosen, root)):
-        class_id = class_ids[folder.name]
+    place, videos = splits.get(chosen, root), []
+    for folder in _folders(place):
+        class_id = labels.index(folder.name)
         for path in sorted(folder.iterdir()):
             if is_video(path) and path.is_file() and not path.name.startswith("."):
                 name = f"{folder.name}/{path.name}"
                 videos.append(Video(name, folder.name, class_id, path, (class_id,)))
     if not videos:
         raise ValueError(
-            f"{splits.get(chosen, root)}: expected one folder per class with videos in it "
+            f"{place}: expected one folder per class with videos in it "
             f"({', '.join(EXTENSIONS)}), given none"
         )
-    return Dataset(root.resolve().name, chosen, labels, tuple(videos))
-
-
-def place(root: Path, split: str) -> Path:
-    """Where the videos of a split (or of "all") lie."""
-    return _splits(root).get(split, root)
+    return Dataset(root.resolve().name, chosen, labels, tuple(videos), places=(place,))
 
 
 def _splits(root: Path) -> dict[str, Path]:

@@ -51,8 +51,9 @@ def load(
     """
     root, split = Path(root), split_name(split)
     table = annotation(root, split)
-    clips = index(folders(root, split))
-    starts = (table.parent, root, *folders(root, split))  # of listed paths
+    places = tuple(folders(root, split))
+    clips = index(places)
+    starts = (table.parent, root, *places)  # of listed paths
     class_ids = {label: i for i, label in enumerate(labels)}
     by_folder = {spelling: label for label in labels for spelling in _spellings(label)}
 
@@ -73,13 +74,16 @@ def load(
         places = (Path(os.path.abspath(start / path)) for start in starts)
         return video(path.stem, label, next((p for p in places if p.is_file()), None))
 
-    if _is_list(table):
+    # PySlowFast calls its list of paths and class ids `val.csv`, too.
+    if table.suffix != ".json" and LISTED.fullmatch(_first_line(table)):
         lines = filter(str.strip, table.read_text("utf-8-sig", "replace").splitlines())
-        return Dataset(name, split, tuple(labels), planned(table, lines, of_line))
-    columns = COLUMNS if split == "test" else ("label", *COLUMNS)
-    rows = _json_rows(table) if table.suffix == ".json" else read_table(table, columns)
-    rows = (row for row in rows if (row.get("split") or split) in SPELLINGS[split])
-    return Dataset(name, split, tuple(labels), planned(table, rows, of_row))
+        videos = planned(table, lines, of_line)
+    else:
+        columns = COLUMNS if split == "test" else ("label", *COLUMNS)
+        rows = _json_rows(table) if table.suffix == ".json" else read_table(table, columns)
+        rows = (row for row in rows if (row.get("split") or split) in SPELLINGS[split])
+        videos = planned(table, rows, of_row)
+    return Dataset(name, split, tuple(labels), videos, places=places)
 
 
 def annotation(root: Path, split: str) -> Path:
@@ -131,11 +135,6 @@ def _json_rows(table: Path) -> Iterator[dict]:
         raise ValueError(
             f"{table}: is no annotation of Kinetics in JSON ({type(error).__name__}: {error})"
         ) from None
-
-
-def _is_list(table: Path) -> bool:
-    """Whether the first line is a path and a class id, as PySlowFast also keeps in `val.csv`."""
-    return table.suffix != ".json" and LISTED.fullmatch(_first_line(table)) is not None
 
 
 def _first_line(table: Path) -> str:

@@ -45,7 +45,7 @@ def opened(address: str, load: Callable[[Path], Dataset]) -> Dataset:
             folder, addresses = _mirrored(address, Path(temporary))
         data = load(folder)
     videos = tuple(replace(video, path=addresses.get(video.path)) for video in data.videos)
-    return replace(data, videos=videos)
+    return replace(data, videos=videos, places=())
 
 
 def _mirrored(address: str, temporary: Path) -> tuple[Path, dict[Path, Address]]:
@@ -59,13 +59,14 @@ def _mirrored(address: str, temporary: Path) -> tuple[Path, dict[Path, Address]]
         path = folder / PurePosixPath(key).relative_to(root)
         if ".." in path.parts:
             raise ValueError(f"expected names below the address, given {key!r}")
-        if is_video(path) or path.suffix in TEXTS:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+        if not is_video(path) and path.suffix not in TEXTS:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         if is_video(path):
+            path.touch()
             url = f"{scheme}://{key.removeprefix(f'{scheme}://')}"
             addresses[path] = Address(url, int(info["size"]))
-        elif path.suffix in TEXTS:
+        else:
             fs.get_file(key, str(path))
     if not folder.is_dir():
         raise FileNotFoundError("no videos and no annotation")
@@ -98,8 +99,7 @@ def local(path: Path | Address) -> Iterator[Path]:
             time.sleep(PAUSE * 2 ** (number - 1))
     with file:
         copy = Path(file.name)
-        if copy.stat().st_size != path.size:
-            size = copy.stat().st_size
+        if (size := copy.stat().st_size) != path.size:
             copy.unlink()
             raise OSError(f"{path.url} came with {size} instead of {path.size} bytes")
         os.utime(copy)
@@ -109,15 +109,14 @@ def local(path: Path | Address) -> Iterator[Path]:
 
 def _evict(folder: Path, keep: Path) -> None:
     """Deletes what was used least recently until the rest fits."""
-    files = []
+    left, files = _limit() - keep.stat().st_size, []
     for path in set(folder.iterdir()) - {keep, folder / "cache"}:  # the latter is fsspec's list
         with suppress(FileNotFoundError):  # another process was here
             files.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = keep.stat().st_size + sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total > _limit():
+    for _, size, path in sorted(files, reverse=True):  # the latest first
+        left -= size
+        if left < 0:
             path.unlink(missing_ok=True)
-            total -= size
 
 
 def _limit() -> float:
@@ -135,9 +134,8 @@ def _errors_of(address: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is nothing at {address} ({error})") from None
-    except ImportError as error:  # fsspec, or what it needs for this scheme
-        raise ValueError(f"{address}: {error}; pip install 'co3d[cluster]' has fsspec") from None
-    except ValueError as error:  # also of schemes that fsspec does not know
-        raise ValueError(f"{address} cannot be read: {error}") from None
+    except (ImportError, ValueError) as error:  # also of schemes that fsspec does not know
+        needs = "; fsspec comes with co3d[cluster]" if isinstance(error, ImportError) else ""
+        raise ValueError(f"{address} cannot be read: {error}{needs}") from None
     except Exception as error:
         raise OSError(f"{address} cannot be read: {type(error).__name__}: {error}") from error

@@ -37,22 +37,25 @@ def open_set(
         OSError: if an address cannot be read.
     """
     name = str(name_or_folder)
-    if remote.is_address(name) and root is None:
-        return remote.opened(name, lambda folder: _own(str(folder), split)).first(limit)
+    known = name in NAMES and not isinstance(name_or_folder, Path)
+    if root is not None and not known:
+        raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
+    split = split or DEFAULT_SPLITS[name] if known else split
     if remote.is_address(root):
         if name not in REAL:
             raise ValueError(
                 f"expected an address only of {' or '.join(REAL)}, given one of {name}"
             )
-        return remote.opened(root, lambda folder: open_set(name, split, root=folder)).first(limit)
-    if name not in NAMES or isinstance(name_or_folder, Path):
-        if root is not None:
-            raise ValueError(f"expected root only with one of {', '.join(NAMES)}, given {name}")
-        return _own(name, split).first(limit)
-    split = split or DEFAULT_SPLITS[name]
-    if name in GENERATED:
-        return GENERATED[name].dataset(split, root, limit=limit)
-    return REAL[name].load(set_root(name, root), split).first(limit)
+        data = remote.opened(root, lambda folder: REAL[name].load(folder, split))
+    elif remote.is_address(name):
+        data = remote.opened(name, lambda folder: _own(str(folder), split))
+    elif not known:
+        data = _own(name, split)
+    elif name in GENERATED:
+        data = GENERATED[name].dataset(split, root, limit=limit)
+    else:
+        data = REAL[name].load(set_root(name, root), split)
+    return data.first(limit)
 
 
 def open_parts(

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from .dataset import Dataset, Video, split_name
 from .drawing import DotRecipe
 
 SYNTHETIC_KINETICS_LABELS = drawing.LABELS
+# What draws the frames, frames per second, and options of `video.write`.
+Film = tuple[Callable[[], np.ndarray], float | Fraction, dict[str, int]]
 SPLITS = {"train": 1200, "val": 240, "test": 1008}
 RECIPE = DotRecipe()
 
@@ -29,37 +32,35 @@ def folder(seed: int = 0, recipe: DotRecipe = RECIPE) -> Path:
     return paths.cache_path() / f"synthetic-kinetics-{seed}-{recipe.hash}"
 
 
-def synthetic_kinetics(
+def dataset(
+    split: str,
     root: Path | None = None,
     *,
     seed: int = 0,
     recipe: DotRecipe = RECIPE,
-    splits: Sequence[str] = tuple(SPLITS),
     limit: int | None = None,
     **options,
-) -> Path:
-    """The root of the generated set, by default `folder()`; what is missing in it is made first.
+) -> Dataset:
+    """A split, or its first `limit` videos; what is missing of it is made first.
 
-    Files depend on seed and recipe alone. `limit` makes the first N of each split; options are
-    those of `make`.
+    It lies in `folder()` unless `root` is given. Files depend on seed and recipe alone; options
+    are those of `make`.
     """
-    root, texts, videos = Path(root or folder(seed, recipe)), {}, {}
-    for number, split in enumerate(SPLITS):
-        if split not in splits:
-            continue
-        rows = [_row(seed, split, i) for i in range(SPLITS[split])]
-        texts[root / "annotations" / f"{split}.csv"] = _annotation(split, rows)
-        for i, (label, name) in enumerate(rows[:limit]):
-            path = root / split / label / f"{name}_000000_000010.mp4"
-            videos[path] = partial(_write, recipe=recipe, label=label, key=[seed, number, i])
-    make("synthetic-kinetics", texts, videos, **options)
-    return root
+    root, split = Path(root or folder(seed, recipe)), split_name(split)
+    rows, videos = [_row(seed, split, i) for i in range(SPLITS[split])], {}
+    for i, (label, name) in enumerate(rows[:limit]):
+        frames = partial(render, recipe, label, [seed, list(SPLITS).index(split), i])
+        path = root / split / label / f"{name}_000000_000010.mp4"
+        videos[path] = frames, recipe.fps, {"crf": recipe.crf}
+    table = root / "annotations" / f"{split}.csv"
+    make("synthetic-kinetics", {table: _annotation(split, rows)}, videos, **options)
+    return kinetics.load(root, split, SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics").first(limit)
 
 
 def make(
     name: str,
     texts: dict[Path, str],
-    videos: dict[Path, Callable[[Path], None]],
+    videos: dict[Path, Film],
     workers: int | None = None,
     progress: bool = True,
 ) -> None:
@@ -70,19 +71,14 @@ def make(
     for path, text in texts.items():
         if not path.exists():
             files.write(path, text)
+
+    def encode(path: Path) -> None:
+        frames, fps, options = videos[path]
+        video.write(path, frames(), fps, **options)
+
     missing = [path for path in videos if not path.exists()]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        done = pool.map(lambda path: videos[path](path), missing)
-        list(bar(done, name, len(missing), progress and bool(missing)))
-
-
-def dataset(
-    split: str, root: Path | None = None, *, limit: int | None = None, **options
-) -> Dataset:
-    """A split of `synthetic_kinetics(root, **options)`, or its first `limit` videos."""
-    split = split_name(split)
-    root = synthetic_kinetics(root, splits=[split], limit=limit, **options)
-    return kinetics.load(root, split, SYNTHETIC_KINETICS_LABELS, "synthetic-kinetics").first(limit)
+        list(bar(pool.map(encode, missing), name, len(missing), progress and bool(missing)))
 
 
 def decoded(clip: Video) -> np.ndarray:
@@ -103,10 +99,6 @@ def render(recipe: DotRecipe, label: str, key: Sequence[int]) -> np.ndarray:
     return drawing.render(recipe, np.arange(recipe.frames), lambda times: motion, key)
 
 
-def _write(path: Path, recipe: DotRecipe, label: str, key: list[int]) -> None:
-    video.write(path, render(recipe, label, key), recipe.fps, crf=recipe.crf)
-
-
 def _row(seed: int, split: str, index: int) -> tuple[str, str]:
     """Label and name (11 characters, as in Kinetics) of a video; classes take turns."""
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
@@ -116,8 +108,8 @@ def _row(seed: int, split: str, index: int) -> tuple[str, str]:
 
 def _annotation(split: str, rows: Sequence[tuple[str, str]]) -> str:
     """`annotations/{split}.csv` as Kinetics-400 has it, multi-word labels in quotes."""
-    lines = ["label,youtube_id,time_start,time_end,split,is_cc"]
+    text = "label,youtube_id,time_start,time_end,split,is_cc\n"
     for label, name in rows:
         quoted = f'"{label}"' if " " in label else label
-        lines.append(f"{quoted},{name},0,10,{split},0")
-    return "\n".join(lines) + "\n"
+        text += f"{quoted},{name},0,10,{split},0\n"
+    return text

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import paths
-from . import charades, drawing, video
-from .dataset import Dataset
+from . import charades, drawing
+from .dataset import Dataset, split_name
 from .synthetic import make
 
 LABELS = drawing.LABELS
@@ -54,8 +54,7 @@ class Script:
 
     Attributes:
         rotation: degrees counter-clockwise that a player turns the picture by.
-        windows: class index, start and end in seconds, in their right order.
-        reversed: which of the windows the row gives the other way round.
+        windows: class index, start and end in seconds, as the row gives them: some reversed.
     """
 
     id: str
@@ -63,7 +62,6 @@ class Script:
     n_frames: int
     rotation: int
     windows: tuple[tuple[int, float, float], ...]
-    reversed: tuple[bool, ...]
 
     @property
     def seconds(self) -> float:
@@ -73,10 +71,7 @@ class Script:
     @property
     def actions(self) -> str:
         """In the grammar of Charades: `c003 0.00 4.20;c011 2.70 9.90`."""
-        texts = []
-        for (motion, *times), turned in zip(self.windows, self.reversed, strict=True):
-            first, second = reversed(times) if turned else times
-            texts.append(f"c{motion:03d} {first:.2f} {second:.2f}")
+        texts = (f"c{motion:03d} {first:.2f} {last:.2f}" for motion, first, last in self.windows)
         return ";".join(texts)
 
 
@@ -85,41 +80,29 @@ def folder(seed: int = 0, recipe: ScriptedRecipe = RECIPE) -> Path:
     return paths.cache_path() / f"synthetic-charades-{seed}-{recipe.hash}"
 
 
-def synthetic_charades(
+def dataset(
+    split: str,
     root: Path | None = None,
     *,
     seed: int = 0,
     recipe: ScriptedRecipe = RECIPE,
-    splits: Sequence[str] = tuple(SPLITS),
     limit: int | None = None,
     **options,
-) -> Path:
-    """The root of the generated set, by default `folder()`; what is missing in it is made first.
-
-    Files depend on seed and recipe alone. `limit` makes the first N of each split; options are
-    those of `synthetic.make`.
-    """
-    root, videos = Path(root or folder(seed, recipe)), {}
-    classes = "".join(f"c{n:03d} {label}\n" for n, label in enumerate(LABELS))
-    texts = {root / "Charades_v1_classes.txt": classes}
-    for number, split in enumerate(SPLITS):
-        if split not in splits:
-            continue
-        plans = [plan(recipe, (seed, number, i)) for i in range(SPLITS[split])]
-        texts[root / f"Charades_v1_{split}.csv"] = _annotation(plans)
-        for i, one in enumerate(plans[:limit]):
-            path = root / "Charades_v1_480" / f"{one.id}.mp4"
-            videos[path] = partial(_write, recipe=recipe, plan=one, key=(seed, number, i))
-    make("synthetic-charades", texts, videos, **options)
-    return root
-
-
-def dataset(
-    split: str, root: Path | None = None, *, limit: int | None = None, **options
 ) -> Dataset:
-    """A split of `synthetic_charades(root, **options)`, or its first `limit` videos."""
-    split = charades.split_name(split)
-    root = synthetic_charades(root, splits=[split], limit=limit, **options)
+    """A split, or its first `limit` videos, made as `synthetic.dataset` makes them."""
+    root, split = Path(root or folder(seed, recipe)), split_name(split, charades.SPELLINGS)
+    keys = [(seed, list(SPLITS).index(split), i) for i in range(SPLITS[split])]
+    plans, videos = [plan(recipe, key) for key in keys], {}
+    for script, key in zip(plans[:limit], keys, strict=False):
+        path = root / "Charades_v1_480" / f"{script.id}.mp4"
+        how = {"crf": recipe.crf, "rotation": script.rotation}
+        videos[path] = partial(_recorded, recipe, script, key), script.fps, how
+    classes = "".join(f"c{n:03d} {label}\n" for n, label in enumerate(LABELS))
+    texts = {
+        root / "Charades_v1_classes.txt": classes,
+        root / f"Charades_v1_{split}.csv": _annotation(plans),
+    }
+    make("synthetic-charades", texts, videos, **options)
     return charades.load(root, split, len(LABELS), "synthetic-charades").first(limit)
 
 
@@ -135,9 +118,11 @@ def plan(recipe: ScriptedRecipe, key: tuple[int, int, int]) -> Script:
         start = rng.uniform(0, seconds - 0.7 * length)
         ends = round(float(start), 2), round(float(start + length), 2)
         windows.append((int(rng.integers(len(LABELS))), *ends))
-    turned = tuple((rng.random(len(windows)) < recipe.reversed).tolist())
+    for i in np.flatnonzero(rng.random(len(windows)) < recipe.reversed):
+        motion, start, end = windows[i]
+        windows[i] = motion, end, start
     rotation = ROTATIONS.get(index % PERIOD, 0)
-    return Script(_id(key), fps, n_frames, rotation, tuple(windows), turned)
+    return Script(_id(key), fps, n_frames, rotation, tuple(windows))
 
 
 def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarray:
@@ -147,7 +132,8 @@ def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarr
     def shown(times: np.ndarray) -> np.ndarray:
         """Of the motions at each of the times one at random, -1 where there is none."""
         motions, best = np.full(times.shape, -1), np.zeros(times.shape)
-        for motion, start, end in plan.windows:
+        for motion, *ends in plan.windows:
+            start, end = sorted(ends)
             active = (times >= start * recipe.fps) & (times < end * recipe.fps)
             chance = rng.random(times.shape) * active
             motions[chance > best] = motion
@@ -158,10 +144,9 @@ def render(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarr
     return drawing.render(recipe, times, shown, key)
 
 
-def _write(path: Path, recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> None:
-    """Encodes a video; with a rotation, lying on the side that players turn back from."""
-    frames = np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
-    video.write(path, frames, plan.fps, crf=recipe.crf, rotation=plan.rotation)
+def _recorded(recipe: ScriptedRecipe, plan: Script, key: Sequence[int]) -> np.ndarray:
+    """The frames as encoded: with a rotation, lying on the side that players turn back from."""
+    return np.rot90(render(recipe, plan, key), -plan.rotation // 90, axes=(1, 2))
 
 
 def _id(key: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 """What is missing, broken or extra in a data set's folder."""
 
 import os
-import re
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from ..progress import bar
-from . import charades, folder, kinetics, sets
+from . import charades, sets
 from .dataset import Dataset, Video, is_video, walk
-from .video import Reader, VideoError
+from .sampling import opened
+from .video import VideoError
 
 # Rows of the published annotations and files of the published archives.
 OFFICIAL = {
@@ -24,7 +23,6 @@ OFFICIAL = {
     ("charades", "train"): (7_985, 7_985),
     ("charades", "test"): (1_863, 1_863),
 }
-FRAME = re.compile(r"(.+)-(\d{1,9})\.jpe?g", re.IGNORECASE | re.ASCII)
 
 
 class Finding(NamedTuple):
@@ -37,34 +35,25 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Verification:
-    """A split as planned, and what was found wrong with its files.
-
-    Attributes:
-        note: what could not be checked, "" where all was.
-    """
+    """A split as planned, and what is wrong with its files; `note` says what was not checked."""
 
     data: Dataset
     findings: tuple[Finding, ...]
     note: str
 
-    def count(self, kind: str) -> int:
-        """How many findings of a kind there are."""
-        return sum(finding.kind == kind for finding in self.findings)
-
     @property
     def complete(self) -> bool:
         """Nothing is missing or broken; extra files do no harm."""
-        return self.count("missing") == self.count("broken") == 0
+        return all(finding.kind == "extra" for finding in self.findings)
 
     @property
     def summary(self) -> str:
         """Counts, beside those of the published set where there is one."""
-        rows = len(self.data.videos)
-        there = rows - self.count("missing")
+        counts, rows = Counter(finding.kind for finding in self.findings), len(self.data.videos)
         text = (
-            f"{self.data.name}, split {self.data.split}: {there:,} of {rows:,} planned videos are "
-            f"there; {self.count('missing'):,} missing, {self.count('broken'):,} broken, "
-            f"{self.count('extra'):,} extra"
+            f"{self.data.name}, split {self.data.split}: {rows - counts['missing']:,} of {rows:,} "
+            f"planned videos are there; {counts['missing']:,} missing, {counts['broken']:,} "
+            f"broken, {counts['extra']:,} extra"
         )
         if official := OFFICIAL.get((self.data.name, self.data.split)):
             text += f"\npublished: {official[0]:,} rows, {official[1]:,} videos"
@@ -93,14 +82,12 @@ def verify(
         faults = list(bar(faults, "verify", len(videos), progress, "video"))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all of them
-    findings += [
-        Finding("broken", str(video.path), why)
-        for video, why in zip(videos, faults, strict=True)
-        if why
-    ]
+    for video, why in zip(videos, faults, strict=True):
+        if why:
+            findings.append(Finding("broken", str(video.path), why))
     note = ""
     try:
-        findings += _extra(name_or_folder, data, root)
+        findings += _extra(data, root)
     except FileNotFoundError as error:
         note = f"which files are extra ({error})"
     return Verification(data, tuple(findings), note)
@@ -108,65 +95,35 @@ def verify(
 
 def fault(video: Video, decode: bool) -> str:
     """Why the video's file or folder of frames cannot be used, "" where nothing speaks against."""
+    folder = video.path.is_dir()
     try:
-        if video.path.is_dir():
-            return _frames_fault(video.path, decode)
-        with Reader(video.path) as reader:
-            for _ in reader.decode() if decode else ():
-                pass
-        return reader.note if decode and reader.status != "ok" else ""
+        for path in walk(video.path) if folder else ():
+            if path.stat().st_size == 0:
+                return f"{path.name} is empty (0 bytes)"
+        with opened(video.path, video.frames_fps) as reader:
+            for _, frame in reader.decode() if decode or folder else ():
+                if decode and folder:
+                    reader.rgb(frame)
+        return reader.note if reader.n_frames and reader.status != "ok" else ""
     except VideoError as error:
-        return str(error).removeprefix(f"{video.path}: ")
+        return str(error).removeprefix(str(video.path)).lstrip(":/ ")
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
 
 
-def _frames_fault(folder: Path, decode: bool) -> str:
-    """Numbers must run from 1 without a gap, and no file may be empty."""
-    frames = {int(match[2]): path for path in walk(folder) if (match := FRAME.fullmatch(path.name))}
-    if not frames:
-        return "no frames such as ID-000001.jpg in it"
-    gap = next((n for n in range(1, len(frames) + 1) if n not in frames), None)
-    if gap:
-        return f"frame {gap} is missing"
-    for path in frames.values():
-        if path.stat().st_size == 0:
-            return f"{path.name} is empty (0 bytes)"
-        if decode and not _is_whole(path):
-            return f"{path.name} is cut off, damaged or no JPEG picture"
-    return ""
-
-
-def _is_whole(path: Path) -> bool:
-    """By Pillow, because FFmpeg fills up the missing rest of a cut picture without a word."""
-    try:
-        with Image.open(path, formats=["JPEG"]) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
-
-
-def _extra(name_or_folder: str | Path, data: Dataset, root: Path | None) -> Iterator[Finding]:
+def _extra(data: Dataset, root: Path | None) -> Iterator[Finding]:
     """Files beside the videos of a split that are no videos of the plan.
 
     Videos of both splits of Charades lie in one folder. Raises FileNotFoundError where the
     annotation of the other is not there.
     """
-    videos, places = data.videos, []
-    if data.name not in sets.NAMES:
-        places = [folder.place(Path(name_or_folder), data.split)]
-    else:
-        home = sets.set_root(data.name, root)
-        if not data.multilabel:
-            places = kinetics.folders(home, data.split)
-        elif place := charades.media(home):
-            places = [place]
-            other = "train" if data.split == "test" else "test"
-            videos += charades.load(home, other, len(data.labels), data.name).videos
+    videos = data.videos
+    if data.multilabel and data.places:
+        home, other = sets.set_root(data.name, root), "train" if data.split == "test" else "test"
+        videos += charades.load(home, other, len(data.labels), data.name).videos
     known = {os.path.abspath(video.path) for video in videos if video.path}
     names = {video.id for video in videos}
-    for place in places:
+    for place in data.places:
         frames = place.name == charades.FRAME_FOLDER
         for path in sorted(charades.media_by_id(place).values() if frames else walk(place)):
             if os.path.abspath(path) not in known:

@@ -6,6 +6,7 @@ in headers are only claims. Pixels are taken as square, as in every pipeline of 
 
 import itertools
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,11 +21,10 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from .writing import Writer
-
 MAX_PIXELS = 2**25  # per frame: more than 8K (7680x4320), less than a made-up header can ask for
 MAX_GAP = 60.0  # seconds; a longer jump between two frames is a broken time, not a pause
 MAX_FAILURES = 16  # failed reads in a row before a file counts as ended
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # to write
 MAX_KEPT = 2**29  # bytes of packets that are kept to be decoded
 TIMEOUT = 10.0  # seconds for a stream address to open or to send something
 
@@ -92,18 +92,19 @@ class Reader:
     @property
     def fault(self) -> str:
         """What is damaged or missing, in a sentence; "" if nothing is."""
-        return _sentence(self._faults())
+        return self._sentence(self._missing_end)
 
     @property
     def note(self) -> str:
         """As `fault`; also says if frames are counted in the place of times."""
         counted = f"no usable presentation times, frames counted at {self.fps:.6g} fps"
-        return _sentence(self._faults() + [counted] * bool(self._counted))
+        return self._sentence(self._missing_end, counted if self._counted else "")
 
-    def _faults(self) -> list[str]:
+    def _sentence(self, *reasons: str) -> str:
         counts = {"packets lost": self._lost, "frames damaged": self._damaged}
         faults = [f"{what}: {count}" for what, count in counts.items() if count]
-        return faults + [self._missing_end] * bool(self._missing_end)
+        text = "; ".join([*faults, *filter(None, reasons)])
+        return text and f"{text[0].upper()}{text[1:]}."
 
     def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames as the decoder gives them, before `rgb`, with their times."""
@@ -203,18 +204,68 @@ class Reader:
             self.decode_s += perf_counter() - begun
 
 
+class Writer:
+    """Encodes uint8 (H,W,3) RGB frames as H.264; the file appears under its name when complete.
+
+    `with Writer(path, fps) as writer: writer.add(rgb)`. The same frames give the same bytes.
+    Players apply the `rotation` (degrees counter-clockwise). Raises ValueError for a suffix that
+    is not in FORMATS.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float | Fraction,
+        *,
+        crf: int = 23,
+        preset: str = "veryfast",
+        rotation: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix not in FORMATS:
+            raise ValueError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+        self._rate, self._rotation = Fraction(fps).limit_denominator(1001), rotation
+        # Macroblock trees read stray memory in pictures of a few blocks: no two files alike.
+        self._options = {"crf": str(crf), "preset": preset, "mbtree": "0"}
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        self._container = av.open(str(self._part), "w", format=FORMATS[self.path.suffix])
+        stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+        stream.thread_count = 1
+        stream.pix_fmt = "yuv420p"
+        if self._rotation:
+            stream.set_display_rotation(self._rotation)
+        self._stream, self._sized = stream, False
+        return self
+
+    def add(self, rgb: np.ndarray) -> None:
+        """Encodes the next frame, of the size of the first one, which is even."""
+        if not self._sized:
+            self._stream.height, self._stream.width = rgb.shape[:2]
+            self._sized = True
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._container:
+                if kind is None:
+                    self._container.mux(self._stream.encode(None))
+            if kind is None:
+                self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
 def write(
     path: str | Path, frames: Iterable[np.ndarray], fps: float | Fraction, **options: int | str
 ) -> None:
-    """Encodes all frames into a file, as a `Writer` with these options (crf, preset, rotation)."""
+    """Encodes all frames into a file; options are those of `Writer`."""
     with Writer(path, fps, **options) as writer:
         for rgb in frames:
             writer.add(rgb)
-
-
-def _sentence(reasons: list[str]) -> str:
-    text = "; ".join(reasons)
-    return text and text[0].upper() + text[1:] + "."
 
 
 def _open(source: str) -> av.container.InputContainer:

@@ -12,7 +12,7 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..data import writing
+from ..data.video import Writer
 from ..measure import complexity
 from ..measure.live import Step
 from ..nn import ClipNet, StreamNet
@@ -79,7 +79,7 @@ class Side:
         return self.about
 
 
-class Film(writing.Writer):
+class Film(Writer):
     """An annotated video (H.264) of one stream, written while it runs."""
 
     def __init__(self, path: Path, model: StreamNet, fps: float) -> None:

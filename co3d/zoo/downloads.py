@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,17 +65,13 @@ def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
         OSError: if the disk is full or the lock file cannot be read.
     """
     path = place(record, weights)
+    verify = partial(_verify, record=record, weights=weights, sha256=sha256)
     with locked(path.parent):
         if path.is_file():
-            _verify(path, path.name, record, weights, sha256)
+            verify(path)
             return path
         try:
-            web.download(
-                weights.url,
-                path,
-                mebibytes=weights.mebibytes,
-                check=lambda part: _verify(part, path.name, record, weights, sha256),
-            )
+            web.download(weights.url, path, mebibytes=weights.mebibytes, check=verify)
         except web.UnreachableError as error:
             raise ConnectionError(
                 f"{error}: run `co3d download weights {record.name}` where there is a network, or "
@@ -83,8 +80,9 @@ def fetch(record: Spec, weights: Checkpoint, sha256: str = "") -> Path:
     return path
 
 
-def _verify(file: Path, name: str, record: Spec, weights: Checkpoint, sha256: str) -> None:
+def _verify(file: Path, record: Spec, weights: Checkpoint, sha256: str) -> None:
     """Refuses what is no weights or not the expected ones; pins the first that fit the model."""
+    name = file.name.removesuffix(".part")
     try:
         files.sniff(file)
     except ValueError as error:
@@ -97,27 +95,23 @@ def _verify(file: Path, name: str, record: Spec, weights: Checkpoint, sha256: st
         raise ValueError(f"{name} has sha256 {digest}, not {sha256} as asked for")
     if not digest.startswith(weights.sha256.lower()):
         raise ValueError(f"{name} has sha256 {digest}, not {weights.sha256} as published")
-    if name not in pins:
-        _check(file, name, record, weights)
-        pin = {"url": weights.url, "sha256": digest, "bytes": file.stat().st_size}
-        pins[name] = pin | {"date": datetime.now(UTC).strftime("%Y-%m-%d")}
-        write(lock, json.dumps(pins, indent=2) + "\n")
-    elif digest != pins[name]["sha256"]:
-        raise ValueError(
-            f"{name} has sha256 {digest}, not {pins[name]['sha256']} as pinned in {lock}: delete "
-            f"the file and download it again, or, if you trust it, remove the entry {name} there"
-        )
-
-
-def _check(file: Path, name: str, record: Spec, weights: Checkpoint) -> None:
-    """Reads all of a file into its model once."""
+    if name in pins:
+        if digest != pins[name]["sha256"]:
+            raise ValueError(
+                f"{name} has sha256 {digest}, not {pins[name]['sha256']} as pinned in {lock}: "
+                "delete the file and download it again, or, if you trust it, remove the entry "
+                f"{name} there"
+            )
+        return
     try:
         with torch.random.fork_rng(devices=[]):
-            model = create(record.weights, num_classes=weights.num_classes)
-        checkpoints.load_into(model, file)
+            checkpoints.load_into(create(record.weights, num_classes=weights.num_classes), file)
     except ValueError as error:
         reason = str(error).replace(file.name, name)
         raise ValueError(f"{reason} (from {weights.url}, not pinned)") from None
+    pin = {"url": weights.url, "sha256": digest, "bytes": file.stat().st_size}
+    pins[name] = pin | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    write(lock, json.dumps(pins, indent=2) + "\n")
 
 
 def _pins(lock: Path) -> dict[str, dict]:
