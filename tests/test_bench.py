@@ -138,7 +138,7 @@ def test_streams_in_turn_and_clips_of_other_lengths_are_rows_of_deployment(tmp_p
     subjects = [
         bench.subject("cox3d_mini", OPTIMISED, streams=3),
         bench.subject("cox3d_mini", OPTIMISED, batch=3),
-        bench.subject("x3d_mini", frames=20),
+        bench.subject("x3d_mini", window=20),
     ]
     rows = bench.interleaved(subjects, 2)
     assert [(row["batch"], row["streams"], row["window"]) for row in rows] == [
