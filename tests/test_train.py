@@ -136,16 +136,16 @@ def test_clips_held_and_clips_from_files_are_the_same(tmp_path, monkeypatch, fps
     rows = tuple(Video(str(n), "a", 0, tmp_path / f"{n}.mp4", (0,)) for n in range(2))
     data = Dataset("own", "train", ("a",), rows)
     held = _clips(data)
-    monkeypatch.setattr(clips, "HELD", 1000)
+    monkeypatch.setattr(clips, "MEMORY", 0)
     read = _clips(data)
-    assert held.held is not None and read.held is None
     assert held.lengths == read.lengths
     ends = [length - held.frames for length in held.lengths]
     for starts in ([0, 0], [held.middle(0), held.middle(1)], ends):
         assert torch.equal(held.batch([0, 1], starts)[0], read.batch([0, 1], starts)[0])
+    assert len(held.memory) == 2 and not read.memory
 
 
-def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
+def test_unusable_videos_are_left_out_and_counted(tmp_path):
     _write(tmp_path / "good.mp4")
     _write(tmp_path / "short.mp4", 0.8)
     half = (tmp_path / "good.mp4").read_bytes()
@@ -154,11 +154,9 @@ def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
     rows = [Video(p.stem, "a", 0, p if p.exists() else None, (0,)) for p in paths]
     rows.append(Video("unlabelled", "", None, paths[1]))
     data = Dataset("own", "train", ("a",), tuple(rows))
-    for limit in (clips.HELD, 1000):
-        monkeypatch.setattr(clips, "HELD", limit)
-        usable = _clips(data)
-        assert [row.id for row in usable.videos] == ["good"]
-        assert usable.notes == ("4 of 5 train videos left out",)
+    usable = _clips(data)
+    assert [row.id for row in usable.videos] == ["good"]
+    assert usable.notes == ("4 of 5 train videos left out",)
     with pytest.raises(
         ValueError, match=r"expected train videos of 1.07 s or more in own, given 1"
     ):
@@ -166,7 +164,7 @@ def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
 
 
 def test_a_video_that_is_damaged_later_is_left_out_of_its_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "HELD", 1000)
+    monkeypatch.setattr(clips, "MEMORY", 0)
     rows = []
     for name in "ab":
         _write(tmp_path / f"{name}.mp4")
