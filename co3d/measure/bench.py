@@ -7,8 +7,8 @@ and for the matrix products and the copy that are measured beside them.
 
 import gc
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from itertools import chain
 from math import inf
@@ -31,7 +31,7 @@ from .forms import (
     PRECISIONS,
     Case,
     build,
-    export_all,
+    exported,
     start_up,
     started_peer,
     unavailable,
@@ -111,17 +111,18 @@ def measure(
         )
     left_out: dict[tuple, list[str]] = {}  # models by form, precision and reason
     rows: list[dict] = []
-    with threads_of(threads), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ExitStack() as stack:
         torch.manual_seed(0)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads or torch.get_num_threads())
         jobs = chain(*pairs.values())
-        export_all(job for job in jobs if job[1] in FILES and not unavailable(*job[1:], device))
+        exported(job for job in jobs if job[1] in FILES and not unavailable(*job[1:], device))
         gauges, clock = gauges_of(device, forms), clock_of(device)
         for pair in bar(pairs.values(), "networks", shown=progress):
             subjects = []
             for case, form, precision in pair:
                 try:
-                    options = {"window": case.window, "batch": batch, "device": device}
-                    subjects.append(subject(case.name, form, precision, **options))
+                    subjects.append(subject(case, form, precision, device=device))
                 except LeftOut as error:
                     left_out.setdefault((form, precision, str(error)), []).append(case.name)
             rows += interleaved(subjects, repeats, seconds, gauges, clock)
@@ -139,27 +140,22 @@ def measure(
 
 @torch.inference_mode()
 def subject(
-    name: str,
+    case: Case,
     form: str = EAGER,
     precision: str = "float32",
     *,
-    window: int | None = None,
-    batch: int = 1,
     streams: int = 1,
     device: str = "cpu",
 ) -> Subject:
     """A network in one form; a stream is past its start-up.
 
     Args:
-        window: of a continual net, or frames of the clip of another one (default: its own).
-        batch: streams or clips computed at once.
         streams: batches that a call serves one after the other.
 
     Raises:
         LeftOut: if the form or the precision cannot run here.
         ValueError: for an unknown model or a window that does not fit.
     """
-    case = Case(name, window, batch)
     net = case.net()
     if reason := unavailable(form, precision, torch.device(device).type):
         raise LeftOut(reason)
@@ -167,24 +163,24 @@ def subject(
     model, example = build(case, form, precision, device)
     is_stream = isinstance(net, StreamNet)
     work = Steps(model, example, net.warmup, streams) if is_stream else lambda: model(example)
-    timed = Subject({}, net.stride if is_stream else 1, work)
-    by_torch = form not in FILES and getattr(model, "engine", "torch") == "torch"
     facts = {
-        "model": name,
+        "model": case.name,
         "implementation": form,
         "precision": precision,
         "mode": "stream" if is_stream else "clip",
-        "window": net.window if is_stream else window,
-        "batch": batch,
-        "streams": batch * streams,
+        "window": net.window if is_stream else case.window,
+        "batch": case.batch,
+        "streams": case.batch * streams,
         "threads": torch.get_num_threads(),
-        "state_mb": work.state_bytes() / batch / 1e6 if is_stream else None,
+        "state_mb": work.state_bytes() / case.batch / 1e6 if is_stream else None,
         **dict.fromkeys(MEMORY),
-        **(memory_of(timed.predict, device, before, is_stream) if by_torch else {}),
-        "macs_per_prediction": macs(name, window),
-        "stride": timed.period if is_stream else None,
+        "macs_per_prediction": macs(case._replace(batch=1)),
+        "stride": net.stride if is_stream else None,
     }
-    return timed._replace(facts=facts)
+    timed = Subject(facts, facts["stride"] or 1, work)
+    if form not in FILES and getattr(model, "engine", "torch") == "torch":
+        facts |= memory_of(timed.predict, device, before, is_stream)
+    return timed
 
 
 class Steps:
@@ -218,9 +214,8 @@ class Steps:
 
 
 @cache
-def macs(name: str, window: int | None = None) -> int:
-    """Multiply-accumulates of a prediction by the formula: of a clip, or of a period's steps."""
-    case = Case(name, window)
+def macs(case: Case) -> int:
+    """Multiply-accumulates of a prediction by the formula: of clips, or of a period's steps."""
     net, example = case.net(), case.input("meta")
     if isinstance(net, StreamNet):
         return sum(cost.macs for cost in cost_steps(net, example))
@@ -232,7 +227,7 @@ def interleaved(
     subjects: Sequence[Subject],
     repeats: int,
     seconds: float | None = None,
-    gauges: Mapping[str, Sequence[Gauge]] | None = None,
+    gauges: Sequence[Gauge] = (),
     clock: Clock = time.perf_counter,
 ) -> list[dict]:
     """Measures all subjects in turns.
@@ -250,29 +245,26 @@ def interleaved(
     Returns:
         A row for each: its facts, and times as `_row` describes them.
     """
-    gauges, turns = gauges or {}, min(TURNS, repeats)
+    turns, best = min(TURNS, repeats), {}
     times: list[list[tuple[float, float]]] = [[] for _ in subjects]
-    best = dict.fromkeys(gauges, 0.0)
     for turn in range(1, turns + 1):
         for subject, measured in zip(subjects, times, strict=True):
             time.sleep(REST)
             if not measured or measured[-1][1] < SLOW:
-                _warm(subject, clock)
+                end = clock() + WARM
+                subject.predict()
+                while clock() < end:
+                    subject.predict()
             end = clock() + (seconds or inf) / turns
             measured.append(_timed(subject, clock))
             while len(measured) < repeats * turn // turns and clock() < end:
                 measured.append(_timed(subject, clock))
         time.sleep(REST)
-        for name in gauges:
-            best[name] = max(best[name], *(gauge.rate(clock) for gauge in gauges[name]))
+        for name, amount, work in gauges:
+            begun = clock()
+            work()
+            best[name] = max(best.get(name, 0), amount / (clock() - begun))
     return [_row(subject.facts, own, best) for subject, own in zip(subjects, times, strict=True)]
-
-
-def _warm(subject: Subject, clock: Clock) -> None:
-    end = clock() + WARM
-    subject.predict()
-    while clock() < end:
-        subject.predict()
 
 
 def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
@@ -316,14 +308,3 @@ def _check(least: int, forms: Mapping[str, Collection[str]]) -> None:
         for name in given:
             if name not in known:
                 raise ValueError(f"expected some of {', '.join(known)}, given {name!r}")
-
-
-@contextmanager
-def threads_of(count: int | None) -> Iterator[None]:
-    """Sets torch's number of threads inside (None: as it is)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

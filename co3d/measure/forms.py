@@ -68,15 +68,15 @@ def build(case: Case, form: str, precision: str, device: str) -> tuple[Any, Tens
     """
     dtype, example = PRECISIONS[precision], case.input(device)
     if form in FILES:
-        return Runner(exported(case, form, precision)), example
-    if form == INSTALLED:
+        return Runner(exported([(case, form, precision)])[0]), example
+    if form == TUNED:
         return started_peer(case, precision, device), example.to(dtype)
     net = case.net(device)
     if form == OPTIMISED:
         return optimize(net, example, dtype), example
     net, example = net.to(dtype), example.to(dtype)
-    if form == TUNED:
-        peer = Peer(net, tuned=True)
+    if form == INSTALLED:
+        peer = Peer(net)
         peer.take_state(started_peer(case, precision, device))
         return peer, example
     layout = torch.channels_last if example.ndim == 4 else torch.channels_last_3d
@@ -85,9 +85,9 @@ def build(case: Case, form: str, precision: str, device: str) -> tuple[Any, Tens
 
 @lru_cache(1)
 def started_peer(case: Case, precision: str, device: str) -> Peer:
-    """A peer after its start-up, which takes long and which both forms of it share."""
+    """A tuned peer after its start-up, which takes long and which both forms of it share."""
     net, frame = (x.to(PRECISIONS[precision]) for x in (case.net(device), case.input(device)))
-    peer = Peer(net)
+    peer = Peer(net, tuned=True)
     start_up(peer, frame, net.warmup)
     return peer
 
@@ -122,34 +122,29 @@ def amx() -> bool:
     return torch.cpu._is_amx_tile_supported()
 
 
-def export_all(jobs: Iterable[tuple[Case, str, str]]) -> None:
-    """Exports case, form and precision of each job in two processes side by side."""
-    missing = [job for job in jobs if not _place(*job).exists()]
-    if len(missing) > 1:  # a process takes seconds to start
+def exported(jobs: Iterable[tuple[Case, str, str]]) -> list[Path]:
+    """The files of networks, given case, form and precision; those that lack are written.
+
+    Two at a time, each in a process. Files are kept until this process ends.
+    """
+    paths, missing = [], []
+    for case, form, precision in jobs:
+        length = case.window or spec(case.name).window or spec(case.name).frames
+        name = f"{case.name}-{length}-{case.batch}-{precision}{FORMATS[FILES[form]]}"
+        paths.append(Path(_folder().name) / name)
+        if not paths[-1].exists():
+            missing.append((case, paths[-1], precision))
+    if len(missing) == 1:  # a process takes seconds to start
+        _write(*missing[0])
+    elif missing:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(2, spawn, torch.set_num_threads, (1,)) as pool:
-            written = [pool.submit(_write, job[0], _place(*job), job[2]) for job in missing]
-        for task in written:
-            task.result()  # raises what went wrong
-
-
-def exported(case: Case, form: str, precision: str) -> Path:
-    """The file of a network, which is written once and kept until this process ends."""
-    path = _place(case, form, precision)
-    if not path.exists():
-        _write(case, path, precision)
-    return path
+            list(pool.map(_write, *zip(*missing, strict=True)))  # raises what went wrong
+    return paths
 
 
 def _write(case: Case, path: Path, precision: str) -> None:
     export(case.net("cpu"), path, case.input(), precision=precision)
-
-
-def _place(case: Case, form: str, precision: str) -> Path:
-    record = spec(case.name)
-    length = case.window or (record.window if record.continual else record.frames)
-    name = f"{case.name}-{length}-{case.batch}-{precision}{FORMATS[FILES[form]]}"
-    return Path(_folder().name) / name
 
 
 @cache

@@ -25,14 +25,9 @@ Clock = Callable[[], float]  # seconds
 class Gauge(NamedTuple):
     """Work that the machine does well, and how much of it a call does."""
 
+    name: str
     amount: int
     work: Callable[[], Any]
-
-    def rate(self, clock: Clock) -> float:
-        """The amount per second."""
-        begun = clock()
-        self.work()
-        return self.amount / (clock() - begun)
 
 
 def clock_of(device: str) -> Clock:
@@ -47,29 +42,27 @@ def clock_of(device: str) -> Clock:
     return clock
 
 
-def gauges_of(device: str, precisions: Iterable[str]) -> dict[str, list[Gauge]]:
+def gauges_of(device: str, precisions: Iterable[str]) -> list[Gauge]:
     """What the machine does at best: products of matrices by precision, and a copy of memory.
 
     A product counts its multiply-accumulates, a copy the bytes that it reads and writes. On a CPU
     the native engine multiplies too, as torch's product leaves some CPUs half idle.
     """
     source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
-    gauges = {"copy": [Gauge(2 * COPIED, partial(target.copy_, source))]}
+    gauges = [Gauge("copy", 2 * COPIED, partial(target.copy_, source))]
     kind = torch.device(device).type
     side = SIDE_CPU if kind == "cpu" else SIDE_GPU
     for precision in precisions:
         if unavailable(EAGER, precision, kind):
             continue
         a, b = torch.randn(2, side, side, device=device).to(PRECISIONS[precision])
-        gauges[precision] = [Gauge(side**3, partial(torch.mm, a, b, out=a @ b))]
+        gauges.append(Gauge(precision, side**3, partial(torch.mm, a, b, out=a @ b)))
         if kind == "cpu":
             body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
-            net, frame = (
-                StreamNet(body, Linear(CHANNELS, 1)).eval(),
-                torch.randn(1, CHANNELS, SIZE, SIZE),
-            )
+            net = StreamNet(body, Linear(CHANNELS, 1)).eval()
+            frame = torch.randn(1, CHANNELS, SIZE, SIZE)
             stream = Stream(optimize(net, frame, PRECISIONS[precision]))
-            gauges[precision].append(Gauge((CHANNELS * SIZE) ** 2, partial(stream, frame)))
+            gauges.append(Gauge(precision, (CHANNELS * SIZE) ** 2, partial(stream, frame)))
     return gauges
 
 

@@ -58,14 +58,16 @@ class Peer(nn.Module):
         return sum(layer.state_buffer.nbytes for layer in self._stateful())
 
     def take_state(self, other: "Peer") -> None:
-        """Goes on at the frame of another peer of the same net, tuned or not.
+        """Goes on where a tuned peer of the same architecture is, in torch's default layout.
 
-        Folded convolutions hold other values than unfolded ones, so logits are right again after
-        as many frames as the receptive field; shapes and layouts, and so times, are right at once.
+        Times are right at once, logits after as many frames as the receptive field: the tuned
+        convolutions hold other values.
         """
         for layer, source in zip(self._stateful(), other._stateful(), strict=True):
             if state := source.get_state():
-                layer.set_state(tuple(part.clone() for part in state))
+                layer.set_state(
+                    tuple(part.clone(memory_format=torch.contiguous_format) for part in state)
+                )
 
     def _stateful(self) -> list[nn.Module]:
         return [layer for layer in self.modules() if hasattr(layer, "state_buffer")]
