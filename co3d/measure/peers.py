@@ -79,13 +79,7 @@ def _twin(part: nn.Module, tuned: bool) -> nn.Module:
 
     match part:
         case nn.Conv3d() if part.stride[0] == part.dilation[0] == 1:
-            plain = nn.Conv3d(
-                *(part.in_channels, part.out_channels, part.kernel_size, part.stride, part.padding),
-                groups=part.groups,
-                bias=part.bias is not None,
-            )
-            plain.weight, plain.bias = part.weight, part.bias
-            twin = continual.continual(plain).to(part.weight)  # copied, in torch's default layout
+            twin = continual.Conv3d.build_from(part).to(part.weight)  # in torch's default layout
             return twin.to(memory_format=torch.channels_last_3d) if tuned else twin
         case nn.Conv3d():
             what = "convolutions that are strided or dilated in time"
