@@ -104,21 +104,21 @@ def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> lis
 
     Memory grows linearly with the batch: weights are there once, all else per stream or clip.
     """
-    from ..measure.bench import EAGER, measure
+    from ..measure.bench import EAGER, Case, measure, subject
 
-    def run(row: dict, form: str, batch: int, repeats: int) -> list[dict]:
-        changes = {"batch": batch, "repeats": repeats, "forms": {row["precision"]: [form]}}
-        return measure([row["model"]], **{**options, **changes, "progress": False})[0]
-
+    device, repeats = options["device"], max(1, options["repeats"] // 10)
     more: list[dict] = []
     batches: dict[tuple[str, str], int] = {}
     for row in rows:
-        key = row["model"], row["precision"]
-        if key not in batches:
-            one, two = (run(row, EAGER, count, 1)[0] for count in (1, 2))
-            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in (one, two))
-            batches[key] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
-        if batches[key] > options["batch"]:
-            repeats = max(1, options["repeats"] // 10)
-            more += run(row, row["implementation"], batches[key], repeats)
+        model, precision = row["model"], row["precision"]
+        if (model, precision) not in batches:
+            cases = [Case(model, row["window"], batch) for batch in (1, 2)]
+            facts = [subject(case, EAGER, precision, device=device).facts for case in cases]
+            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in facts)
+            batches[model, precision] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
+        batch = batches[model, precision]
+        if batch > options["batch"]:
+            changes = {"forms": {precision: [row["implementation"]]}, "progress": False}
+            changes |= {"batch": batch, "repeats": repeats}
+            more += measure([model], **{**options, **changes})[0]
     return more

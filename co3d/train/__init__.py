@@ -1,6 +1,5 @@
 """Training a clip net: seeded, with a checkpoint after every epoch, resumed where it stopped."""
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import load, transform_for
-from ..data.transforms import Transform
 from ..data.video import VideoError
 from ..files import replacing, write
 from ..measure import metrics
@@ -148,11 +146,15 @@ def train(
         raise ValueError("expected weights to begin from where the body is frozen, given none")
     training, validation = splits(data, limit)
     torch.manual_seed(seed)
-    model, transform, origin = _begin(name, len(training.labels), start)
+    classes = len(training.labels)
+    if start:
+        model, transform = load(name, start, num_classes=classes, new_head=True)
+    else:
+        model, transform = create(name, num_classes=classes), transform_for(name)
     model.to(device).body.requires_grad_(not freeze)
     optimizer = recipe.optimizer_of(model)
     settings = {"model": name, "data": training.name, "freeze": freeze, "seed": seed}
-    settings |= {"limit": limit, **asdict(recipe), "start": origin}
+    settings |= {"limit": limit, **asdict(recipe), "start": model.weights.sha256 if start else ""}
     run = _resume(folder / "last.pt", settings, model, optimizer)
     if len(run["curve"]) < recipe.epochs:
         clips = Clips(training, spec(name), transform, progress)
@@ -224,20 +226,6 @@ def reached(curve: list[dict]) -> str:
         if curve[-1][key] is not None:
             return f"validation {name} {curve[-1][key]:.1f} %"
     return "validation videos have no classes"
-
-
-def _begin(name: str, classes: int, start: str | Path) -> tuple[ClipNet, Transform, str]:
-    """A net with so many classes, its input transform, and a hash of its first weights.
-
-    Not of their file, whose other contents have no fixed order.
-    """
-    if not start:
-        return create(name, num_classes=classes), transform_for(name), ""
-    model, transform = load(name, start, num_classes=classes, new_head=True)
-    digest = hashlib.sha256()
-    for key, value in model.body.state_dict().items():
-        digest.update(key.encode() + value.numpy().tobytes())
-    return model, transform, digest.hexdigest()
 
 
 def _resume(
