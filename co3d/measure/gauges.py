@@ -110,7 +110,6 @@ class Operators(TorchDispatchMode):
         """Counts anew; what operators have made so far stays made."""
         self.touched: dict[StorageWeakRef, int] = {}
         self.moved = self.most = 0
-        self._look()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         operands = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
@@ -118,18 +117,15 @@ class Operators(TorchDispatchMode):
         results = function(*args, **(kwargs or {}))
         known = self.made.keys() | self.touched.keys()
         fresh = {ref: size for ref, size in _storages(tree_iter(results)) if ref not in known}
-        self.made |= fresh
-        self._look()
+        alive = {ref: size for ref, size in self.made.items() if not ref.expired()}
+        self.made = alive | fresh
+        self.most = max(self.most, sum(self.made.values()))
         aliases = [result.alias_info for result in function._schema.returns]
         is_view = any(alias is not None and not alias.is_write for alias in aliases)
         if fresh or not is_view:
             self.moved += sum(tensor.nbytes for tensor in operands)
             self.moved += 0 if "empty" in function.__name__ else sum(fresh.values())
         return results
-
-    def _look(self) -> None:
-        self.made = {ref: size for ref, size in self.made.items() if not ref.expired()}
-        self.most = max(self.most, sum(self.made.values()))
 
 
 def _storages(values: Iterable[Any]) -> Iterator[tuple[StorageWeakRef, int]]:
