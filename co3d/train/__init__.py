@@ -116,27 +116,24 @@ def train(
 
     Args:
         name: a regular model of the zoo.
-        data: as in `open_set`; `splits` chooses the training and validation videos.
-        folder: of this run, with the checkpoint `last.pt`. A stopped run of the same settings goes
-            on after its last whole epoch and gives the same result as an uninterrupted one.
+        data, limit: as in `splits`.
+        folder: of this run; a stopped one goes on after its last whole epoch, to equal weights.
         start: weights to begin from, with a new head; None is `recipe.start`, "" none.
         freeze: train only the classifier; the statistics of the norms stay, too.
         recipe: default: that of `recipe_for`.
         seed: of weights, order and clip positions.
-        limit: videos per split, for trials.
-        source, licence: to write into the weights; default: what was trained on what, and
-            Apache-2.0 for the synthetic sets.
+        source, licence: of the weights; the synthetic sets give Apache-2.0.
         device: as torch names it; only the CPU gives the same bytes again.
         progress: show bars and a line per epoch.
 
     Returns:
-        A row per epoch: epoch, loss (training), and for the centred clips of the validation videos
-        top1 or map_common (per cent; the other is None).
+        A row per epoch: epoch, loss of the training, and top1 or map_common of the centred clips of
+        the validation videos (per cent; the other is None).
 
     Raises:
         ValueError: for a continual net, a frozen body without weights, or a folder with a damaged
-            run or one of other settings; also as `co3d.load`, `splits` and `Clips`.
-        FileNotFoundError: as `co3d.load` and `splits`.
+            run or one of other settings.
+        FileNotFoundError, ValueError: as `co3d.load`, `splits` and `Clips`.
     """
     recipe = recipe or RECIPES[recipe_for(data)]
     start = recipe.start if start is None else start
@@ -146,11 +143,10 @@ def train(
         raise ValueError("expected weights to begin from where the body is frozen, given none")
     training, validation = splits(data, limit)
     torch.manual_seed(seed)
-    classes = len(training.labels)
     if start:
-        model, transform = load(name, start, num_classes=classes, new_head=True)
+        model, transform = load(name, start, num_classes=len(training.labels), new_head=True)
     else:
-        model, transform = create(name, num_classes=classes), transform_for(name)
+        model, transform = create(name, num_classes=len(training.labels)), transform_for(name)
     model.to(device).body.requires_grad_(not freeze)
     optimizer = recipe.optimizer_of(model)
     settings = {"model": name, "data": training.name, "freeze": freeze, "seed": seed}
