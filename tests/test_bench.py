@@ -9,8 +9,9 @@ import co3d
 from co3d import report
 from co3d.measure import bench, forms, gauges
 from co3d.measure.bench import Subject
-from co3d.measure.forms import EAGER, ONNX, OPENVINO, OPTIMISED, TUNED
+from co3d.measure.forms import EAGER, INSTALLED, ONNX, OPENVINO, OPTIMISED, TUNED, Case
 from co3d.measure.gauges import Gauge
+from co3d.measure.peers import Peer
 from co3d.report import results, speedups
 
 
@@ -46,24 +47,19 @@ def machine(monkeypatch):
 
 
 def rows_of(machine, subjects, repeats, seconds=None):
-    products = {"float32": [Gauge(10**9, machine.product)]}
+    products = [Gauge("float32", 10**9, machine.product)]
     return bench.interleaved(subjects, repeats, seconds, products, machine.clock)
 
 
-def test_subjects_take_turns_and_what_comes_first_is_not_timed(machine):
-    subjects = [machine.subject(name, [0.02, 0.01, 0.01]) for name in "ab"]
-    rows = rows_of(machine, subjects, 10)
-    assert machine.calls == (["a"] * 3 + ["b"] * 3 + ["product"]) * 5
-    assert [row["repeats"] for row in rows] == [10, 10]
+@pytest.mark.parametrize(("repeats", "in_a_turn"), [(3, 1), (5, 1), (10, 2)])
+def test_subjects_take_turns_and_what_comes_first_is_not_timed(machine, repeats, in_a_turn):
+    subjects = [machine.subject(name, [0.02] + [0.01] * in_a_turn) for name in "ab"]
+    rows = rows_of(machine, subjects, repeats)
+    turn = ["a"] * (1 + in_a_turn) + ["b"] * (1 + in_a_turn) + ["product"]
+    assert machine.calls == turn * min(repeats, bench.TURNS)
+    assert [row["repeats"] for row in rows] == [repeats] * 2
     assert all(row["latency_ms_p95"] == pytest.approx(10) for row in rows)
     assert rows[0]["gemm_peak_gmacs"] == 0.5 and rows[0]["copy_peak_gb_per_s"] is None
-
-
-@pytest.mark.parametrize("repeats", [3, 5, 7])
-def test_every_repeat_is_measured_once(machine, repeats):
-    (row,) = rows_of(machine, [machine.subject("a", [0.01])], repeats)
-    assert row["repeats"] == repeats
-    assert machine.calls.count("a") == repeats + min(repeats, bench.TURNS)
 
 
 def test_statistics_by_hand():
@@ -131,14 +127,14 @@ def test_macs_of_a_row_are_those_of_the_models_table(name):
     table = report.read("models").set_index("model")
     rows = table[(table["image_size"] == 48) & (table["dense"] == 0)].loc[[name]].iloc[0]
     expected = rows["macs_clip"] if name == "slow_mini" else rows["macs_frame"] * rows["stride"]
-    assert bench.macs(name) == expected
+    assert bench.macs(Case(name)) == expected
 
 
 def test_streams_in_turn_and_clips_of_other_lengths_are_rows_of_deployment(tmp_path):
     subjects = [
-        bench.subject("cox3d_mini", OPTIMISED, streams=3),
-        bench.subject("cox3d_mini", OPTIMISED, batch=3),
-        bench.subject("x3d_mini", frames=20),
+        bench.subject(Case("cox3d_mini"), OPTIMISED, streams=3),
+        bench.subject(Case("cox3d_mini", batch=3), OPTIMISED),
+        bench.subject(Case("x3d_mini", 20)),
     ]
     rows = bench.interleaved(subjects, 2)
     assert [(row["batch"], row["streams"], row["window"]) for row in rows] == [
@@ -146,6 +142,21 @@ def test_streams_in_turn_and_clips_of_other_lengths_are_rows_of_deployment(tmp_p
     ]
     (path,) = speedups.save(rows, tmp_path, "deployment", notebook="a test", seed=0)
     assert len(path.read_text().splitlines()) == 4 and "deployment" in path.name
+
+
+@torch.inference_mode()
+def test_both_forms_of_a_peer_share_a_start_up_and_take_steps_of_their_own():
+    plain, tuned = (bench.subject(Case("coi3d_mini"), form) for form in (INSTALLED, TUNED))
+    one, two = plain.work.model, tuned.work.model
+    assert one.state_bytes() == two.state_bytes() == 1e6 * plain.facts["state_mb"] > 0
+    emits = [[subject.work() is not None for _ in range(4)] for subject in (plain, tuned)]
+    assert emits == [[False, True, False, True]] * 2
+    alone = Peer(Case("coi3d_mini").net("cpu"))  # its own start-up makes the same layouts
+    for _ in range(40):
+        alone.step(plain.work.frame)
+    for own, taken in zip(alone._stateful(), one._stateful(), strict=True):
+        assert own.state_buffer.shape == taken.state_buffer.shape
+        assert own.state_buffer.stride() == taken.state_buffer.stride()
 
 
 def test_what_cannot_run_here_is_left_out_with_its_reason(monkeypatch):
@@ -170,23 +181,13 @@ def test_what_cannot_run_here_is_left_out_with_its_reason(monkeypatch):
 
 def test_files_are_written_once_and_two_at_a_time(monkeypatch):
     pytest.importorskip("openvino")
-    case = forms.Case("coslow_mini", window=8)
-    jobs = [(case, OPENVINO, "float32"), (forms.Case("slow_mini"), OPENVINO, "float32")]
-    forms.export_all(jobs)
+    case = Case("coslow_mini", window=8)
+    jobs = [(case, OPENVINO, "float32"), (Case("slow_mini"), OPENVINO, "float32")]
+    paths = forms.exported(jobs)
     monkeypatch.setattr(forms, "export", None)
-    assert [forms.exported(*job).suffix for job in jobs] == [".xml"] * 2
+    assert forms.exported(jobs) == paths and [path.suffix for path in paths] == [".xml"] * 2
     model, frame = forms.build(case, OPENVINO, "float32", "cpu")
     assert (model.window, model.shape) == (8, tuple(frame.shape))
-
-
-def test_a_failure_is_an_error(monkeypatch):
-    def broken(*_, **__):
-        raise ValueError("it broke")
-
-    monkeypatch.setattr(forms, "export", broken)
-    monkeypatch.setattr(forms, "unavailable", lambda *_: "")
-    with pytest.raises(ValueError, match="it broke"):
-        bench.measure(["i3d_mini"], forms={"float32": [ONNX]}, repeats=1, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="belongs to a run of other settings"):
         _train(tmp_path / "parts", seed=1)
+    (tmp_path / "parts/last.pt").write_text("junk")
+    with pytest.raises(ValueError, match="last.pt is not a whole checkpoint"):
+        _train(tmp_path / "parts")
     model, _ = co3d.load("slow_mini", tmp_path / "whole" / "weights.safetensors")
     assert model.weights.labels == synthetic.SYNTHETIC_KINETICS_LABELS
     assert (model.weights.licence, model.weights.notes) == ("Apache-2.0", ())
@@ -107,12 +110,8 @@ def test_several_classes_per_video(tmp_path):
     model, transform = co3d.load("slow_mini", tmp_path / "weights.safetensors")
     assert (model.weights.scores, model.weights.training_data) == ("sigmoid", "synthetic-charades")
     assert model.weights.source == "slow_mini trained on synthetic-charades from synthetic-kinetics"
-    logits = torch.tensor([[0.0, 2.0]])
-    assert torch.equal(co3d.scores(model, logits), logits.sigmoid())
-
-
-def test_the_loss_of_several_classes_by_hand():
     logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1.0, 0.0, 1.0]])
+    assert torch.equal(co3d.scores(model, logits), logits.sigmoid())
     right = torch.tensor([2.0, 1.0, 0.5])
     assert torch.isclose(training.loss_of(logits, targets), -logsigmoid(right).mean())
 
@@ -136,16 +135,16 @@ def test_clips_held_and_clips_from_files_are_the_same(tmp_path, monkeypatch, fps
     rows = tuple(Video(str(n), "a", 0, tmp_path / f"{n}.mp4", (0,)) for n in range(2))
     data = Dataset("own", "train", ("a",), rows)
     held = _clips(data)
-    monkeypatch.setattr(clips, "HELD", 1000)
+    monkeypatch.setattr(clips, "MEMORY", 0)
     read = _clips(data)
-    assert held.held is not None and read.held is None
     assert held.lengths == read.lengths
     ends = [length - held.frames for length in held.lengths]
     for starts in ([0, 0], [held.middle(0), held.middle(1)], ends):
         assert torch.equal(held.batch([0, 1], starts)[0], read.batch([0, 1], starts)[0])
+    assert len(held.memory) == 2 and not read.memory
 
 
-def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
+def test_unusable_videos_are_left_out_and_counted(tmp_path):
     _write(tmp_path / "good.mp4")
     _write(tmp_path / "short.mp4", 0.8)
     half = (tmp_path / "good.mp4").read_bytes()
@@ -154,29 +153,21 @@ def test_unusable_videos_are_left_out_and_counted(tmp_path, monkeypatch):
     rows = [Video(p.stem, "a", 0, p if p.exists() else None, (0,)) for p in paths]
     rows.append(Video("unlabelled", "", None, paths[1]))
     data = Dataset("own", "train", ("a",), tuple(rows))
-    for limit in (clips.HELD, 1000):
-        monkeypatch.setattr(clips, "HELD", limit)
-        usable = _clips(data)
-        assert [row.id for row in usable.videos] == ["good"]
-        assert usable.notes == ("4 of 5 train videos left out",)
+    usable = _clips(data)
+    assert [row.id for row in usable.videos] == ["good"]
+    assert usable.notes == ("4 of 5 train videos left out",)
+    paths[0].write_bytes(paths[1].read_bytes())
+    data = _clips(replace(data, videos=tuple(rows[:2])))
+    paths[0].write_bytes(b"gone")  # later
+    x, y = data.batch([0, 1], [0, 0])
+    assert len(x) == 1 and y.tolist() == [0]
+    with pytest.raises(ValueError, match="expected undamaged videos, given none among .*short.mp4"):
+        data.batch([0], [0])
+    data = Dataset("own", "train", ("a",), (Video("none", "a", 0, None, (0,)),))
     with pytest.raises(
         ValueError, match=r"expected train videos of 1.07 s or more in own, given 1"
     ):
-        _clips(replace(data, videos=(rows[0],)))
-
-
-def test_a_video_that_is_damaged_later_is_left_out_of_its_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "HELD", 1000)
-    rows = []
-    for name in "ab":
-        _write(tmp_path / f"{name}.mp4")
-        rows.append(Video(name, name, "ab".index(name), tmp_path / f"{name}.mp4"))
-    data = _clips(Dataset("own", "train", ("a", "b"), tuple(rows)))
-    rows[0].path.write_bytes(b"gone")
-    x, y = data.batch([0, 1], [0, 0])
-    assert len(x) == 1 and y.tolist() == [1]
-    with pytest.raises(ValueError, match="expected undamaged videos, given none among .*a.mp4"):
-        data.batch([0], [0])
+        _clips(data)
 
 
 def test_what_validates_was_not_trained_on(own, tmp_path):
@@ -200,16 +191,6 @@ def test_the_published_recipes():
     assert charades == Recipe(60, 64, 0.25, 0, 1e-4, "sgd", "kinetics400")
     assert kinetics.with_batch(16) == replace(kinetics, batch=16, lr=0.025)
     assert recipe_for("kinetics400") == "mini" and RECIPES["mini"] == Recipe()
-
-
-def test_what_cannot_be_trained_is_refused(tmp_path):
-    (tmp_path / "last.pt").write_text("junk")
-    with pytest.raises(ValueError, match="last.pt is not a whole checkpoint"):
-        _train(tmp_path)
-    with pytest.raises(ValueError, match="expected weights to begin from where the body is frozen"):
-        _train(tmp_path / "new", freeze=True)
-    with pytest.raises(ValueError, match="a regular net, given cox3d_mini: train x3d_mini"):
-        _train(tmp_path / "new", "cox3d_mini")
 
 
 def test_minis_begin_on_charades_from_their_own_weights(tmp_path, monkeypatch):

@@ -2,12 +2,9 @@
 
 from math import log2
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAPER = ("cox3d_s", "cox3d_m", "cox3d_l", "coslow_8x8_r50", "coi3d_8x8_r50")
 PEER_SECONDS = 4.0
@@ -59,8 +56,9 @@ def bench(
     from ..measure import bench as harness
     from ..measure import forms
     from ..report import speedups
-    from ..report.origin import device_name
-    from .options import check_device, check_file
+    from ..report.origin import device_name, provenance
+    from ..report.schema import TABLES
+    from .options import check_device, check_file, write_table
 
     device = options["device"]
     check_file(table)
@@ -76,7 +74,7 @@ def bench(
     rows, left_out = harness.measure(chosen, **options)
     rows += _in_batches(rows, memory, options) if memory else []
     frame = pd.DataFrame(rows).astype({"window": "Int64"})
-    _show(frame)
+    _echo(speedups.summary(frame))
     for line in left_out:
         click.echo(line)
     if "bfloat16" in set(frame["precision"]) and device == "cpu" and not forms.amx():
@@ -86,10 +84,19 @@ def bench(
     threads = rows[0]["threads"]
     click.echo(f"{device_name(device)}, threads {threads}, GEMM {peaks} GMACs per second")
     if peer:
-        _compare(frame)
-    for path in speedups.save(rows, report.output_folder(), notebook="", seed=0, device=device):
+        for title, ratios in speedups.compared(frame).items():
+            click.echo(f"\n{title}:")
+            _echo(ratios)
+        click.echo(f"\n{speedups.WHERE}")
+    origin = {"notebook": "", "seed": 0, "device": device}
+    for path in speedups.save(rows, report.output_folder(), **origin):
         click.echo(f"rows: {path}")
-    _write(frame, table, device)
+    whole = pd.DataFrame([{**provenance(**origin), **row} for row in rows])
+    write_table(whole[list(TABLES["benchmark"].columns)].astype({"window": "Int64"}), table)
+
+
+def _echo(table: Any) -> None:
+    click.echo(table.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep=""))
 
 
 def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> list[dict]:
@@ -97,82 +104,21 @@ def _in_batches(rows: list[dict], memory: float, options: dict[str, Any]) -> lis
 
     Memory grows linearly with the batch: weights are there once, all else per stream or clip.
     """
-    from ..measure import bench as harness
-    from ..measure.forms import EAGER
+    from ..measure.bench import EAGER, Case, measure, subject
 
-    def run(row: dict, form: str, batch: int, repeats: int) -> list[dict]:
-        changes = {"batch": batch, "repeats": repeats, "forms": {row["precision"]: [form]}}
-        return harness.measure([row["model"]], **{**options, **changes, "progress": False})[0]
-
+    device, repeats = options["device"], max(1, options["repeats"] // 10)
     more: list[dict] = []
     batches: dict[tuple[str, str], int] = {}
     for row in rows:
-        key = row["model"], row["precision"]
-        if key not in batches:
-            one, two = (run(row, EAGER, count, 1)[0] for count in (1, 2))
-            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in (one, two))
-            batches[key] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
-        if batches[key] > options["batch"]:
-            repeats = max(1, options["repeats"] // 10)
-            more += run(row, row["implementation"], batches[key], repeats)
+        model, precision = row["model"], row["precision"]
+        if (model, precision) not in batches:
+            cases = [Case(model, row["window"], batch) for batch in (1, 2)]
+            facts = [subject(case, EAGER, precision, device=device).facts for case in cases]
+            one, two = (each["peak_mem_mb"] or each["alloc_mb"] for each in facts)
+            batches[model, precision] = 2 ** int(log2(max(1, 1 + (memory - one) / (two - one))))
+        batch = batches[model, precision]
+        if batch > options["batch"]:
+            changes = {"forms": {precision: [row["implementation"]]}, "progress": False}
+            changes |= {"batch": batch, "repeats": repeats}
+            more += measure([model], **{**options, **changes})[0]
     return more
-
-
-def _show(rows: "pd.DataFrame") -> None:
-    """A line per model and form, without columns that are blank."""
-    from ..report import speedups
-
-    rows = speedups.per_prediction(rows)
-    columns = {
-        **dict.fromkeys(("model", "mode", "window", "implementation", "precision", "batch")),
-        "latency_ms_median": "median ms",
-        "latency_ms_p5": "p5",
-        "latency_ms_p95": "p95",
-        "repeats": "of",
-        "ms_per_frame": "ms/frame",
-        "throughput_per_s": "predictions/s",
-        "state_mb": "state MB",
-        "alloc_mb": "alloc MB",
-        "peak_mem_mb": "peak MB",
-        "gmacs_per_s": "GMACs/s",
-    }
-    shown = rows.assign(
-        window=rows["window"].astype("string").fillna(""),
-        ms_per_frame=rows["batch"] * rows["ms"] / rows["stride"],
-    )[list(columns)].dropna(axis=1, how="all")
-    click.echo(_text(shown.rename(columns={key: name for key, name in columns.items() if name})))
-
-
-def _compare(rows: "pd.DataFrame") -> None:
-    """Streams beside the peer, the file of OpenVINO, and their clip nets."""
-    from ..measure.forms import OPENVINO, PEERS
-    from ..report import speedups
-
-    tables = {
-        "time of these in float32 / ours, per prediction": speedups.against(
-            rows, [*PEERS, OPENVINO]
-        ),
-        "saved per prediction against the fastest float32 form of the clip net": speedups.savings(
-            rows
-        ),
-        "state / that of continual-inference in float32": speedups.state_shares(rows),
-    }
-    for title, table in tables.items():
-        if len(table):
-            click.echo(f"\n{title}:\n{_text(table)}")
-    click.echo(f"\n{speedups.WHERE}")
-
-
-def _text(table: "pd.DataFrame") -> str:
-    return table.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="")
-
-
-def _write(rows: "pd.DataFrame", path: Path | None, device: str) -> None:
-    """The rows with their provenance."""
-    from ..report.origin import provenance
-    from ..report.schema import TABLES
-    from .options import write_table
-
-    origin = provenance(notebook="", seed=0, device=device)
-    whole = rows.assign(**{name: origin[name] for name in origin if name not in rows})
-    write_table(whole[list(TABLES["benchmark"].columns)], path)

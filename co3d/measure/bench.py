@@ -7,10 +7,10 @@ and for the matrix products and the copy that are measured beside them.
 
 import gc
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
-from itertools import chain, product
+from itertools import chain
 from math import inf
 from typing import Any, NamedTuple
 
@@ -31,14 +31,15 @@ from .forms import (
     PRECISIONS,
     Case,
     build,
-    export_all,
+    exported,
+    start_up,
+    started_peer,
     unavailable,
 )
-from .gauges import Clock, Gauge, allocated, clock_of, gauges_of, memory_of
+from .gauges import Clock, Gauge, clock_of, gauges_of, memory_of
 from .peers import LeftOut, Peer
 
 TURNS = 5  # of every form, each of a fifth of its measurements, and of one at least
-CHUNK = 16  # frames of a start-up that are fed at once
 WARM = 0.04  # seconds of untimed predictions at the start of a turn, one at least
 SLOW = 0.1  # seconds; a prediction that takes longer finds nothing in the caches anyway
 REST = 0.06  # seconds; threads of ONNX Runtime were seen to spin for 45 ms after a step, torch's 4
@@ -98,30 +99,35 @@ def measure(
     """
     forms = {"float32": (EAGER, OPTIMISED)} if forms is None else forms
     _check(min(repeats, 1 if threads is None else threads, batch), forms)
-    pairs = _pairs(names)
-    kinds = [(kind, form) for kind in forms for form in FORMS if form in forms[kind]]
+    pairs: dict[str, list[tuple[Case, str, str]]] = {}
+    for name in dict.fromkeys(names):
+        is_stream = spec(name).continual
+        case = Case(name, window if is_stream else None, batch)
+        pairs.setdefault(spec(name).name.removeprefix("co"), []).extend(
+            (case, form, precision)
+            for precision in forms
+            for form in FORMS
+            if form in forms[precision] and (is_stream or form not in PEERS)
+        )
     left_out: dict[tuple, list[str]] = {}  # models by form, precision and reason
     rows: list[dict] = []
-    with threads_of(threads), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ExitStack() as stack:
         torch.manual_seed(0)
-        export_all(
-            (Case(name, window, batch=batch), form, precision)
-            for name, (precision, form) in product(chain(*pairs), kinds)
-            if form in FILES and not unavailable(form, precision, device)
-        )
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads or torch.get_num_threads())
+        jobs = chain(*pairs.values())
+        exported(job for job in jobs if job[1] in FILES and not unavailable(*job[1:], device))
         gauges, clock = gauges_of(device, forms), clock_of(device)
-        for pair in bar(pairs, "networks", shown=progress):
+        for pair in bar(pairs.values(), "networks", shown=progress):
             subjects = []
-            for name, (precision, form) in product(pair, kinds):
-                if form in PEERS and not spec(name).continual:
-                    continue
+            for case, form, precision in pair:
                 try:
-                    options = {"window": window, "batch": batch, "device": device}
-                    subjects.append(subject(name, form, precision, **options))
+                    subjects.append(subject(case, form, precision, device=device))
                 except LeftOut as error:
-                    left_out.setdefault((form, precision, str(error)), []).append(name)
+                    left_out.setdefault((form, precision, str(error)), []).append(case.name)
             rows += interleaved(subjects, repeats, seconds, gauges, clock)
             subjects.clear()
+            started_peer.cache_clear()
             gc.collect()
     sentences = [
         f"left out: {form}, {precision} ({', '.join(models)}): {reason}"
@@ -134,72 +140,64 @@ def measure(
 
 @torch.inference_mode()
 def subject(
-    name: str,
+    case: Case,
     form: str = EAGER,
     precision: str = "float32",
     *,
-    window: int | None = None,
-    frames: int | None = None,
-    batch: int = 1,
     streams: int = 1,
     device: str = "cpu",
 ) -> Subject:
     """A network in one form; a stream is past its start-up.
 
     Args:
-        window: of a continual net (default: its own).
-        frames: of the clip of another one (default: those of its spec); the row's window.
-        batch: streams or clips computed at once.
         streams: batches that a call serves one after the other.
 
     Raises:
         LeftOut: if the form or the precision cannot run here.
         ValueError: for an unknown model or a window that does not fit.
     """
-    case = Case(name, window, frames, batch)
-    net = case.net("meta")
+    net = case.net()
     if reason := unavailable(form, precision, torch.device(device).type):
         raise LeftOut(reason)
-    before = allocated(device)
+    before = torch.cuda.memory_allocated(device) if "cuda" in device else 0
     model, example = build(case, form, precision, device)
     is_stream = isinstance(net, StreamNet)
     work = Steps(model, example, net.warmup, streams) if is_stream else lambda: model(example)
-    timed = Subject({}, net.stride if is_stream else 1, work)
-    by_torch = form not in FILES and getattr(model, "engine", "torch") == "torch"
     facts = {
-        "model": name,
+        "model": case.name,
         "implementation": form,
         "precision": precision,
         "mode": "stream" if is_stream else "clip",
-        "window": net.window if is_stream else frames,
-        "batch": batch,
-        "streams": batch * streams,
+        "window": net.window if is_stream else case.window,
+        "batch": case.batch,
+        "streams": case.batch * streams,
         "threads": torch.get_num_threads(),
-        "state_mb": work.state_bytes() / batch / 1e6 if is_stream else None,
+        "state_mb": work.state_bytes() / case.batch / 1e6 if is_stream else None,
         **dict.fromkeys(MEMORY),
-        **(memory_of(timed.predict, device, before, is_stream) if by_torch else {}),
-        "macs_per_prediction": macs(name, window, frames),
-        "stride": timed.period if is_stream else None,
+        "macs_per_prediction": macs(case._replace(batch=1)),
+        "stride": net.stride if is_stream else None,
     }
-    return timed._replace(facts=facts)
+    timed = Subject(facts, facts["stride"] or 1, work)
+    if form not in FILES and getattr(model, "engine", "torch") == "torch":
+        facts |= memory_of(timed.predict, device, before, is_stream)
+    return timed
 
 
 class Steps:
     """Steps of streams past their start-up; the last of every period gives a prediction.
 
     Args:
-        model: has `step` and `steps`.
+        model: has `step` and `steps`; a peer is past its start-up already.
         frame: (B, C, H, W) that is fed every time.
         warmup: frames before the first prediction.
         streams: that take a step one after the other in each call.
     """
 
     def __init__(self, model: Any, frame: Tensor, warmup: int, streams: int = 1) -> None:
-        self.model, self.frame, self.states = model, frame, [None] * streams
-        start = frame.unsqueeze(2).expand(-1, -1, warmup, -1, -1)
-        for n in range(streams):
-            for frames in start.split(CHUNK, 2):  # faster than step by step
-                _, self.states[n] = model.steps(frames, self.states[n])
+        self.model, self.frame = model, frame
+        self.states = [None] * streams
+        if not isinstance(model, Peer):
+            self.states = [start_up(model, frame, warmup) for _ in range(streams)]
         while self() is None:
             pass
 
@@ -216,10 +214,9 @@ class Steps:
 
 
 @cache
-def macs(name: str, window: int | None = None, frames: int | None = None) -> int:
-    """Multiply-accumulates of a prediction by the formula: of a clip, or of a period's steps."""
-    case = Case(name, window, frames)
-    net, example = case.net("meta"), case.input("meta")
+def macs(case: Case) -> int:
+    """Multiply-accumulates of a prediction by the formula: of clips, or of a period's steps."""
+    net, example = case.net(), case.input("meta")
     if isinstance(net, StreamNet):
         return sum(cost.macs for cost in cost_steps(net, example))
     return cost_clip(net, example).macs
@@ -230,7 +227,7 @@ def interleaved(
     subjects: Sequence[Subject],
     repeats: int,
     seconds: float | None = None,
-    gauges: Mapping[str, Sequence[Gauge]] | None = None,
+    gauges: Sequence[Gauge] = (),
     clock: Clock = time.perf_counter,
 ) -> list[dict]:
     """Measures all subjects in turns.
@@ -248,30 +245,26 @@ def interleaved(
     Returns:
         A row for each: its facts, and times as `_row` describes them.
     """
-    gauges, turns = gauges or {}, min(TURNS, repeats)
+    turns, best = min(TURNS, repeats), {}
     times: list[list[tuple[float, float]]] = [[] for _ in subjects]
-    best = dict.fromkeys(gauges, 0.0)
     for turn in range(1, turns + 1):
         for subject, measured in zip(subjects, times, strict=True):
             time.sleep(REST)
             if not measured or measured[-1][1] < SLOW:
-                _warm(subject, clock)
+                end = clock() + WARM
+                subject.predict()
+                while clock() < end:
+                    subject.predict()
             end = clock() + (seconds or inf) / turns
             measured.append(_timed(subject, clock))
             while len(measured) < repeats * turn // turns and clock() < end:
                 measured.append(_timed(subject, clock))
         time.sleep(REST)
-        for name in gauges:
-            best[name] = max(best[name], *(gauge.rate(clock) for gauge in gauges[name]))
-    pairs = zip(subjects, times, strict=True)
-    return [_row(subject.facts, measured, best) for subject, measured in pairs]
-
-
-def _warm(subject: Subject, clock: Clock) -> None:
-    end = clock() + WARM
-    subject.predict()
-    while clock() < end:
-        subject.predict()
+        for name, amount, work in gauges:
+            begun = clock()
+            work()
+            best[name] = max(best.get(name, 0), amount / (clock() - begun))
+    return [_row(subject.facts, own, best) for subject, own in zip(subjects, times, strict=True)]
 
 
 def _timed(subject: Subject, clock: Clock) -> tuple[float, float]:
@@ -315,22 +308,3 @@ def _check(least: int, forms: Mapping[str, Collection[str]]) -> None:
         for name in given:
             if name not in known:
                 raise ValueError(f"expected some of {', '.join(known)}, given {name!r}")
-
-
-def _pairs(names: Iterable[str]) -> list[list[str]]:
-    """The names, a clip net and its stream together."""
-    pairs: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
-        pairs.setdefault(spec(name).name.removeprefix("co"), []).append(name)
-    return list(pairs.values())
-
-
-@contextmanager
-def threads_of(count: int | None) -> Iterator[None]:
-    """Sets torch's number of threads inside (None: as it is)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

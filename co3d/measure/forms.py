@@ -1,13 +1,11 @@
 """The forms in which a network is timed, from eager torch to an exported file, and its peers."""
 
 import importlib.util
-import os
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,20 +25,19 @@ FILES = {ONNX: "onnx", OPENVINO: "openvino"}  # formats of `co3d export`
 PACKAGES = {ONNX: ("onnx", "onnxruntime"), OPENVINO: ("onnx", "openvino")}
 PACKAGES |= dict.fromkeys(PEERS, ("continual",))
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CHUNK = 16  # frames of a start-up that are fed at once, which is faster than step by step
 
 
 class Case(NamedTuple):
     """A network with random weights, on which speed does not depend, and the size of its input.
 
     Attributes:
-        window: of a continual net (default: its own).
-        frames: of the clip of another one (default: those of its spec).
+        window: of a continual net, or frames of the clip of another one (default: its own).
         batch: streams or clips computed at once.
     """
 
     name: str
     window: int | None = None
-    frames: int | None = None
     batch: int = 1
 
     def net(self, device: str = "meta") -> ClipNet:
@@ -49,17 +46,16 @@ class Case(NamedTuple):
         Raises:
             ValueError: for an unknown model or a window that does not fit.
         """
-        window = self.window if spec(self.name).continual else None
         try:
             with torch.device(device):
-                return create(self.name, window)
+                return create(self.name, self.window if spec(self.name).continual else None)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
 
     def input(self, device: str = "cpu") -> Tensor:
         """A frame (B, C, H, W) or clip (B, C, T, H, W) of noise."""
         record = spec(self.name)
-        frames = () if record.continual else (self.frames or record.frames,)
+        frames = () if record.continual else (self.window or record.frames,)
         size = record.image_size
         return torch.randn(self.batch, 3, *frames, size, size, device=device)
 
@@ -72,15 +68,36 @@ def build(case: Case, form: str, precision: str, device: str) -> tuple[Any, Tens
     """
     dtype, example = PRECISIONS[precision], case.input(device)
     if form in FILES:
-        return Runner(exported(case, form, precision)), example
+        return Runner(exported([(case, form, precision)])[0]), example
+    if form == TUNED:
+        return started_peer(case, precision, device), example.to(dtype)
     net = case.net(device)
     if form == OPTIMISED:
         return optimize(net, example, dtype), example
     net, example = net.to(dtype), example.to(dtype)
-    if form in PEERS:
-        return Peer(net, form == TUNED), example
+    if form == INSTALLED:
+        peer = Peer(net)
+        peer.take_state(started_peer(case, precision, device))
+        return peer, example
     layout = torch.channels_last if example.ndim == 4 else torch.channels_last_3d
     return net, example.contiguous(memory_format=layout)
+
+
+@lru_cache(1)
+def started_peer(case: Case, precision: str, device: str) -> Peer:
+    """A tuned peer after its start-up, which takes long and which both forms of it share."""
+    net, frame = (x.to(PRECISIONS[precision]) for x in (case.net(device), case.input(device)))
+    peer = Peer(net, tuned=True)
+    start_up(peer, frame, net.warmup)
+    return peer
+
+
+def start_up(model: Any, frame: Tensor, warmup: int) -> Any:
+    """The state of a stream after so many copies of a frame (B, C, H, W)."""
+    state = None
+    for frames in frame.unsqueeze(2).expand(-1, -1, warmup, -1, -1).split(CHUNK, 2):
+        _, state = model.steps(frames, state)
+    return state
 
 
 def unavailable(form: str, precision: str, device: str) -> str:
@@ -105,43 +122,29 @@ def amx() -> bool:
     return torch.cpu._is_amx_tile_supported()
 
 
-def export_all(jobs: Iterable[tuple[Case, str, str]]) -> None:
-    """Exports networks in two processes side by side, for `exported`.
+def exported(jobs: Iterable[tuple[Case, str, str]]) -> list[Path]:
+    """The files of networks, given case, form and precision; those that lack are written.
 
-    What fails there is left to `exported`, which raises the error.
-
-    Args:
-        jobs: case, form and precision of each.
+    Two at a time, each in a process. Files are kept until this process ends.
     """
-
-    def run(job: tuple[Case, str, str]) -> None:
-        case, _, precision = job
-        command = [sys.executable, "-m", "co3d", "export", case.name, "--weights", "none"]
-        command += ["--no-check", "--out", _place(*job), "--precision", precision]
-        command += ["--batch", str(case.batch)]
-        if case.window and spec(case.name).continual:
-            command += ["--window", str(case.window)]
-        subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
-
-    missing = [job for job in jobs if not _place(*job).exists()]
-    if len(missing) > 1:  # a process takes a second to start
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(run, missing))
-
-
-def exported(case: Case, form: str, precision: str) -> Path:
-    """The file of a network, which is written once and kept until this process ends."""
-    path = _place(case, form, precision)
-    if not path.exists():
-        export(case.net("cpu"), path, case.input(), precision=precision)
-    return path
+    paths, missing = [], []
+    for case, form, precision in jobs:
+        length = case.window or spec(case.name).window or spec(case.name).frames
+        name = f"{case.name}-{length}-{case.batch}-{precision}{FORMATS[FILES[form]]}"
+        paths.append(Path(_folder().name) / name)
+        if not paths[-1].exists():
+            missing.append((case, paths[-1], precision))
+    if len(missing) == 1:  # a process takes seconds to start
+        _write(*missing[0])
+    elif missing:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, spawn, torch.set_num_threads, (1,)) as pool:
+            list(pool.map(_write, *zip(*missing, strict=True)))  # raises what went wrong
+    return paths
 
 
-def _place(case: Case, form: str, precision: str) -> Path:
-    record = spec(case.name)
-    length = (case.window or record.window) if record.continual else (case.frames or record.frames)
-    name = f"{case.name}-{length}-{case.batch}-{precision}{FORMATS[FILES[form]]}"
-    return Path(_folder().name) / name
+def _write(case: Case, path: Path, precision: str) -> None:
+    export(case.net("cpu"), path, case.input(), precision=precision)
 
 
 @cache

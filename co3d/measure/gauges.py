@@ -25,14 +25,9 @@ Clock = Callable[[], float]  # seconds
 class Gauge(NamedTuple):
     """Work that the machine does well, and how much of it a call does."""
 
+    name: str
     amount: int
     work: Callable[[], Any]
-
-    def rate(self, clock: Clock) -> float:
-        """The amount per second."""
-        begun = clock()
-        self.work()
-        return self.amount / (clock() - begun)
 
 
 def clock_of(device: str) -> Clock:
@@ -47,38 +42,28 @@ def clock_of(device: str) -> Clock:
     return clock
 
 
-def gauges_of(device: str, precisions: Iterable[str]) -> dict[str, list[Gauge]]:
+def gauges_of(device: str, precisions: Iterable[str]) -> list[Gauge]:
     """What the machine does at best: products of matrices by precision, and a copy of memory.
 
     A product counts its multiply-accumulates, a copy the bytes that it reads and writes. On a CPU
     the native engine multiplies too, as torch's product leaves some CPUs half idle.
     """
     source, target = torch.zeros(2, COPIED, dtype=torch.uint8, device=device)
-    gauges = {"copy": [Gauge(2 * COPIED, partial(target.copy_, source))]}
-    cpu = torch.device(device).type == "cpu"
-    side = SIDE_CPU if cpu else SIDE_GPU
+    gauges = [Gauge("copy", 2 * COPIED, partial(target.copy_, source))]
+    kind = torch.device(device).type
+    side = SIDE_CPU if kind == "cpu" else SIDE_GPU
     for precision in precisions:
-        if unavailable(EAGER, precision, torch.device(device).type):
+        if unavailable(EAGER, precision, kind):
             continue
         a, b = torch.randn(2, side, side, device=device).to(PRECISIONS[precision])
-        gauges[precision] = [Gauge(side**3, partial(torch.mm, a, b, out=a @ b))]
-        if cpu:
-            gauges[precision].append(_native_product(precision))
+        gauges.append(Gauge(precision, side**3, partial(torch.mm, a, b, out=a @ b)))
+        if kind == "cpu":
+            body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
+            net = StreamNet(body, Linear(CHANNELS, 1)).eval()
+            frame = torch.randn(1, CHANNELS, SIZE, SIZE)
+            stream = Stream(optimize(net, frame, PRECISIONS[precision]))
+            gauges.append(Gauge(precision, (CHANNELS * SIZE) ** 2, partial(stream, frame)))
     return gauges
-
-
-def _native_product(precision: str) -> Gauge:
-    """Of pixels by channels and the weights of an optimised convolution over one pixel."""
-    body = Sequential(Conv3d(CHANNELS, CHANNELS, 1), RunningWindow(1))
-    net = StreamNet(body, Linear(CHANNELS, 1)).eval()
-    frame = torch.randn(1, CHANNELS, SIZE, SIZE)
-    stream = Stream(optimize(net, frame, PRECISIONS[precision]))
-    return Gauge(CHANNELS * CHANNELS * SIZE * SIZE, partial(stream, frame))
-
-
-def allocated(device: str) -> int:
-    """Bytes that a GPU's allocator holds; 0 on a CPU."""
-    return torch.cuda.memory_allocated(device) if torch.device(device).type == "cuda" else 0
 
 
 def memory_of(
@@ -102,14 +87,15 @@ def memory_of(
         if has_state:  # what the first prediction made is no result of the second
             seen.begin()
             predict()
-    return {"alloc_mb": seen.allocated / 1e6, "moved_mb": seen.moved / 1e6}
+    touched = sum(seen.touched.values())
+    return {"alloc_mb": (touched + seen.most) / 1e6, "moved_mb": seen.moved / 1e6}
 
 
 class Operators(TorchDispatchMode):
     """Counts what torch's operators touch, hold and move since `begin`.
 
     Attributes:
-        touched: bytes of storages that were not made inside, by results of operators.
+        touched: bytes of storages that were not made inside, by operands.
         made: bytes of storages that were, as long as they exist.
         most: of the bytes in `made` at a time.
         moved: bytes of operands read and results written by all operators, each once per operator.
@@ -124,12 +110,6 @@ class Operators(TorchDispatchMode):
         """Counts anew; what operators have made so far stays made."""
         self.touched: dict[StorageWeakRef, int] = {}
         self.moved = self.most = 0
-        self._look()
-
-    @property
-    def allocated(self) -> int:
-        """Bytes touched, and the most that results held at a time."""
-        return sum(self.touched.values()) + self.most
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         operands = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
@@ -137,18 +117,15 @@ class Operators(TorchDispatchMode):
         results = function(*args, **(kwargs or {}))
         known = self.made.keys() | self.touched.keys()
         fresh = {ref: size for ref, size in _storages(tree_iter(results)) if ref not in known}
-        self.made |= fresh
-        self._look()
+        alive = {ref: size for ref, size in self.made.items() if not ref.expired()}
+        self.made = alive | fresh
+        self.most = max(self.most, sum(self.made.values()))
         aliases = [result.alias_info for result in function._schema.returns]
         is_view = any(alias is not None and not alias.is_write for alias in aliases)
         if fresh or not is_view:
-            self.moved += sum(tensor.numel() * tensor.element_size() for tensor in operands)
+            self.moved += sum(tensor.nbytes for tensor in operands)
             self.moved += 0 if "empty" in function.__name__ else sum(fresh.values())
         return results
-
-    def _look(self) -> None:
-        self.made = {ref: size for ref, size in self.made.items() if not ref.expired()}
-        self.most = max(self.most, sum(self.made.values()))
 
 
 def _storages(values: Iterable[Any]) -> Iterator[tuple[StorageWeakRef, int]]:

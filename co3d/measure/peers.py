@@ -1,4 +1,4 @@
-"""The same continual networks from the layers of the library continual-inference, to compare with.
+"""Our continual networks from the layers of the library continual-inference, to compare with.
 
 A peer has the weights of our network and gives its logits at the same frames. It uses the layers of
 version 1.2.4 as they are, put together as the library's documentation does.
@@ -20,9 +20,7 @@ class LeftOut(ValueError):
 
 
 class Peer(nn.Module):
-    """A network of continual-inference's layers with the weights of ours.
-
-    That library hides the state in its layers, so a peer serves one stream or batch.
+    """A network of continual-inference's layers, which hide the state: it serves one stream.
 
     Args:
         net: CoX3D, CoSlow or CoI3D in evaluation mode; its weights are copied.
@@ -37,13 +35,11 @@ class Peer(nn.Module):
 
     def __init__(self, net: StreamNet, tuned: bool = False) -> None:
         super().__init__()
-        import continual
-
         logging.getLogger("continual").setLevel(logging.ERROR)  # it warns of temporal strides
         self.tuned, self.classifier = tuned, net.classifier
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.body = Layers(continual, tuned).twin((fold(net) if tuned else net).body).eval()
+            self.body = _twin((fold(net) if tuned else net).body, tuned).eval()
 
     def step(self, frame: Tensor, state: None = None) -> tuple[Tensor | None, None]:
         """Feeds a frame (B, C, H, W); returns logits (B, classes) or None, and None for a state."""
@@ -58,82 +54,70 @@ class Peer(nn.Module):
         return None, None
 
     def state_bytes(self) -> int:
-        """Memory of what the layers hold between frames: their buffers named state_buffer."""
-        buffers = dict(self.named_buffers()).items()
-        return sum(buffer.nbytes for name, buffer in buffers if name.endswith("state_buffer"))
+        """Memory of what the layers hold between frames."""
+        return sum(layer.state_buffer.nbytes for layer in self._stateful())
+
+    def take_state(self, other: "Peer") -> None:
+        """Goes on where a tuned peer of the same architecture is, in torch's default layout.
+
+        Times are right at once, logits after as many frames as the receptive field: the tuned
+        convolutions hold other values.
+        """
+        for layer, source in zip(self._stateful(), other._stateful(), strict=True):
+            if state := source.get_state():
+                layer.set_state(
+                    tuple(part.clone(memory_format=torch.contiguous_format) for part in state)
+                )
+
+    def _stateful(self) -> list[nn.Module]:
+        return [layer for layer in self.modules() if hasattr(layer, "state_buffer")]
 
 
-class Layers:
-    """Makes the library's layers from ours, with the same weights; `tuned` as in `Peer`."""
+def _twin(part: nn.Module, tuned: bool) -> nn.Module:
+    """The library's form of a part of our network; raises LeftOut where it has none."""
+    import continual
 
-    def __init__(self, library, tuned: bool) -> None:
-        self.library, self.tuned = library, tuned
-
-    def twin(self, part: nn.Module) -> nn.Module:
-        """The library's form of a part of our network; raises LeftOut where it has none."""
-        library, tuned = self.library, self.tuned
-        match part:
-            case nn.Conv3d():
-                return self._conv(part)
-            case ours.Sequential():
-                parts = ((name, self.twin(child)) for name, child in part.named_children())
-                return library.Sequential(OrderedDict(parts))
-            case ours.Residual():
-                return self._residual(part)
-            case ours.SqueezeExcite():
-                return self._gate(part)
-            case ours.RunningWindow(dilation=1):
-                return library.AdaptiveAvgPool3d((1, 1, 1), kernel_size=part.window)
-            case ours.MaxPool3d():
-                plain = nn.MaxPool3d(part.kernel_size, part.stride, part.padding)
-                return library.continual(plain)
-            case ours.BatchNorm3d():
-                norm = nn.BatchNorm3d(part.num_features, eps=part.eps, device="meta")
-                norm._parameters, norm._buffers = dict(part._parameters), dict(part._buffers)
-                return norm
-            case ours.ReLU():
-                return nn.ReLU(inplace=tuned)
-            case ours.SiLU():
-                return nn.SiLU(inplace=tuned)
-            case ours.Dropout():
-                return nn.Dropout(part.p)
-        raise _left_out(type(part).__name__)
-
-    def _conv(self, conv: nn.Conv3d) -> nn.Module:
-        if conv.stride[0] > 1 or conv.dilation[0] > 1:
-            raise _left_out("convolutions that are strided or dilated in time")
-        plain = nn.Conv3d(
-            *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding),
-            groups=conv.groups,
-            bias=conv.bias is not None,
-        )
-        plain.weight, plain.bias = conv.weight, conv.bias
-        twin = self.library.continual(plain).to(conv.weight)  # copied, in torch's default layout
-        return twin.to(memory_format=torch.channels_last_3d) if self.tuned else twin
-
-    def _residual(self, block: ours.Residual) -> nn.Module:
-        main = self.twin(block.main)
-        if isinstance(block.shortcut, ours.Identity):
-            joined = self.library.Residual(main)
-        else:
-            joined = self.library.BroadcastReduce(self.twin(block.shortcut), main, reduce="sum")
-        if block.activation is None:
-            return joined
-        return self.library.Sequential(joined, self.twin(block.activation))
-
-    def _gate(self, gate: ours.SqueezeExcite) -> nn.Module:
-        parts = {
-            "mean": self.library.Lambda(lambda x: x.mean((-1, -2), keepdim=True)),
-            "fc1": self.twin(gate.fc1),
-            "relu": nn.ReLU(inplace=self.tuned),
-            "fc2": self.twin(gate.fc2),
-            "sigmoid": nn.Sigmoid(),
-        }
-        product = self.library.Sequential(OrderedDict(parts))
-        return self.library.BroadcastReduce(self.library.Delay(0), product, reduce="mul")
-
-
-def _left_out(what: str) -> LeftOut:
-    return LeftOut(
+    match part:
+        case nn.Conv3d() if part.stride[0] == part.dilation[0] == 1:
+            twin = continual.Conv3d.build_from(part).to(part.weight)  # in torch's default layout
+            return twin.to(memory_format=torch.channels_last_3d) if tuned else twin
+        case nn.Conv3d():
+            what = "convolutions that are strided or dilated in time"
+        case ours.Sequential():
+            parts = [(name, _twin(child, tuned)) for name, child in part.named_children()]
+            return continual.Sequential(OrderedDict(parts))
+        case ours.Residual():
+            main, activation = _twin(part.main, tuned), part.activation
+            if isinstance(part.shortcut, ours.Identity):
+                joined = continual.Residual(main)
+            else:
+                shortcut = _twin(part.shortcut, tuned)
+                joined = continual.BroadcastReduce(shortcut, main, reduce="sum")
+            return continual.Sequential(joined, _twin(activation, tuned)) if activation else joined
+        case ours.SqueezeExcite():
+            gate = continual.Sequential(
+                continual.Lambda(lambda x: x.mean((-1, -2), keepdim=True)),
+                _twin(part.fc1, tuned),
+                nn.ReLU(inplace=tuned),
+                _twin(part.fc2, tuned),
+                nn.Sigmoid(),
+            )
+            return continual.BroadcastReduce(continual.Delay(0), gate, reduce="mul")
+        case ours.RunningWindow(dilation=1):
+            return continual.AdaptiveAvgPool3d((1, 1, 1), kernel_size=part.window)
+        case ours.MaxPool3d():
+            pool = nn.MaxPool3d(part.kernel_size, part.stride, part.padding)
+            return continual.continual(pool)
+        case ours.BatchNorm3d():
+            norm = nn.BatchNorm3d(part.num_features, eps=part.eps, device="meta")
+            norm._parameters, norm._buffers = dict(part._parameters), dict(part._buffers)
+            return norm
+        case ours.ReLU() | ours.SiLU():
+            return (nn.ReLU if isinstance(part, ours.ReLU) else nn.SiLU)(inplace=tuned)
+        case ours.Dropout():
+            return nn.Dropout(part.p)
+        case _:
+            what = type(part).__name__
+    raise LeftOut(
         f"expected CoX3D, CoSlow or CoI3D for continual-inference, given a network with {what}"
     )

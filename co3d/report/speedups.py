@@ -25,6 +25,19 @@ NAMES = {
     TUNED: "continual-inference, tuned",
 }
 MARKERS = {EAGER: "o", OPTIMISED: "D", ONNX: "^", OPENVINO: "v", INSTALLED: "X", TUNED: "P"}
+SHOWN = {  # columns of `summary` and their heads
+    **{name: name for name in ("model", "mode", "window", "implementation", "precision", "batch")},
+    "latency_ms_median": "median ms",
+    "latency_ms_p5": "p5",
+    "latency_ms_p95": "p95",
+    "repeats": "of",
+    "ms_per_frame": "ms/frame",
+    "throughput_per_s": "predictions/s",
+    "state_mb": "state MB",
+    "alloc_mb": "alloc MB",
+    "peak_mem_mb": "peak MB",
+    "gmacs_per_s": "GMACs/s",
+}
 WHERE = (
     "These ratios hold for this machine and these networks: continual-inference is a general "
     "library, whose layers serve any network."
@@ -52,6 +65,24 @@ def per_prediction(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `ms`, and `gmacs_per_s` of the formula in that time."""
     ms = 1000 / rows["throughput_per_s"]
     return rows.assign(ms=ms, gmacs_per_s=rows["macs_per_prediction"] / ms / 1e6)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per model and form for display, without columns that are blank."""
+    rows = per_prediction(rows)
+    window = rows["window"].astype("string").fillna("")
+    rows = rows.assign(window=window, ms_per_frame=rows["batch"] * rows["ms"] / rows["stride"])
+    return rows[list(SHOWN)].dropna(axis=1, how="all").rename(columns=SHOWN)
+
+
+def compared(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Streams beside the peer, the file of OpenVINO and their clip nets, by title if any."""
+    tables = {
+        "time of these in float32 / ours, per prediction": against(rows, [*PEERS, OPENVINO]),
+        "saved per prediction against the fastest float32 form of the clip net": savings(rows),
+        "state / that of continual-inference in float32": state_shares(rows),
+    }
+    return {title: table for title, table in tables.items() if len(table)}
 
 
 def by_form(rows: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -1,10 +1,7 @@
 """Training a clip net: seeded, with a checkpoint after every epoch, resumed where it stopped."""
 
-import hashlib
 import json
 import math
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import load, transform_for
-from ..data.dataset import Dataset
-from ..data.transforms import Transform
 from ..data.video import VideoError
+from ..files import replacing, write
 from ..measure import metrics
 from ..nn import ClipNet
 from ..paths import logs_path
@@ -61,6 +57,19 @@ class Recipe:
     def with_batch(self, batch: int) -> Self:
         """The same for another batch size; scales the learning rate."""
         return replace(self, batch=batch, lr=self.lr * batch / self.batch)
+
+    def optimizer_of(self, model: ClipNet) -> torch.optim.Optimizer:
+        """For the parameters of a model that are trained."""
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.optimizer == "sgd":
+            options = {"momentum": 0.9, "weight_decay": self.weight_decay}
+            return torch.optim.SGD(learning, self.lr, **options)
+        return torch.optim.AdamW(learning, self.lr, weight_decay=self.weight_decay)
+
+    def rate(self, epoch: float) -> float:
+        """The learning rate after so many epochs, whole or not."""
+        warm = min(1.0, (epoch + 0.01) / max(self.warmup_epochs, 0.01))
+        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
 
 # The mini recipes made the weights that come with co3d. The slow ones are as published, for 8 GPUs,
@@ -107,27 +116,24 @@ def train(
 
     Args:
         name: a regular model of the zoo.
-        data: as in `open_set`; `splits` chooses the training and validation videos.
-        folder: of this run, with the checkpoint `last.pt`. A stopped run of the same settings goes
-            on after its last whole epoch and gives the same result as an uninterrupted one.
+        data, limit: as in `splits`.
+        folder: of this run; a stopped one goes on after its last whole epoch, to equal weights.
         start: weights to begin from, with a new head; None is `recipe.start`, "" none.
         freeze: train only the classifier; the statistics of the norms stay, too.
         recipe: default: that of `recipe_for`.
         seed: of weights, order and clip positions.
-        limit: videos per split, for trials.
-        source, licence: to write into the weights; default: what was trained on what, and
-            Apache-2.0 for the synthetic sets.
+        source, licence: of the weights; the synthetic sets give Apache-2.0.
         device: as torch names it; only the CPU gives the same bytes again.
         progress: show bars and a line per epoch.
 
     Returns:
-        A row per epoch: epoch, loss (training), and for the centred clips of the validation videos
-        top1 or map_common (per cent; the other is None).
+        A row per epoch: epoch, loss of the training, and top1 or map_common of the centred clips of
+        the validation videos (per cent; the other is None).
 
     Raises:
         ValueError: for a continual net, a frozen body without weights, or a folder with a damaged
-            run or one of other settings; also as `co3d.load`, `splits` and `Clips`.
-        FileNotFoundError: as `co3d.load` and `splits`.
+            run or one of other settings.
+        FileNotFoundError, ValueError: as `co3d.load`, `splits` and `Clips`.
     """
     recipe = recipe or RECIPES[recipe_for(data)]
     start = recipe.start if start is None else start
@@ -137,51 +143,31 @@ def train(
         raise ValueError("expected weights to begin from where the body is frozen, given none")
     training, validation = splits(data, limit)
     torch.manual_seed(seed)
-    model, transform, origin = _begin(name, training, start)
+    if start:
+        model, transform = load(name, start, num_classes=len(training.labels), new_head=True)
+    else:
+        model, transform = create(name, num_classes=len(training.labels)), transform_for(name)
     model.to(device).body.requires_grad_(not freeze)
-    optimizer = _optimizer(recipe, model)
+    optimizer = recipe.optimizer_of(model)
     settings = {"model": name, "data": training.name, "freeze": freeze, "seed": seed}
-    settings |= {"limit": limit, **asdict(recipe), "start": origin}
+    settings |= {"limit": limit, **asdict(recipe), "start": model.weights.sha256 if start else ""}
     run = _resume(folder / "last.pt", settings, model, optimizer)
-    curve = run["curve"]
-    if len(curve) < recipe.epochs:
+    if len(run["curve"]) < recipe.epochs:
         clips = Clips(training, spec(name), transform, progress)
         held_out = Clips(validation, spec(name), transform, progress)
-        run["notes"] = clips.notes
-        for epoch in range(len(curve), recipe.epochs):
-            loss = _epoch(model, optimizer, clips, recipe, [seed, epoch], freeze, progress)
-            row = {"epoch": epoch + 1, "loss": loss, "top1": None, "map_common": None}
-            row["map_common" if training.multilabel else "top1"] = validate(model, held_out)
-            curve.append(row)
-            _keep(folder, run, model, optimizer)
-            if progress:
-                tqdm.write(f"epoch {epoch + 1}: loss {loss:.3f}, {reached(curve)}")
-    source = source or f"{name} trained on {training.name} from {Path(start).name or 'scratch'}"
-    _save(model, folder, training, transform, run["notes"], source, licence)
-    return curve
-
-
-def _save(
-    model: ClipNet,
-    folder: Path,
-    data: Dataset,
-    transform: Transform,
-    notes: Sequence[str],
-    source: str,
-    licence: str,
-) -> None:
-    made_here = "Apache-2.0" if data.name.startswith("synthetic-") else ""
+        _fit(model, optimizer, clips, held_out, recipe, run, folder, progress)
     checkpoints.save(
         model,
         folder / "weights.safetensors",
-        training_data=data.name,
-        source=source,
-        licence=licence or made_here,
-        notes=tuple(notes),
-        scores="sigmoid" if data.multilabel else "softmax",
+        training_data=training.name,
+        source=source or f"{name} trained on {training.name} from {Path(start).name or 'scratch'}",
+        licence=licence or ("Apache-2.0" if training.name.startswith("synthetic-") else ""),
+        notes=tuple(run["notes"]),
+        scores="sigmoid" if training.multilabel else "softmax",
         channel_order=transform.channel_order,
-        labels=data.labels,
+        labels=training.labels,
     )
+    return run["curve"]
 
 
 def train_mini(name: str, data: str, seed: int = 0, limit: int | None = None) -> list[dict]:
@@ -238,29 +224,6 @@ def reached(curve: list[dict]) -> str:
     return "validation videos have no classes"
 
 
-def _begin(name: str, data: Dataset, start: str | Path) -> tuple[ClipNet, Transform, str]:
-    """A net for the classes of the data, its input transform, and a hash of its first weights.
-
-    Not of their file, whose other contents have no fixed order.
-    """
-    classes = len(data.labels)
-    if not start:
-        return create(name, num_classes=classes), transform_for(name), ""
-    model, transform = load(name, start, num_classes=classes, new_head=True)
-    digest = hashlib.sha256()
-    for key, value in model.body.state_dict().items():
-        digest.update(key.encode() + value.numpy().tobytes())
-    return model, transform, digest.hexdigest()
-
-
-def _optimizer(recipe: Recipe, model: ClipNet) -> torch.optim.Optimizer:
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decay = recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(learning, recipe.lr, momentum=0.9, weight_decay=decay)
-    return torch.optim.AdamW(learning, recipe.lr, weight_decay=decay)
-
-
 def _resume(
     path: Path, settings: dict, model: ClipNet, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
@@ -268,9 +231,8 @@ def _resume(
     if not path.exists():
         return {"settings": settings, "curve": [], "notes": ()}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights, moments = state.pop("model"), state.pop("optimizer")
-        before = state["settings"]
+        run = torch.load(path, map_location="cpu", weights_only=True)
+        weights, moments, before = run.pop("model"), run.pop("optimizer"), run["settings"]
     except Exception as error:  # whatever torch raises for a damaged file
         raise ValueError(f"{path} is not a whole checkpoint: delete it to begin anew") from error
     if before != settings:
@@ -280,17 +242,33 @@ def _resume(
         )
     model.load_state_dict(weights)
     optimizer.load_state_dict(moments)
-    return state
+    return run
 
 
-def _keep(folder: Path, run: dict, model: ClipNet, optimizer: torch.optim.Optimizer) -> None:
-    """Writes the checkpoint and the curve, each under a temporary name first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    learned = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save({**run, **learned}, folder / "last.pt.part")
-    os.replace(folder / "last.pt.part", folder / "last.pt")
-    (folder / "curve.json.part").write_text(json.dumps(run, indent=1))
-    os.replace(folder / "curve.json.part", folder / "curve.json")
+def _fit(
+    model: ClipNet,
+    optimizer: torch.optim.Optimizer,
+    clips: Clips,
+    held_out: Clips,
+    recipe: Recipe,
+    run: dict[str, Any],
+    folder: Path,
+    progress: bool,
+) -> None:
+    """Trains for the epochs that the run lacks: writes last.pt and curve.json after each one."""
+    curve, settings, run["notes"] = run["curve"], run["settings"], clips.notes
+    for epoch in range(len(curve), recipe.epochs):
+        model.train(not settings["freeze"])
+        loss = _epoch(model, optimizer, clips, recipe, [settings["seed"], epoch], progress)
+        row = {"epoch": epoch + 1, "loss": loss, "top1": None, "map_common": None}
+        metric = "map_common" if clips.data.multilabel else "top1"
+        curve.append({**row, metric: validate(model.eval(), held_out)})
+        with replacing(folder / "last.pt") as part:
+            learned = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**run, **learned}, part)
+        write(folder / "curve.json", json.dumps(run, indent=1))
+        if progress:
+            tqdm.write(f"epoch {epoch + 1}: loss {loss:.3f}, {reached(curve)}")
 
 
 def _epoch(
@@ -299,7 +277,6 @@ def _epoch(
     clips: Clips,
     recipe: Recipe,
     key: list[int],
-    freeze: bool,
     progress: bool,
 ) -> float:
     """One pass over the videos, a random clip of each; returns the mean loss.
@@ -310,18 +287,16 @@ def _epoch(
     torch.manual_seed(rng.integers(2**31))
     order = rng.permutation(len(clips.videos)).tolist()
     batches = [order[at : at + recipe.batch] for at in range(0, len(order), recipe.batch)]
-    model.train(not freeze)
     losses, device = [], model.classifier.weight.device
     for step, picked in enumerate(bar(batches, f"epoch {epoch + 1}", shown=progress)):
         for group in optimizer.param_groups:
-            group["lr"] = _rate(recipe, epoch + step / len(batches))
+            group["lr"] = recipe.rate(epoch + step / len(batches))
         x, y = clips.batch(picked, [clips.anywhere(n, rng) for n in picked])
         loss = loss_of(model(x.to(device)), y.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    model.eval()
     return float(np.mean(losses))
 
 
@@ -330,8 +305,3 @@ def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
     if targets.ndim == 1:
         return F.cross_entropy(logits, targets)
     return F.binary_cross_entropy_with_logits(logits, targets)
-
-
-def _rate(recipe: Recipe, epoch: float) -> float:
-    warm = min(1.0, (epoch + 0.01) / max(recipe.warmup_epochs, 0.01))
-    return recipe.lr * warm * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))

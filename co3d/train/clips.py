@@ -1,11 +1,10 @@
 """Videos as training clips: at the model's own rate, with the classes that they show."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,18 +18,16 @@ from ..data.video import VideoError
 from ..progress import bar
 from ..zoo import Spec
 
-HELD = 2 * 2**30  # bytes; a split that is smaller when decoded is held in memory
+MEMORY = 2 * 2**30  # bytes of decoded videos that are kept
 THREADS = min(8, os.cpu_count() or 1)
-
-T, R = TypeVar("T"), TypeVar("R")
 
 
 class Clips:
     """The usable videos of a split.
 
-    A split that fits in HELD bytes at the model's rate is decoded once and held in memory;
-    otherwise each clip is read from its file when needed. Videos that are missing, damaged, shorter
-    than a clip or without a needed class are left out; `notes` says how many.
+    Videos that are missing, shorter than a clip or without a needed class are left out; `notes`
+    says how many. Decoded videos are kept until they fill MEMORY; a clip of another one is read
+    from its file each time.
 
     Raises:
         ValueError: if no video can be used.
@@ -41,36 +38,23 @@ class Clips:
     ) -> None:
         self.data, self.transform = data, transform
         self.frames, self.fps = record.frames, record.native_fps
-        self.held: list[np.ndarray] | None = None
+        self.memory: dict[int, np.ndarray] = {}
+        self.room = MEMORY
+        self.pool = ThreadPoolExecutor(THREADS)
         known = [v for v in data.videos if v.path and (data.multilabel or v.class_id is not None)]
-        lengths = list(_threads(self._count, known))
-        usable = [n for n, length in enumerate(lengths) if length >= self.frames]
-        self.videos = [known[n] for n in usable]
-        self.lengths = [lengths[n] for n in usable]
-        if usable:
-            self._hold(f"read {data.split}" if progress else "")
-        if not self.videos:
+        counts = bar(self.pool.map(self._count, known), data.split, len(known), progress)
+        usable = [
+            (v, count) for v, count in zip(known, counts, strict=True) if count >= self.frames
+        ]
+        if not usable:
             raise ValueError(
                 f"expected {data.split} videos of {self.frames / self.fps:.3g} s or more in "
                 f"{data.name}, given {len(data.videos)} of which none can be used"
             )
-        missing = len(data.videos) - len(self.videos)
+        self.videos, self.lengths = zip(*usable, strict=True)
+        missing = len(data.videos) - len(usable)
         note = f"{missing} of {len(data.videos)} {data.split} videos left out"
         self.notes = (note,) if missing else ()
-
-    def _hold(self, name: str) -> None:
-        """Decodes all videos, without the damaged ones, if they are as small as the first frame
-        of the first one suggests.
-        """
-        first = self._read((self.videos[0], 0, 1))
-        if first is None or first.nbytes * sum(self.lengths) > HELD:
-            return
-        whole = [(v, 0, length) for v, length in zip(self.videos, self.lengths, strict=True)]
-        decoded = list(_threads(self._read, whole, name))
-        intact = [n for n, frames in enumerate(decoded) if frames is not None]
-        self.held = [decoded[n] for n in intact]
-        self.videos = [self.videos[n] for n in intact]
-        self.lengths = [self.lengths[n] for n in intact]
 
     def middle(self, n: int) -> int:
         """First frame of the centred clip of a video."""
@@ -89,21 +73,15 @@ class Clips:
         Raises:
             VideoError: if no clip is left.
         """
-        if self.held is None:
-            places = [
-                (self.videos[n], at, self.frames) for n, at in zip(picked, starts, strict=True)
-            ]
-            frames = list(_threads(self._read, places))
-        else:
-            frames = [
-                self.held[n][at : at + self.frames] for n, at in zip(picked, starts, strict=True)
-            ]
-        whole = [k for k, clip in enumerate(frames) if clip is not None]
-        if not whole:
+        clips, targets = [], []
+        frames = self.pool.map(self._clip, picked, starts)
+        for n, start, clip in zip(picked, starts, frames, strict=True):
+            if clip is not None:
+                clips.append(self.transform(clip))
+                targets.append(self._target(self.videos[n], start))
+        if not clips:
             names = ", ".join(str(self.videos[n].path) for n in picked[:3])
             raise VideoError(f"expected undamaged videos, given none among {names} ...")
-        clips = [self.transform(frames[k]) for k in whole]
-        targets = [self._target(self.videos[picked[k]], starts[k]) for k in whole]
         return torch.stack(clips), torch.stack(targets)
 
     def _target(self, video: Video, start: int) -> Tensor:
@@ -112,13 +90,23 @@ class Clips:
         classes = shown(video, start / self.fps, (start + self.frames) / self.fps)
         return multi_hot(classes, len(self.data.labels))
 
-    def _read(self, place: tuple[Video, int, int]) -> np.ndarray | None:
+    def _clip(self, n: int, start: int) -> np.ndarray | None:
+        """The frames of a clip; None if they are damaged."""
+        if n not in self.memory and self.room > 0:
+            whole = self._read(n, 0, self.lengths[n])
+            if whole is not None:
+                self.memory[n] = whole
+                self.room -= whole.nbytes
+        if n in self.memory:
+            return self.memory[n][start : start + self.frames]
+        return self._read(n, start, self.frames)
+
+    def _read(self, n: int, start: int, count: int) -> np.ndarray | None:
         """So many frames of a video from a given one on; None if they are damaged."""
-        video, start, count = place
+        video = self.videos[n]
         try:
-            indices = timeline(video.path, video.frames_fps).at(
-                self.fps, range(start, start + count)
-            )
+            times = timeline(video.path, video.frames_fps)
+            indices = times.at(self.fps, range(start, start + count))
             clip = frames_at(video.path, indices, video.frames_fps)
         except VideoError:
             return None
@@ -189,9 +177,3 @@ def _held_out(data: Dataset) -> tuple[Dataset, Dataset]:
     training = tuple(video for video in data.videos if video.id not in last)
     validation = tuple(video for video in data.videos if video.id in last)
     return replace(data, videos=training), replace(data, split="held-out", videos=validation)
-
-
-def _threads(function: Callable[[T], R], items: Sequence[T], name: str = "") -> Iterator[R]:
-    """The function of each item, in order, computed in threads; a name shows a bar."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        yield from bar(pool.map(function, items), name, len(items), bool(name))
