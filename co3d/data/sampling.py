@@ -93,6 +93,10 @@ def resample(frames: Iterable[tuple[float, F]], fps: float) -> Iterator[tuple[fl
     """
     if not 0 < fps < math.inf:
         raise ValueError(f"fps must be above 0, not {fps}.")
+    return _resampled(frames, fps)  # a generator, which would raise later
+
+
+def _resampled(frames: Iterable[tuple[float, F]], fps: float) -> Iterator[tuple[float, F]]:
     slots = itertools.count()
     slot, last, step = next(slots), None, math.inf
     for time, frame in frames:
