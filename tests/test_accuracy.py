@@ -10,8 +10,6 @@ import signal
 import time
 from contextlib import redirect_stdout
 
-import av
-import numpy as np
 import pytest
 import torch
 from nets import clip_net
@@ -87,9 +85,8 @@ def test_readings_read_what_they_say(regular, data, tmp_path, inline):
 def test_a_stream_that_sees_less_than_a_clip_has_no_control(regular):
     streams = chosen(regular, windows=(1,))[1:]
     assert [(r.plan.mode, r.plan.frames) for r in streams] == [("stream", 17), ("clips", 16)]
-    short = dataclasses.replace(regular.spec, frames=18)
     longer = clip_net()
-    longer.spec = short
+    longer.spec = dataclasses.replace(regular.spec, frames=18)
     assert [r.plan.mode for r in chosen(longer, windows=(1,))] == ["clip", "stream"]
 
 
@@ -104,41 +101,6 @@ def test_short_videos_and_nan_leave_the_denominator(data, tmp_path, inline):
         assert result.run.statuses == {status: N}
         assert result.row["n_scored"] == 0
         assert result.row["top1"] is None and result.row["ci_low"] is None
-
-
-def test_hostile_videos_end_alone_in_bounded_time_and_memory(regular, data, tmp_path):
-    """Frames that claim 30,000 x 30,000 pixels, tables that claim 10^9 frames."""
-    videos = list(data.videos)
-    videos[0] = dataclasses.replace(videos[0], path=claims_size(tmp_path / "huge.avi"))
-    claims_frames(videos[1].path)
-    some = readings.readings([("x3d_mini", regular)], data.name, ["native"])
-    hostile = dataclasses.replace(data, videos=tuple(videos))
-    (result,) = evaluate(some, hostile, tmp_path, seconds=20, memory=2**30)
-    assert result.run.statuses["ok"] == N - 2
-    for video in videos[:2]:
-        assert result.run.notes[video.id]
-
-
-def claims_size(path):
-    """JPEG frames of 64 x 48, whose own headers say 30,000 x 30,000."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=15, options={"strict": "-1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        for _ in range(30):
-            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    data, size = path.read_bytes(), b"\xff\xc0\x00\x11\x08\x00\x30\x00\x40"
-    assert data.count(size) == 30
-    path.write_bytes(data.replace(size, size[:5] + (30_000).to_bytes(2, "big") * 2))
-    return path
-
-
-def claims_frames(path):
-    """The number of samples in every table of the container becomes 10^9."""
-    data, count = path.read_bytes(), (128).to_bytes(4, "big")
-    assert count in data
-    path.write_bytes(data.replace(count, (10**9).to_bytes(4, "big")))
 
 
 def test_any_order_of_the_videos_gives_the_same_rows(regular, data, tmp_path, inline):

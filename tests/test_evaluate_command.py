@@ -111,7 +111,7 @@ WRONG = {
         "expected protocol paper or first-valid or steady for the stream net cox3d_mini, given n",
     ),
     "fill": ([*SMALL, "x3d_mini", "--fill", "zeros"], "expected no fill where no stream is read"),
-    "parts": ([*SMALL, "x3d_mini", "--parts", "1"], "expected --parts of kinetics400, which com"),
+    "parts": ([*SMALL, "x3d_mini", "--parts", "1"], "expected --parts of kinetics400 alone, and "),
     "position": ([*SMALL, "x3d_mini", "--position", "2"], "'--position'"),
     "device": ([*SMALL, "x3d_mini", "--device", "no"], "device 'no' cannot be used"),
     "csv": ([*SMALL, "x3d_mini", "--csv", "no/such/folder.csv"], "name a file in an existing fo"),

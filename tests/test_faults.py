@@ -52,23 +52,15 @@ def test_four_broken_of_twenty(twenty, tmp_path, inline):
         assert (result.scores == before.scores[good]).all()
 
 
-@pytest.mark.parametrize(
-    ("order", "sentence"),
-    [
-        (range(10), ""),
-        ([3, 7, 0, 9, 1, 8, 2, 4, 5, 6], "x3d_mini, native, clip: The label map looks per"),
-        ([0, 1, 6, 3, 4, 5, 2, 7, 8, 9], "Labels look exchanged (class 2, class 6): "),
-    ],
-)
-def test_permuted_label_maps_end_in_a_sentence(order, sentence):
+def test_permuted_label_maps_end_in_a_sentence():
     """A net that is right in seven of eight videos, under a label map that calls n order[n]."""
-    seen = [n % 10 for n in range(80)]
+    order, seen = [3, 7, 0, 9, 1, 8, 2, 4, 5, 6], [n % 10 for n in range(80)]
     videos = tuple(Video("", f"class {order[n]}", order[n], None) for n in seen)
     guesses = [(n + (place < 10)) % 10 for place, n in enumerate(seen)]
     scores = np.eye(10, dtype=np.float32)[guesses]
     row = {"top1": 0, "model": "x3d_mini", "protocol": "native", "mode": "clip", "window": None}
-    lines = accuracy.warnings([accuracy.Result(None, row, scores, videos, None)])
-    assert len(lines) == bool(sentence) and all(sentence in line for line in lines)
+    (line,) = accuracy.warnings([accuracy.Result(None, row, scores, videos, None)])
+    assert line.startswith("x3d_mini, native, clip: The label map looks permuted")
 
 
 def test_what_cannot_be_scored_is_refused_before_any_work(twenty, tmp_path):

@@ -1,12 +1,9 @@
 """co3d evaluate: accuracy over a data set."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from ..data.dataset import Dataset
 
 SHOWN = ["model", "protocol", "mode", "window", "frames", "views", "crops", "fill", "n_expected",
          "n_found", "n_scored", "top1", "as_wrong", "map_official", "map_common", "ci_low",
@@ -135,17 +132,17 @@ def evaluate(
 
 def _opened(
     dataset: str, split: str | None, root: str | None, parts: int | None, limit: int
-) -> "Dataset":
+) -> Any:
+    """The `Dataset`, or its parts."""
     from ..data.remote import is_address
     from ..data.sets import open_parts, open_set
 
     place = Path(root) if root and not is_address(root) else root
     if not parts:
         return open_set(dataset, split, root=place, limit=limit or None)
-    if dataset != "kinetics400":
-        raise ValueError(f"expected --parts of kinetics400, which comes in parts, given {dataset}")
-    if is_address(place):
+    if dataset != "kinetics400" or is_address(place):
         raise ValueError(
-            f"expected a folder with --parts, into which they are fetched, given {root}"
+            "expected --parts of kinetics400 alone, and a folder into which they are fetched, "
+            f"given {root or dataset}"
         )
     return open_parts(parts, split, root=place, limit=limit or None, tell=click.echo)

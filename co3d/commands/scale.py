@@ -61,18 +61,17 @@ def _timed(engine: Any, readings: list[Any], data: Any, **options: Any) -> dict[
     """Videos per second, timed from when every actor has given something."""
     from ..measure.runs import run
 
-    wanted = 2 * getattr(engine, "actors", 0) * getattr(engine, "videos", 0)
-    clock = {0: time.perf_counter()}  # by number of videos
+    clock = [time.perf_counter()]  # and at each video
 
     def outcomes(*arguments: Any) -> Iterator[Any]:
-        for number, outcome in enumerate(engine.outcomes(*arguments), start=1):
-            clock[number] = time.perf_counter()
+        for outcome in engine.outcomes(*arguments):
+            clock.append(time.perf_counter())
             yield outcome
 
     timed = SimpleNamespace(compute=engine.compute, outcomes=outcomes)
     with TemporaryDirectory() as folder:
         run(readings, data, folder=Path(folder), engine=timed, progress=False, **options)
     videos = len(data.videos)
-    first = wanted if wanted < videos else 0
-    seconds = clock[videos] - clock[first]
-    return {"videos": videos, "videos_per_s": (videos - first) / seconds}
+    first = 2 * getattr(engine, "actors", 0) * getattr(engine, "videos", 0)
+    first = first if first < videos else 0
+    return {"videos": videos, "videos_per_s": (videos - first) / (clock[-1] - clock[first])}

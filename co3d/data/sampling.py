@@ -5,6 +5,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -18,20 +19,6 @@ from .video import Reader, VideoError
 ROUNDING = 1e-3  # seconds; containers such as Matroska store times in whole milliseconds
 
 F = TypeVar("F")
-
-
-@dataclass
-class Clip:
-    """Frames uint8 (T,H,W,3) at `times` (seconds), with a status.
-
-    "ok": every wanted frame came intact; "partial": something before the last one was damaged
-    or lost; "too_short": an intact video that ends early, so the last times are missing.
-    """
-
-    frames: np.ndarray
-    times: tuple[float, ...]
-    status: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -99,16 +86,30 @@ def timeline_of(reader: Reader | FolderReader, times: Sequence[float]) -> Timeli
     return Timeline(tuple(times), fps, reader.fault, reader.origin)
 
 
-def resample(frames: Iterable[tuple[float, F]], fps: float | None) -> Iterator[tuple[float, F]]:
-    """At each k / fps the last frame at or before it; fps None passes all frames on.
+def resample(frames: Iterable[tuple[float, F]], fps: float) -> Iterator[tuple[float, F]]:
+    """At each k / fps the last frame at or before it.
 
     A slower source repeats frames. The last frame lasts as long as the shortest step before it.
     """
-    if fps is None:
-        return iter(frames)
     if not 0 < fps < math.inf:
         raise ValueError(f"fps must be above 0, not {fps}.")
-    return _pick(frames, (k / fps for k in itertools.count()))
+    return _resampled(frames, fps)  # a generator, which would raise later
+
+
+def _resampled(frames: Iterable[tuple[float, F]], fps: float) -> Iterator[tuple[float, F]]:
+    slots = itertools.count()
+    slot, last, step = next(slots), None, math.inf
+    for time, frame in frames:
+        if last is not None:
+            step = min(step, time - last[0])
+        while slot / fps < time - ROUNDING:
+            if last is not None:
+                yield slot / fps, last[1]
+            slot = next(slots)
+        last = time, frame
+    while last and slot / fps < last[0] + _shown(step):
+        yield slot / fps, last[1]
+        slot = next(slots)
 
 
 class Newest:
@@ -135,25 +136,22 @@ class Newest:
         self.dropped = 0
         self._frames, self._fps, self._clock = frames, fps, clock
         self._changed, self._stopped = threading.Condition(), threading.Event()
-        self._waiting: deque[tuple[float, F]] = deque()
-        self._ended, self._error = False, None
+        self._waiting: deque[tuple[float, F] | None] = deque()  # None is the end
 
     def __iter__(self) -> Iterator[tuple[float, F]]:
-        thread = threading.Thread(target=self._read, daemon=True)
-        thread.start()
-        try:
-            while item := self._next():
-                yield item
-        finally:
-            self._stopped.set()
-            thread.join()
-        if self._error:
-            raise self._error
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(self._read)
+            try:
+                while item := self._next():
+                    yield item
+            finally:
+                self._stopped.set()
+        reading.result()  # raises what the source raised
 
     def _next(self) -> tuple[float, F] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
-            return self._waiting.popleft() if self._waiting else None
+            self._changed.wait_for(lambda: self._waiting)
+            return self._waiting.popleft()
 
     def _read(self) -> None:
         try:
@@ -165,11 +163,10 @@ class Newest:
                         self._waiting.clear()
                     self._waiting.append(item)
                     self._changed.notify()
-        except Exception as error:  # for the caller, whose thread this is not
-            self._error = error
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
+        finally:
+            with self._changed:
+                self._waiting.append(None)
+                self._changed.notify()
 
     def _paced(self) -> Iterator[tuple[float, F]]:
         """The frames, none before its time; they end when nobody wants more."""
@@ -181,52 +178,32 @@ class Newest:
             yield seconds, frame
 
 
-def frames_at(source: Path, indices: Sequence[int], frames_fps: float | None = None) -> Clip:
-    """The frames of the given numbers, counted from 0, which may repeat but not go back.
+def frames_at(source: Path, indices: Sequence[int], frames_fps: float | None = None) -> np.ndarray:
+    """The frames of the given numbers, uint8 (T,H,W,3).
 
     Decodes once, converts only wanted frames and stops at the last. Nothing replaces what is
-    damaged or missing, see Clip. Raises VideoError as Reader does.
+    damaged or missing.
+
+    Args:
+        indices: from 0, which may repeat but not go back.
+
+    Raises:
+        VideoError: as Reader; for damage before the last frame, or a video that ends before it.
     """
-    if not indices or indices[0] < 0 or any(a > b for a, b in itertools.pairwise(indices)):
-        raise ValueError(f"expected one or more frame numbers from 0 up, in order, given {indices}")
     wanted, pictures = set(indices), {}
     with opened(source, frames_fps) as reader:
-        for index, (time, frame) in enumerate(reader.decode()):
+        for index, (_, frame) in enumerate(reader.decode()):
             if index in wanted:
-                pictures[index] = time, reader.rgb(frame)
+                pictures[index] = reader.rgb(frame)
             if index == indices[-1]:
                 break
-    present = [pictures[index] for index in indices if index in pictures]
-    if not present:
-        raise VideoError(f"{source}: ends after {reader.n_frames} frames, before {indices[0]}.")
-    times, frames = zip(*present, strict=True)
-    if len({picture.shape for picture in frames}) > 1:
+    if reader.status != "ok":
+        raise VideoError(f"{source}: {reader.note}")
+    if indices[-1] not in pictures:
+        raise VideoError(f"{source}: ends after {reader.n_frames} frames, before {indices[-1]}.")
+    if len({picture.shape for picture in pictures.values()}) > 1:
         raise VideoError(f"{source}: the picture size changes within the video.")
-    status, note, missing = reader.status, reader.note, len(indices) - len(present)
-    if status == "ok" and missing:
-        status, end = "too_short", f"The video ends after {reader.n_frames} frames"
-        note = f"{end}, {missing} of {len(indices)} are missing."
-    return Clip(np.stack(frames), times, status, note)
-
-
-def _pick(frames: Iterable[tuple[float, F]], times: Iterable[float]) -> Iterator[tuple[float, F]]:
-    """For each of the rising times the last frame at or before it, until the frames end."""
-    wanted = iter(times)
-    want = next(wanted, None)
-    last, step = None, math.inf
-    for time, frame in frames:
-        if last is not None:
-            step = min(step, time - last[0])
-        while want is not None and want < time - ROUNDING:
-            if last is not None:
-                yield want, last[1]
-            want = next(wanted, None)
-        if want is None:
-            return
-        last = time, frame
-    while last and want is not None and want < last[0] + _shown(step):
-        yield want, last[1]
-        want = next(wanted, None)
+    return np.stack([pictures[index] for index in indices])
 
 
 def _shown(step: float) -> float:

@@ -46,14 +46,13 @@ def warnings(results: Sequence[Result]) -> list[str]:
     """What to look into before any number is believed: readings whose labels look permuted."""
     lines = []
     for result in results:
-        row = result.row
+        row, names = result.row, list(map(str, range(result.scores.shape[1])))
         if row["top1"] is None:
             continue
-        names = dict(enumerate(map(str, range(result.scores.shape[1]))))
-        names |= {video.class_id: video.label for video in result.videos}
+        for video in result.videos:
+            names[video.class_id] = video.label
         labels = [video.class_id for video in result.videos]
-        guesses = result.scores.argmax(1)
-        if sentence := metrics.permuted_labels(guesses, labels, list(names.values())):
+        if sentence := metrics.permuted_labels(result.scores.argmax(1), labels, names):
             window = f", window {row['window']}" if row["window"] else ""
             lines.append(f"{row['model']}, {row['protocol']}, {row['mode']}{window}: {sentence}")
     return lines
@@ -71,9 +70,9 @@ def evaluate(
         ValueError: for videos without a label, or a model of other classes.
     """
     check(readings, data)
-    done, times = runs.run(readings, data, limit=limit, **options)
-    pairs = zip(readings, done, strict=True)
-    return [_result(reading, data, limit, run) for reading, run in pairs], times
+    stores, times = runs.run(readings, data, limit=limit, **options)
+    pairs = zip(readings, stores, strict=True)
+    return [_result(reading, data, limit, store) for reading, store in pairs], times
 
 
 def check(readings: Sequence[Reading], data: Dataset) -> None:
@@ -83,9 +82,7 @@ def check(readings: Sequence[Reading], data: Dataset) -> None:
         ValueError: for videos without a label, or a model of other classes.
     """
     if not data.multilabel and any(video.class_id is None for video in data.videos):
-        raise ValueError(
-            f"expected labelled videos, the {data.split} split of {data.name} has none"
-        )
+        raise ValueError(f"expected labelled videos, {data.split} of {data.name} has none")
     for reading in readings:
         if reading.classes != len(data.labels):
             raise ValueError(
@@ -94,27 +91,32 @@ def check(readings: Sequence[Reading], data: Dataset) -> None:
             )
 
 
-def _result(reading: Reading, data: Dataset, limit: int, run: Store) -> Result:
-    scored = tuple(video for video in data.videos if run.records[video.id]["status"] == "ok")
-    scores = np.array([run.records[video.id]["scores"] for video in scored], np.float32)
-    scores = scores.reshape(len(scored), reading.classes)  # also of none
+def scored(data: Dataset, store: Store) -> tuple[Video, ...]:
+    """The videos that have a prediction."""
+    return tuple(video for video in data.videos if store.records[video.id]["status"] == "ok")
+
+
+def _result(reading: Reading, data: Dataset, limit: int, store: Store) -> Result:
+    videos = scored(data, store)
+    scores = np.array([store.records[video.id]["scores"] for video in videos], np.float32)
+    scores = scores.reshape(len(videos), reading.classes)  # also of none
     row = {
         **reading.keys,
         **{"dataset": data.name, "split": data.split, "limit": limit},
         "n_expected": len(data.videos),
         "n_found": sum(video.path is not None for video in data.videos),
-        "n_scored": len(scored),
+        "n_scored": len(videos),
         "macs_per_prediction": reading.macs,
         **dict.fromkeys(("top1", "top5", "ci_low", "ci_high", "map_official", "map_common")),
     }
-    if scored and data.multilabel:
-        row |= _several(scores, scored, data)
-    elif scored:
-        labels, n = [video.class_id for video in scored], len(scored)
+    if videos and data.multilabel:
+        row |= _several(scores, videos, data)
+    elif videos:
+        labels, n = [video.class_id for video in videos], len(videos)
         right, near = (metrics.top_k(scores, labels, k) for k in (1, 5))
         row |= {"top1": 100 * right / n, "top5": 100 * near / n}
         row["ci_low"], row["ci_high"] = metrics.wilson(right, n)
-    return Result(reading, row, scores, scored, run)
+    return Result(reading, row, scores, videos, store)
 
 
 def failures_as_wrong(row: Mapping) -> float | None:
@@ -122,15 +124,15 @@ def failures_as_wrong(row: Mapping) -> float | None:
     return None if row["top1"] is None else row["top1"] * row["n_scored"] / row["n_expected"]
 
 
-def _several(scores: np.ndarray, scored: Sequence[Video], data: Dataset) -> dict:
+def _several(scores: np.ndarray, scored: Sequence[Video], data: Dataset) -> dict[str, float]:
     """Of videos with several classes; those without a prediction rank last, or are left out.
 
     Sorted by id, so that ties and drawings do not depend on the order in which videos are listed.
     """
     videos = sorted(data.videos, key=lambda video: video.id)
-    every = np.full((len(videos), len(data.labels)), -np.inf)
-    rows = {video.id: row for row, video in enumerate(videos)}
-    every[[rows[video.id] for video in scored]] = scores
+    by_id = dict(zip([video.id for video in scored], scores, strict=True))
+    last = np.full(len(data.labels), -np.inf)
+    every = np.array([by_id.get(video.id, last) for video in videos], float)
     targets = targets_of(videos, len(data.labels))
     low, high = metrics.bootstrap(metrics.map_common, every, targets)
     return {

@@ -29,7 +29,7 @@ class Worker:
     """An actor: the networks of a run, and processes that decode."""
 
     def __init__(
-        self, run: tuple, expected: dict, device: str, threads: int, decoders: int, bounds: dict
+        self, run: tuple, expected: dict, device: str, threads: int, decoders: int
     ) -> None:
         torch.set_num_threads(threads)
         if versions() != expected:
@@ -38,7 +38,7 @@ class Worker:
         for reading in self.readings if device != "cpu" else ():
             for net in filter(None, (reading.model, reading.trunk)):
                 net.to(device)
-        self.processes = Processes(decoders, **bounds)
+        self.processes = Processes(decoders)
 
     def work(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcomes of these videos; of none once the actor is ready."""
@@ -85,6 +85,7 @@ class Cluster:
             raise ValueError("ray is not installed: pip install 'co3d[cluster]'") from None
         self.address, self.device, self.actors = address, device, actors
         self.decoders, self.videos, self.threads = decoders, videos, torch.get_num_threads()
+        self.compute = {}
 
     def __enter__(self) -> Self:
         try:
@@ -101,17 +102,15 @@ class Cluster:
             ) from None
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         self.device = self.device or ("cuda" if any("GPU" in node for node in nodes) else "cpu")
-        gpu = self.device == "cuda"
-        self.compute = {"device": self.device, "engine": "eager"} if gpu else {}
         room = [node.get("CPU", 0) // self.threads for node in nodes]
-        room = [
-            min(n, node.get("GPU", 0)) if gpu else n for n, node in zip(room, nodes, strict=True)
-        ]
+        if self.device == "cuda":
+            self.compute = {"device": "cuda", "engine": "eager"}
+            room = [min(n, node.get("GPU", 0)) for n, node in zip(room, nodes, strict=True)]
         if not sum(room):
             self.ray.shutdown()
             raise ValueError(
                 f"no node of the cluster has {self.threads} CPUs, one for each thread"
-                f"{', and a GPU' if gpu else ''}: give fewer threads by OMP_NUM_THREADS"
+                f"{', and a GPU' if self.compute else ''}: give fewer threads by OMP_NUM_THREADS"
             )
         self.actors = self.actors or int(sum(room))
         return self
@@ -120,45 +119,44 @@ class Cluster:
         self.ray.shutdown()
 
     def outcomes(
-        self, jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict, bounds: dict
+        self, jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict
     ) -> Iterator[Outcome]:
         """Outcomes as they come; "decode_error" for a video that kills `TRIES` actors."""
         ray, gpus = self.ray, int(self.device == "cuda")
         kind = ray.remote(Worker).options(num_cpus=self.threads, num_gpus=gpus)
         run = ray.put((readings, predict))
-        settings = run, versions(), self.device, self.threads, self.decoders, bounds
+        settings = run, versions(), self.device, self.threads, self.decoders
         waiting = deque(jobs[n : n + self.videos] for n in range(0, len(jobs), self.videos))
-        idle, running, deaths = [], {}, Counter()
+        running, deaths = {}, Counter()
 
-        def start() -> None:
-            actor = kind.remote(*settings)
-            running[actor.work.remote(())] = actor, ()
+        def give(actor: Any, some: Sequence[Job]) -> None:
+            running[actor.work.remote(some)] = actor, some
 
         for _ in range(min(self.actors, len(jobs))):
-            start()
+            give(kind.remote(*settings), ())  # no video waits for an actor that never starts
         try:
             while waiting or any(some for _, some in running.values()):
-                while waiting and idle:
-                    actor, some = idle.pop(), waiting.popleft()
-                    running[actor.work.remote(some)] = actor, some
                 (reference,), _ = ray.wait(list(running))
                 actor, some = running.pop(reference)
+                results = []
                 try:
                     results = ray.get(reference)
-                    idle.append(actor)
+                    if waiting:
+                        give(actor, waiting.popleft())
+                    else:
+                        ray.kill(actor)
                 except ray.exceptions.RayError as error:
                     self._check(error, deaths[()])
-                    start()
+                    give(kind.remote(*settings), ())
                     deaths[tuple(some)] += 1
-                    results = []
                     if deaths[tuple(some)] < TRIES:  # each video alone with its actor
                         waiting.extend((job,) for job in some)
                     elif some:
                         record = {"status": "decode_error", "note": DIED}
-                        results = [Outcome(some[0], [record] * len(some[0].waiting))]
+                        results = [(some[0], [record] * len(some[0].waiting), Counter(videos=1))]
                 yield from results
         finally:
-            for actor in [*idle, *(actor for actor, _ in running.values())]:
+            for actor, _ in running.values():
                 ray.kill(actor)
 
     def _check(self, error: Exception, broken: int) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -55,23 +55,22 @@ def decode(job: tuple[Video, Sequence[Plan]]) -> Frames:
     started, frames = time.perf_counter(), Frames({})
     with remote.local(video.path) as path:
         try:
-            _read(replace(video, path=path), plans, frames)
+            _read(path, video.frames_fps, plans, frames)
         except (ValueError, OSError) as error:  # VideoError is a ValueError
             frames = Frames(dict.fromkeys(plans, ("decode_error", _reason(error, path))))
     frames.seconds = time.perf_counter() - started
     return frames
 
 
-def _read(video: Video, plans: Sequence[Plan], frames: Frames) -> None:
+def _read(path: Path, fps: float | None, plans: Sequence[Plan], frames: Frames) -> None:
     """Where the file's packets do not tell what can be decoded, it is decoded for that first."""
-    source = video.path, video.frames_fps
-    with opened(*source) as reader:
+    with opened(path, fps) as reader:
         times = reader.packet_times()
         if times is not None:
             _take(reader, timeline_of(reader, times), plans, frames)
     if waiting := [plan for plan in plans if plan not in frames.statuses]:
-        line = decoded_timeline(*source)
-        with opened(*source) as reader:
+        line = decoded_timeline(path, fps)
+        with opened(path, fps) as reader:
             _take(reader, line, waiting, frames)
         for plan in waiting:
             frames.statuses.setdefault(plan, ("decode_error", "Decodes differently each time."))
@@ -117,9 +116,11 @@ def _wanted(reader: Reader | FolderReader, line: Timeline, plan: Plan, frames: F
     except VideoError as error:
         frames.statuses[plan] = "decode_error", _reason(error, reader.source)
         return set()
-    if views is None or (line.note and plan.needs_end):
-        short = "too_short", describe(plan, line)
-        frames.statuses[plan] = ("partial", line.note) if line.note else short
+    if views is None and not line.note:
+        frames.statuses[plan] = "too_short", describe(plan, line)
+        return set()
+    if views is None or (line.note and (plan.whole or plan.position != 0)):  # counted from the end
+        frames.statuses[plan] = "partial", line.note
         return set()
     frames.views[plan] = views
     return set().union(*views)

@@ -19,7 +19,7 @@ class Plan:
     """All that decides input and prediction of one reading of any video.
 
     Attributes:
-        protocol: a key of protocols.PROTOCOLS.
+        protocol: a key of protocols.MODES, or "start-up".
         mode: "clip" (views of their own), "stream" or "clips" (over what a stream saw).
         frames: fed per view; of a `whole` video at least so many.
         fps: rate at which videos are sampled by time; None for protocol paper, which goes by
@@ -52,15 +52,15 @@ class Plan:
     whole: bool = False
 
     @property
+    def length(self) -> int:
+        """Frames that a video needs, unless it repeats its last one."""
+        return self.within or self.frames
+
+    @property
     def transforms(self) -> tuple[Transform, ...]:
         """One per crop, from left to right or top to bottom."""
         places = ("centre",) if self.crops == 1 else ("start", "centre", "end")
         return tuple(replace(self.transform, crop=place) for place in places)
-
-    @property
-    def needs_end(self) -> bool:
-        """Whether the frames depend on how long the video is."""
-        return self.whole or self.position != 0
 
     def indices(self, timeline: Timeline) -> tuple[tuple[int, ...], ...] | None:
         """Numbers of the frames, from 0, per view; None for a video that is too short.
@@ -85,31 +85,33 @@ class Plan:
         return tuple(blocks[0][start : start + self.frames] for start in starts.tolist())
 
     def _by_time(self, timeline: Timeline, share: float) -> tuple[int, ...] | None:
-        count, length = timeline.count(self.fps), self.within or self.frames
-        if count < length:
+        count = timeline.count(self.fps)
+        if count < self.length:
             return None
-        if self.whole and count > MAX_FED:
+        if not self.whole:
+            start = int(share * (count - self.length) + 1e-9)  # 1/3 of 9 is 3
+            return tuple(timeline.at(self.fps, range(start, start + self.length)))
+        if count > MAX_FED:
             raise VideoError(f"expected up to {MAX_FED} frames at {self.fps:g} fps, given {count}")
-        start = 0 if self.whole else int(share * (count - length) + 1e-9)  # 1/3 of 9 is 3
-        return tuple(timeline.at(self.fps, range(start, count if self.whole else start + length)))
+        return tuple(timeline.at(self.fps, range(count)))
 
     def _by_number(self, timeline: Timeline, share: float) -> tuple[int, ...] | None:
-        n, length = len(timeline.times), self.within or self.frames
-        span = self.interval * length / RAW_FPS * timeline.fps
+        n = len(timeline.times)
+        span = self.interval * self.length / RAW_FPS * timeline.fps
         if math.isnan(span):
             return None  # a single frame, of no rate
         start = max(n - span, 0) * share
-        numbers = np.linspace(start, start + span - 1, length).astype(int)
+        numbers = np.linspace(start, start + span - 1, self.length).astype(int)
         return tuple(numbers.clip(0, n - 1).tolist())
 
 
 def describe(plan: Plan, timeline: Timeline) -> str:
     """The frames that the plan takes of a video, a line per view, runs of them shortened."""
     views = plan.indices(timeline)
+    if views is None and plan.fps is None:
+        return "Too short: a single frame, whose rate is unknown."
     if views is None:
-        if plan.fps is None:
-            return "Too short: a single frame, whose rate is unknown."
-        need, have = plan.within or plan.frames, timeline.count(plan.fps)
+        need, have = plan.length, timeline.count(plan.fps)
         return f"Too short: {need} frames are needed at {plan.fps:g} fps, there are {have}."
     n = len(timeline.times)
     return "\n".join(

@@ -122,14 +122,7 @@ def steps_of_windows(
 
     Returns:
         Logits (B, classes, T') by window, None where T frames are too few.
-
-    Raises:
-        ValueError: for a window that is not a multiple of that of `net`.
     """
-    windows = list(windows)
-    for window in windows:
-        if window < 1 or window % net.window:
-            raise ValueError(f"expected windows in multiples of {net.window}, given {window}")
     layers, rest = _split(net)
     trunk = trunk or layers
     state, vectors = trunk.begin(fill, emit), []
@@ -137,7 +130,7 @@ def steps_of_windows(
         y, state = trunk.steps(frames, state)
         vectors += [] if y is None else [y.flatten(2)]
     logits = dict.fromkeys(windows)
-    for window in windows if vectors else ():
+    for window in logits if vectors else ():
         head = Sequential(RunningWindow(window // net.window), *rest)
         y, _ = head.steps(torch.cat(vectors, 2)[..., None, None], head.begin(fill, emit))
         logits[window] = None if y is None else net.classifier(y.flatten(2))

@@ -6,7 +6,6 @@ did, `first-valid` and `steady` read streams at their first output and once they
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from .. import transform_for
 from ..data.transforms import Transform
@@ -15,45 +14,18 @@ from ..nn.core import FILLS
 from ..zoo import Spec
 from .plans import RAW_FPS, Plan
 
+MODES = {  # by protocol
+    "paper": ("clip", "stream"),
+    "native": ("clip",),
+    "first-valid": ("stream",),
+    "steady": ("stream",),
+}
+STREAM_FPS = 15.0  # of first-valid and steady on Kinetics-400; others and minis: the native rate
+CHARADES = ("charades", "synthetic-charades")  # all others are read as Kinetics-400
+CHARADES_FPS = 24.0  # raw frames per second, which frame intervals count in
+CHARADES_PREDICTIONS = 10  # the last ones of the whole video, which a steady stream averages
 MAX_FPS = 1000.0
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a protocol is of, where it begins (as `Plan.position`), what a stream is read at."""
-
-    modes: tuple[str, ...]
-    position: float
-    reads: str = ""  # of streams: "first" output, or the first "filled" with real frames
-
-
-PROTOCOLS = {
-    "paper": Protocol(("clip", "stream"), 0.5, "first"),
-    "native": Protocol(("clip",), 0.5),
-    "first-valid": Protocol(("stream",), 0.0, "first"),
-    "steady": Protocol(("stream",), 0.0, "filled"),
-}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What differs between kinds of data sets.
-
-    Attributes:
-        raw_fps: that the frame intervals of models count in.
-        stream_fps: rate of `first-valid` and `steady`; None: the model's native one.
-        predictions: how many of its last predictions a steady stream averages; more than 1 are
-            those at the end of the whole video.
-    """
-
-    raw_fps: float = RAW_FPS
-    stream_fps: float | None = 15.0
-    predictions: int = 1
-
-
-CHARADES = Kind(raw_fps=24.0, stream_fps=None, predictions=10)
-KINDS = {"charades": CHARADES, "synthetic-charades": CHARADES}  # all others are as Kinetics-400
 
 
 @dataclass(frozen=True)
@@ -87,16 +59,6 @@ NATIVE = {
 }
 PLAIN = Native(views=1, crops=1)  # of minis, and of the other protocols
 
-ABSENT = {"clip": ("fill",), "stream": ("views", "frames")}  # options that a mode does not have
-OPTIONS = {
-    "fps": (lambda fps: 0 < fps <= MAX_FPS, f"fps above 0 and up to {MAX_FPS:g}"),
-    "fill": (FILLS.__contains__, f"fill in {FILLS}"),
-    "crops": ((1, 3).__contains__, "1 or 3 crops"),
-    "views": (lambda views: views >= 1, "views of 1 or more"),
-    "position": (lambda position: 0 <= position <= 1, "a position between 0 and 1"),
-    "frames": (lambda frames: frames >= 1, "frames of 1 or more"),
-}
-
 
 @dataclass(frozen=True)
 class Paper:
@@ -123,6 +85,16 @@ PAPER = {
     "cox3d_l": Paper(fill="replicate", fed={64: 124}),
 }
 
+ABSENT = {"clip": ("fill",), "stream": ("views", "frames")}  # options that a mode does not have
+OPTIONS = {
+    "fps": (lambda fps: 0 < fps <= MAX_FPS, f"fps above 0 and up to {MAX_FPS:g}"),
+    "fill": (FILLS.__contains__, f"fill in {FILLS}"),
+    "crops": ((1, 3).__contains__, "1 or 3 crops"),
+    "views": (lambda views: views >= 1, "views of 1 or more"),
+    "position": (lambda position: 0 <= position <= 1, "a position between 0 and 1"),
+    "frames": (lambda frames: frames >= 1, "frames of 1 or more"),
+}
+
 
 def usual(dataset: str) -> tuple[str, ...]:
     """The protocols that say most about a data set, if none is chosen."""
@@ -144,73 +116,56 @@ def plan(
     channel_order: str | None = None,
     frames: int | None = None,
 ) -> Plan:
-    """The plan of a model on a data set; None stands for what the protocol says.
+    """The plan of a model on a data set; options are as in `Plan`, None is the protocol's own.
 
     Args:
-        model: a model of the zoo. Its window, if it is a StreamNet, and the channel order of its
-            weights decide as well.
-        dataset: "charades" and "synthetic-charades" have rules of their own, all others are read
-            as Kinetics-400.
-        protocol: a key of PROTOCOLS.
-        fps: rate of sampling by time, so not of protocol paper.
-        fill: of a stream.
-        crops: 1 or 3.
-        views: of a clip net.
-        position: as in Plan, of one view or a stream.
-        channel_order: "rgb" or "bgr".
-        frames: of a clip.
+        model: of the zoo; the window of a StreamNet and the channel order of its weights decide
+            as well.
+        dataset: its name, by which those of CHARADES have rules of their own.
 
     Raises:
         ValueError: for what the protocol or the model does not have.
     """
-    record, kind = model.spec, KINDS.get(dataset, Kind())
+    record, stream, mini = model.spec, isinstance(model, StreamNet), _is_mini(model.spec)
     if sentence := misfit(record, dataset, protocol):
         raise ValueError(sentence)
-    stream, mini = isinstance(model, StreamNet), _is_mini(record)
-    mode = "stream" if stream else "clip"
-    _check(protocol, mode, fps=fps, fill=fill, crops=crops, views=views, position=position,
-           frames=frames)  # fmt: skip
+    _check(protocol, "stream" if stream else "clip", fps=fps, fill=fill, crops=crops, views=views,
+           position=position, frames=frames)  # fmt: skip
     paper = PAPER.get(record.name, Paper()) if protocol == "paper" else None
     native = NATIVE[record.weights] if protocol == "native" and not mini else PLAIN
-    views, crops = views or native.views, crops or native.crops
-    raw_fps = RAW_FPS if mini else kind.raw_fps
-    usual_fps = kind.stream_fps if stream and not mini else None
-    interval = paper and (paper.interval or record.frame_interval) * RAW_FPS / raw_fps
-    start = PROTOCOLS[protocol].position if position is None else position
-    made = Plan(
-        protocol=protocol,
-        mode=mode,
-        frames=frames or record.frames,
-        fps=None if paper else float(fps or usual_fps or raw_fps / record.frame_interval),
-        interval=interval,
-        views=views,
-        crops=crops,
-        position=start if views == 1 else None,
-        fill=None,
-        transform=_transform(model, native, crops, paper, channel_order),
-        spread=native.spread,
-    )
+    charades, predictions = dataset in CHARADES, 1
+    raw_fps = CHARADES_FPS if charades and not mini else RAW_FPS
+    usual_fps = None if charades or mini or not stream else STREAM_FPS
+    views, crops, frames = views or native.views, crops or native.crops, frames or record.frames
     if stream:
-        made = replace(made, **_fed(model, kind, paper, PROTOCOLS[protocol].reads, fill))
-    if position is not None and (views > 1 or made.whole):
-        of = f"{views} views" if views > 1 else "a stream of whole videos"
-        raise ValueError(f"expected no position of {of}, given {position}")
-    return made
-
-
-def _fed(
-    model: StreamNet, kind: Kind, paper: Paper | None, reads: str, fill: str | None
-) -> dict[str, Any]:
-    """What the plan of a stream has that a clip's has not."""
-    frames, predictions = model.warmup + 1, 1
-    if paper:
-        return {"frames": paper.fed.get(model.window, frames), "fill": fill or paper.fill}
-    if reads == "filled":
-        predictions = kind.predictions
+        frames, fill = model.warmup + 1, fill or (paper.fill if paper else "zeros")
+    if stream and paper:
+        frames = paper.fed.get(model.window, frames)
+    if protocol == "steady":
+        predictions = CHARADES_PREDICTIONS if charades else 1
         outputs = math.ceil(max(0, model.receptive_field - frames) / model.stride)
         frames += (outputs + predictions - 1) * model.stride
     whole = predictions > 1
-    return {"frames": frames, "fill": fill or "zeros", "predictions": predictions, "whole": whole}
+    if position is not None and (views > 1 or whole):
+        of = f"{views} views" if views > 1 else "a stream of whole videos"
+        raise ValueError(f"expected no position of {of}, given {position}")
+    if position is None and views == 1:
+        position = 0.5 if "clip" in MODES[protocol] else 0.0
+    return Plan(
+        protocol=protocol,
+        mode="stream" if stream else "clip",
+        frames=frames,
+        fps=None if paper else float(fps or usual_fps or raw_fps / record.frame_interval),
+        interval=paper and (paper.interval or record.frame_interval) * RAW_FPS / raw_fps,
+        views=views,
+        crops=crops,
+        position=position,
+        fill=fill,
+        transform=_transform(model, native, crops, paper, channel_order),
+        predictions=predictions,
+        spread=native.spread,
+        whole=whole,
+    )
 
 
 def _transform(
@@ -234,10 +189,8 @@ def control(net: ClipNet, stream: Plan) -> Plan:
     video they cover the frames that the averaged predictions saw, which are the last ones.
 
     Raises:
-        ValueError: for a plan of another mode, or a stream that saw less than one clip.
+        ValueError: for a stream that saw less than one clip.
     """
-    if stream.mode != "stream":
-        raise ValueError(f'expected the plan of a stream, given one of mode "{stream.mode}"')
     length, seen = net.spec.frames, stream.frames
     if seen < length:
         raise ValueError(f"expected a stream of at least the clip's {length} frames, given {seen}")
@@ -256,16 +209,13 @@ def control(net: ClipNet, stream: Plan) -> Plan:
 
 def misfit(record: Spec, dataset: str, protocol: str) -> str:
     """Why a protocol is none for this model on such data, in a sentence; "" if it is one."""
-    kind, mode = KINDS.get(dataset, Kind()), "stream" if record.continual else "clip"
-    if protocol not in PROTOCOLS:
-        return f"expected a protocol in {', '.join(PROTOCOLS)}, given {protocol!r}"
-    if mode not in PROTOCOLS[protocol].modes:
-        fitting = [name for name, rules in PROTOCOLS.items() if mode in rules.modes]
-        return (
-            f"expected protocol {' or '.join(fitting)} for the {mode} net {record.name}, "
-            f"given {protocol}"
-        )
-    if protocol != "paper" or kind is not CHARADES:
+    mode = "stream" if record.continual else "clip"
+    if protocol not in MODES:
+        return f"expected a protocol in {', '.join(MODES)}, given {protocol!r}"
+    if mode not in MODES[protocol]:
+        fitting = " or ".join(name for name, modes in MODES.items() if mode in modes)
+        return f"expected protocol {fitting} for the {mode} net {record.name}, given {protocol}"
+    if protocol != "paper" or dataset not in CHARADES:
         return ""
     if mode == "stream":
         return (

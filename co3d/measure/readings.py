@@ -104,9 +104,8 @@ class Reading:
     @property
     def macs(self) -> float:
         """Multiply-accumulates for one prediction."""
-        plan = self.plan
-        size, frames = plan.transform.image_size, None if self.trunk else plan.frames
-        one = _macs(self.model.spec.name, self.classes, size, frames)
+        plan, frames = self.plan, None if self.trunk else self.plan.frames
+        one = _macs(self.model.spec.name, self.classes, plan.transform.image_size, frames)
         return plan.views * plan.crops * one
 
     def batch(self, clip: np.ndarray) -> Tensor:
@@ -123,7 +122,11 @@ def readings(
     windows: Sequence[int | None] = (None,),
     *,
     controls: bool = False,
-    **options,
+    fill: str | None = None,
+    fps: float | None = None,
+    crops: int | None = None,
+    channel_order: str | None = None,
+    **of_clips: float | None,
 ) -> list[Reading]:
     """The readings of models under protocols, those left out that do not fit.
 
@@ -135,14 +138,14 @@ def readings(
         windows: of streams, in frames; None is the native one.
         controls: whether to add, for each stream that sees at least a clip, the clip net on clips
             over the same frames.
-        options: as of `protocols.plan`.
+        fill: of streams. This and the others are as of `protocols.plan`.
+        of_clips: views, position and frames.
 
     Raises:
         ValueError: if nothing is left, or for what no protocol or model has.
     """
-    of_clips = {name: options.pop(name, None) for name in ("views", "position", "frames")}
-    of_streams = {"fill": options.pop("fill", None)}
-    by_key, misfits = {}, []
+    both = {"fps": fps, "crops": crops, "channel_order": channel_order}
+    by_key, misfits = {}, {}
 
     def add(net: ClipNet, plan: Plan, trunk: StreamNet | None = None) -> None:
         key = net.spec.name, net.weights.sha256, net.window if trunk else None, plan
@@ -152,25 +155,25 @@ def readings(
         trunk = twin(name, regular) if spec(name).continual else None
         for protocol in chosen:
             if sentence := protocols.misfit(spec(name), dataset, protocol):
-                if protocol not in protocols.PROTOCOLS:
+                if protocol not in protocols.MODES:
                     raise ValueError(sentence)
-                misfits.append(sentence)
+                misfits[sentence] = None
             elif trunk is None:
-                add(regular, protocols.plan(regular, dataset, protocol, **of_clips, **options))
+                add(regular, protocols.plan(regular, dataset, protocol, **of_clips, **both))
             else:
                 for window in windows:
                     net = twin(name, regular, window or spec(name).window)
-                    plan = protocols.plan(net, dataset, protocol, **of_streams, **options)
+                    plan = protocols.plan(net, dataset, protocol, fill=fill, **both)
                     add(net, plan, trunk)
                     if controls and plan.frames >= regular.spec.frames:
                         add(regular, protocols.control(regular, plan))
     if not by_key:
-        raise ValueError("; ".join(dict.fromkeys(misfits)) or "expected a model, given none")
+        raise ValueError("; ".join(misfits) or "expected a model, given none")
     modes = {reading.plan.mode for reading in by_key.values()}
-    for mode, given in {"clip": of_clips, "stream": of_streams}.items():
-        names = [name for name, value in given.items() if value is not None]
-        if names and mode not in modes:
-            raise ValueError(f"expected no {', '.join(names)} where no {mode} is read")
+    for name, value in {**of_clips, "fill": fill}.items():
+        mode = "stream" if name == "fill" else "clip"
+        if value is not None and mode not in modes:
+            raise ValueError(f"expected no {name} where no {mode} is read")
     return list(by_key.values())
 
 
@@ -203,10 +206,9 @@ def loaded(
 
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if names == "all":
-        chosen = []
-        for name, record in SPECS.items():
-            known = weights in shipped(name) or record.checkpoint(weights)
-            chosen += [name, f"co{name}"] if known and not record.continual else []
+        regular = [name for name, record in SPECS.items() if not record.continual]
+        known = [n for n in regular if weights in shipped(n) or spec(n).checkpoint(weights)]
+        chosen = [name for pair in known for name in (pair, f"co{pair}")]
         if not chosen:
             raise ValueError(f"no weights of {weights} are known: name a model and its file")
     nets = {}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -39,13 +39,8 @@ class Job(NamedTuple):
     waiting: tuple[int, ...]
 
 
-class Outcome(NamedTuple):
-    """Records of a video, one for each reading that lacked it, and how long they took."""
-
-    job: Job
-    records: list[dict]
-    decode_s: float = 0.0
-    model_s: float = 0.0
+# Of a job: a record for each reading that lacked the video, and how long they took.
+Outcome = tuple[Job, list[dict], Counter]
 
 
 class Local:
@@ -57,10 +52,10 @@ class Local:
         self.workers = workers
 
     def outcomes(
-        self, jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict, bounds: dict
+        self, jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict
     ) -> Iterator[Outcome]:
         """The outcome of each job."""
-        with Processes(self.workers, **bounds) as processes:
+        with Processes(self.workers) as processes:
             yield from outcomes(jobs, readings, predict, processes)
 
 
@@ -70,11 +65,8 @@ def run(
     *,
     limit: int = 0,
     folder: Path | None = None,
-    workers: int = 1,
     engine: Any = None,
     predict: Predict = predict,
-    seconds: float = SECONDS,
-    memory: int = MEMORY,
     progress: bool = True,
 ) -> tuple[list[Store], Counter]:
     """Runs every reading on every video; one that was stopped goes on where it was.
@@ -84,11 +76,9 @@ def run(
         data: planned videos, missing ones included.
         limit: what `data` was cut down to; 0 is all. Part of the run's key.
         folder: of all predictions (default: among the runs).
-        workers: processes that decode, where there is no other `engine` than this process.
-        engine: where the work is done: `Local`, or a `cluster.Cluster`. Both leave the same bytes.
-            Its `compute` replaces entries of the readings' headers.
+        engine: where the work is done: `Local` (the default), or a `cluster.Cluster`. Both leave
+            the same bytes. Its `compute` replaces entries of the readings' headers.
         predict: a record per reading, from the readings that lack a video, and its frames.
-        seconds, memory: that decoding one video may take, see `Processes`.
         progress: whether to show a bar.
 
     Returns:
@@ -99,42 +89,44 @@ def run(
         ValueError: if another process is at work on the same run, or ids come twice.
         OSError: if the disk is full; the run can be continued.
     """
-    engine = engine or Local(workers)
+    engine = engine or Local()
     folder = Path(folder or paths.logs_path() / "predictions") / f"{data.name}-{data.split}"
-    bounds = {"seconds": seconds, "memory": memory}
+    bounds = {"seconds": SECONDS, "memory": MEMORY}
     planned = [list(data.labels), *([video.id, list(video.class_ids)] for video in data.videos)]
     digest = hashlib.sha256(json.dumps(planned).encode()).hexdigest()[:16]
     source = {"name": data.name, "split": data.split, "limit": limit, "plan": digest}
-    sizes = {video.id: _size(video) for video in data.videos}
+    sizes = {video.id: _size(video.path) for video in data.videos}
     if len(sizes) < len(data.videos):
         raise ValueError(f"{data.name} plans some videos twice: expected ids of their own")
+    times = Counter()
     with ExitStack() as stack:
         stores = []
         for reading in readings:
             header = {**reading.header, "dataset": source, "bounds": bounds}
             header["compute"] = {**header["compute"], **engine.compute}
             stores.append(stack.enter_context(Store(folder, header, sizes)))
-        jobs, times = [], Counter()
-        for video in data.videos:
-            lacking = [n for n, store in enumerate(stores) if video.id not in store.records]
-            if lacking:
-                jobs.append(Job(video, tuple(lacking)))
-        results = stack.enter_context(closing(engine.outcomes(jobs, readings, predict, bounds)))
+        numbers = range(len(stores))
+        jobs = [
+            Job(video, tuple(n for n in numbers if video.id not in stores[n].records))
+            for video in data.videos
+        ]
+        jobs = [job for job in jobs if job.waiting]
+        results = stack.enter_context(closing(engine.outcomes(jobs, readings, predict)))
         for _ in bar(range(len(jobs)), f"{data.name} {data.split}", shown=progress):
-            job, records, decode_s, model_s = next(results)
-            times.update(videos=1, decode_s=decode_s, model_s=model_s)
+            job, records, spent = next(results)
+            times += spent
             for n, record in zip(job.waiting, records, strict=True):
                 stores[n].add(job.video.id, record)
         for store in stores:
             store.finish()
-        return stores, times
+    return stores, times
 
 
 def outcomes(
     jobs: Sequence[Job], readings: Sequence[Reading], predict: Predict, processes: Processes
 ) -> Iterator[Outcome]:
     """The outcome of each job in order, one video after the other; videos are decoded ahead."""
-    plans = [list(dict.fromkeys(readings[n].plan for n in job.waiting)) for job in jobs]
+    plans = [tuple(dict.fromkeys(readings[n].plan for n in job.waiting)) for job in jobs]
     present = [(job.video, some) for job, some in zip(jobs, plans, strict=True) if job.video.path]
     decoded = iter(processes.results(decode, present))
     for job, some in zip(jobs, plans, strict=True):
@@ -143,16 +135,15 @@ def outcomes(
             frames = Frames(dict.fromkeys(some, tuple(frames)))
         started = time.perf_counter()
         records = predict([readings[n] for n in job.waiting], frames)
-        yield Outcome(job, records, frames.seconds, time.perf_counter() - started)
+        model_s = time.perf_counter() - started
+        yield job, records, Counter(videos=1, decode_s=frames.seconds, model_s=model_s)
 
 
-def _size(video: Video) -> int | None:
+def _size(path: Path | Address | None) -> int | None:
     """Bytes of a video's file, the number of entries of a folder of frames; None if missing."""
-    if video.path is None:
-        return None
-    if isinstance(video.path, Address):
-        return video.path.size
-    return len(os.listdir(video.path)) if video.path.is_dir() else video.path.stat().st_size
+    if path is None or isinstance(path, Address):
+        return path and path.size
+    return len(os.listdir(path)) if path.is_dir() else path.stat().st_size
 
 
 def account(runs: Sequence[Store], times: Counter) -> Iterator[str]:
@@ -161,8 +152,7 @@ def account(runs: Sequence[Store], times: Counter) -> Iterator[str]:
     counts = (f"{status} {statuses[status]}" for status in STATUSES if statuses[status])
     yield f"predictions by status: {', '.join(counts)}"
     notes = {video: note for run in runs for video, note in run.notes.items()}
-    for video, note in list(notes.items())[:NOTES]:
-        yield f"  {video}: {note}"
+    yield from [f"  {video}: {note}" for video, note in notes.items()][:NOTES]
     if len(notes) > NOTES:
         yield f"  and {len(notes) - NOTES} more, see the files below"
     if videos := times["videos"]:
@@ -179,6 +169,9 @@ def plan_lines(readings: Sequence[Reading], videos: Iterable[Video]) -> Iterator
 
     The timelines are read in this process, without the bounds of `run`.
     """
+    plans = defaultdict(dict)  # names of models by plan
+    for reading in readings:
+        plans[reading.plan][reading.model.spec.name] = None
     for video in videos:
         if video.path is None:
             yield f"{video.id}: missing"
@@ -190,7 +183,6 @@ def plan_lines(readings: Sequence[Reading], videos: Iterable[Video]) -> Iterator
             yield f"{video.id}: {error}"
             continue
         yield f"{video.id}: {len(line.times)} frames, {line.fps:g} per second"
-        for plan in dict.fromkeys(reading.plan for reading in readings):
-            names = {r.model.spec.name: None for r in readings if r.plan == plan}
+        for plan, names in plans.items():
             frames = describe(plan, line).replace("\n", "\n    ")
             yield f"  {', '.join(names)}, {plan.protocol}, {plan.mode}: {frames}"

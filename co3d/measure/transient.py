@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -34,15 +35,14 @@ def start_ups(
         windows: in frames; None is the native one.
         fps: rate of sampling by time; None: that of streams on the data set, see `protocols.plan`.
     """
-    some = []
-    for name, regular in models:
-        for window in windows if spec(name).continual else ():
-            net = twin(name, regular, window or spec(name).window)
-            for fill in fills:
-                plan = protocols.plan(net, dataset, "first-valid", fps=fps, fill=fill)
-                plan = replace(plan, protocol="start-up", frames=frames, emit="always")
-                some.append(Reading(net, plan, twin(name, regular)))
-    return some
+    streams = [(name, regular) for name, regular in models if spec(name).continual]
+    readings = []
+    for (name, regular), window, fill in product(streams, windows, fills):
+        net = twin(name, regular, window or spec(name).window)
+        plan = protocols.plan(net, dataset, "first-valid", fps=fps, fill=fill)
+        plan = replace(plan, protocol="start-up", frames=frames, emit="always")
+        readings.append(Reading(net, plan, twin(name, regular)))
+    return readings
 
 
 def without_waiting_shortcuts(name: str, regular: ClipNet) -> ClipNet:
@@ -72,15 +72,16 @@ def evaluate(
     if data.multilabel:
         raise ValueError(f"expected one class per video, {data.name} has several")
     accuracy.check(readings, data)
-    done, times = runs.run(readings, data, limit=limit, **options)
+    stores, times = runs.run(readings, data, limit=limit, **options)
     rows = []
-    for reading, run in zip(readings, done, strict=True):
-        scored = [video for video in data.videos if run.records[video.id]["status"] == "ok"]
-        classes = np.array([run.records[video.id]["classes"] for video in scored])
-        labels = np.array([video.class_id for video in scored])
+    for reading, store in zip(readings, stores, strict=True):
+        videos = accuracy.scored(data, store)
+        right = np.array(
+            [np.equal(store.records[v.id]["classes"], v.class_id) for v in videos], float
+        )
         keys = {name: reading.keys[name] for name in ("model", "weights", "window", "fill", "fps")}
         keys |= {"dataset": data.name, "split": data.split, "limit": limit}
-        for n, seen in enumerate(reading.outputs(reading.plan.frames) if scored else ()):
-            top1 = 100 * float((classes[:, n] == labels).mean())
-            rows.append({**keys, "frames_seen": seen, "n_scored": len(scored), "top1": top1})
+        for n, seen in enumerate(reading.outputs(reading.plan.frames) if videos else ()):
+            top1 = 100 * float(right[:, n].mean())
+            rows.append({**keys, "frames_seen": seen, "n_scored": len(videos), "top1": top1})
     return rows, times

@@ -107,10 +107,9 @@ class Clips:
         try:
             times = timeline(video.path, video.frames_fps)
             indices = times.at(self.fps, range(start, start + count))
-            clip = frames_at(video.path, indices, video.frames_fps)
+            return frames_at(video.path, indices, video.frames_fps)
         except VideoError:
             return None
-        return clip.frames if clip.status == "ok" else None
 
     def _count(self, video: Video) -> int:
         """Frames of a video at the model's rate; 0 if it cannot be read."""
