@@ -94,12 +94,11 @@ def _synthetic_sets() -> list[str]:
 def _weights() -> list[str]:
     """What comes with co3d, by training data, and what of the published weights is fetched."""
     from .. import list_models
-    from ..zoo import downloads
-    from ..zoo.checkpoints import shipped
+    from ..zoo import checkpoints, downloads
 
     models: dict[str, list[str]] = {}
     for name in list_models():
-        for data in shipped(name):
+        for data in checkpoints.shipped(name):
             models.setdefault(data, []).append(name)
     published = downloads.published()
     there = [
@@ -108,24 +107,20 @@ def _weights() -> list[str]:
         if downloads.place(record, weights).is_file()
     ]
     what = ", ".join(there) or "co3d download weights"
-    return [
-        *(f"{data}: {', '.join(names)}" for data, names in sorted(models.items())),
-        f"published: {len(there)} of {len(published)} fetched ({what})",
-    ]
+    lines = [f"{data}: {', '.join(names)}" for data, names in sorted(models.items())]
+    return [*lines, f"published: {len(there)} of {len(published)} fetched ({what})"]
 
 
-def _notebooks(found: list[str]) -> list[str]:
+def _notebooks(real: list[str]) -> list[str]:
     """Which notebooks can run on what."""
     from ..report import notebooks
 
     numbers = [name[:2] for name in notebooks.names()]
     lines = [f"{', '.join(n for n in numbers if n not in REAL) or 'none here'}: run as they are"]
     for name, synthetic in SYNTHETIC.items():
-        where = (
-            f"{synthetic} and {name} (co3d reproduce --profile full)"
-            if name in found
-            else f"{synthetic} ({name} is not found)"
-        )
+        where = f"{synthetic} ({name} is not found)"
+        if name in real:
+            where = f"{synthetic} and {name} (co3d reproduce --profile full)"
         if those := ", ".join(n for n in numbers if REAL.get(n) == name):
             lines.append(f"{those}: run on {where}")
     return lines

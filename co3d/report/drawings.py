@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .figures import metadata, target
+from .. import files
+from .figures import metadata
 from .style import CLIP, FAMILY_COLORS, INK, MUTED, STYLE, WIDTH, Drawing
 
 GIF_LIMIT_BYTES = 1_000_000
@@ -295,7 +296,7 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
     The last one stays longer. All share one palette, so that still areas cost nothing. Raises
     ValueError if the file would exceed GIF_LIMIT_BYTES.
     """
-    path = target(stem + ".gif", folder)
+    path = Path(folder) / "figures" / f"{stem}.gif"
     sheet = Image.fromarray(np.concatenate([np.asarray(image) for image in images[::4]]))
     colors = np.reshape(sheet.quantize(48, dither=Image.Dither.NONE).getpalette(), (-1, 3))
     # Paper, empty boxes and the colours that mean something stay as they are, not nearly so.
@@ -312,9 +313,7 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
         raise ValueError(
             f"{path.name} needs {buffer.tell():,} of {GIF_LIMIT_BYTES:,} bytes: use fewer images"
         )
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(buffer.getvalue())
-    return part.replace(path)
+    return files.write(path, buffer.getvalue())
 
 
 def _rgb(fig: Drawing) -> Image.Image:
