@@ -32,6 +32,7 @@ LAST = ("08",)  # it reads what the others write
 # Others have one. Clip nets sum in another order with two, by which ranks of videos may change.
 THREADS = {"06": 2}
 KINDS = ["differs", "missing", "new", "within flipped videos", "differs by machine", "equal"]
+LISTED = 100  # values that differ
 
 
 class NotebookError(click.ClickException):
@@ -182,7 +183,7 @@ def reproduce(
     return run_dir
 
 
-def summary(compared: pd.DataFrame, limit: int = 100) -> str:
+def summary(compared: pd.DataFrame) -> str:
     """How many values of each table are equal; and what differs though it should not.
 
     Rows of tables that hold times alone are counted, not listed.
@@ -199,8 +200,8 @@ def summary(compared: pd.DataFrame, limit: int = 100) -> str:
     for row in listed.itertuples():
         values = f": {row.column} {row.committed} -> {row.new}" if row.column else ""
         lines.append(f"{row.table} [{row.row}] {row.verdict}{values}")
-    more = [f"and {len(lines) - limit} more in comparison.csv"] if len(lines) > limit else []
-    return "\n".join([*lines[:limit], *more, counts.to_string()])
+    more = [f"and {len(lines) - LISTED} more in comparison.csv"] if len(lines) > LISTED else []
+    return "\n".join([*lines[:LISTED], *more, counts.to_string()])
 
 
 def update(only: Iterable[str] | None = None) -> Path:
@@ -247,7 +248,7 @@ def _minutes(notebook: NotebookNode) -> int:
 
 def _compared(run_dir: Path, chosen: list[str]) -> pd.DataFrame:
     """The rows of these notebooks against the committed ones."""
-    compared = results.compare(run_dir / "results", repo_root() / "results", chosen)
+    compared = results.compare(run_dir / "results", repo_root() / "results")
     return compared[compared["notebook"].isin(chosen)]
 
 

@@ -64,11 +64,8 @@ def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFr
     return pd.concat([new, kept], ignore_index=True)
 
 
-def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None) -> pd.DataFrame:
+def compare(new: Path, committed: Path) -> pd.DataFrame:
     """Every value of the tables in the folder `new` against the same tables in `committed`.
-
-    Args:
-        notebooks: only rows written by these can be missing from `new` (None: all rows).
 
     Returns:
         Columns table, notebook, row, column, committed, new, verdict; a verdict is equal, differs,
@@ -90,7 +87,7 @@ def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None
                     for role in ("exact", "flips", "machine")
                     for column in getattr(schema, role)
                 ]
-            elif b or notebooks is None or a["notebook"] in notebooks:
+            else:
                 records.append((*place, "", "", "", "new" if b else "missing"))
     columns = ["table", "notebook", "row", "column", "committed", "new", "verdict"]
     return pd.DataFrame(records, columns=columns, dtype="str")
