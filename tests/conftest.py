@@ -24,3 +24,9 @@ def inline(monkeypatch):
     from co3d.measure.workers import Processes
 
     monkeypatch.setattr(Processes, "results", lambda self, f, jobs: map(f, jobs))
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """A folder in which `nets.exported` keeps the files of minis, each of which is made once."""
+    return tmp_path_factory.mktemp("exports")

@@ -1,45 +1,22 @@
-"""The step as a function of tensors gives what the step gives, from the first frame on."""
+"""The explicit step of single layers: what the step gives, at the same frames."""
 
 import copy
 
 import pytest
 import torch
-from nets import net_of
+from nets import assert_same, logits_of
 
 import co3d
 import co3d.nn as nn
 from co3d.deploy.step import Explicit, lower
 
-MINIS = [name for name in co3d.list_models() if name.startswith("co") and name.endswith("_mini")]
-OPTIONS = [{}, {"dense": True}, {"window": 32}]
 
-
-def agree(net, frames, size=32, batch=1, **options):
-    """Both steps over some frames, in float64; returns how many logits there were."""
-    example = torch.zeros(batch, 3, size, size, dtype=torch.float64)
-    explicit = Explicit(net, example, **options)
-    state, held, emitted = None, explicit.begin(), 0
-    for number in range(frames):
-        frame = torch.randn_like(example)
-        expected, state = net.step(frame, state)
-        given, held = explicit.step(frame, number, held)
-        if expected is not None:  # before them the explicit step may give anything
-            torch.testing.assert_close(given, expected, rtol=0, atol=1e-10)
-            emitted += 1
-    return emitted
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("name", MINIS)
-def test_the_explicit_step_equals_the_step_from_the_first_logits_on(name, options):
-    net = net_of(name, 32, **options).double()
-    assert agree(net, net.receptive_field + 2 * net.stride) > 2
-
-
-@pytest.mark.parametrize("name", MINIS)
-def test_channels_may_lie_last_in_the_state(name):
-    net = net_of(name).double()
-    assert agree(net, net.warmup + net.stride + 1, 40, 2, channels_last=True) > 0
+def agree(body, channels, size=6):
+    """The step of a body and a classifier equals the explicit one over all phases, in float64."""
+    net = nn.StreamNet(body, nn.Linear(channels, 4)).eval().double()
+    clip = torch.randn(net.receptive_field + 4 * net.stride, 1, 3, size, size, dtype=torch.float64)
+    twin = co3d.optimize(net, clip[0], torch.float64)
+    assert_same(logits_of(twin, clip)[0], logits_of(net, clip)[0], 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -61,19 +38,12 @@ def test_every_layer_keeps_its_time(layers):
     shortcut = nn.Sequential(nn.Conv3d(3, 3, 1))
     block = nn.Residual(nn.Sequential(nn.Conv3d(3, 3, (5, 1, 1), padding=(2, 0, 0))), shortcut)
     body = nn.Sequential(first, block, *copy.deepcopy(layers), nn.RunningWindow(3))
-    channels = body(torch.randn(1, 3, 40, 6, 6)).shape[1]
-    net = nn.StreamNet(body, nn.Linear(channels, 4)).eval().double()
-    assert agree(net, net.receptive_field + 3 * net.stride, 6) > 3
+    agree(body, body(torch.randn(1, 3, 40, 6, 6)).shape[1])
 
 
 def test_branches_of_other_delays_join_by_index_at_every_phase():
-    def branch(kernel, stride):
-        pad = kernel // 2
-        return nn.Conv3d(3, 2, (kernel, 1, 1), (stride, 1, 1), (pad, 0, 0))
-
-    joined = nn.Parallel(branch(3, 4), branch(7, 4), branch(11, 4), join="cat")
-    net = nn.StreamNet(nn.Sequential(joined, nn.RunningWindow(2)), nn.Linear(6, 2))
-    assert agree(net.eval().double(), net.receptive_field + 16, 4) > 3
+    branches = [nn.Conv3d(3, 2, (k, 1, 1), (4, 1, 1), (k // 2, 0, 0)) for k in (3, 7, 11)]
+    agree(nn.Sequential(nn.Parallel(*branches, join="cat"), nn.RunningWindow(2)), 6)
 
 
 def test_what_is_not_due_is_not_computed():
@@ -85,14 +55,27 @@ def test_what_is_not_due_is_not_computed():
     assert not any(name.startswith(("res3", "res4")) for name in half.writes)
 
 
-def test_what_does_not_fit_is_refused():
-    frame = torch.zeros(1, 3, 32, 32)
-    with pytest.raises(TypeError, match="expected a continual net, given ClipNet"):
-        Explicit(co3d.create("x3d_mini"), frame)
-    with pytest.raises(ValueError, match="expected 3 channels, given 4"):
-        Explicit(co3d.create("cox3d_mini"), torch.zeros(1, 4, 32, 32))
-    with pytest.raises(ValueError, match="evaluation"):
-        Explicit(co3d.create("cox3d_mini").train(), frame)
+FRAME = torch.zeros(1, 3, 32, 32)
 
-    with pytest.raises(TypeError, match="expected layers with a form on frames, given Softmax a"):
-        lower(torch.nn.Softmax(1), torch.nn.ModuleList(), 0, "a")
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: Explicit(co3d.create("x3d_mini"), FRAME),
+            "expected a continual net, given ClipNet",
+        ),
+        (
+            lambda: Explicit(co3d.create("cox3d_mini"), torch.zeros(1, 4, 32, 32)),
+            "expected 3 channels, given 4",
+        ),
+        (lambda: Explicit(co3d.create("cox3d_mini").train(), FRAME), "evaluation"),
+        (
+            lambda: lower(torch.nn.Softmax(1), torch.nn.ModuleList(), 0, "a"),
+            "expected layers with a form on frames, given Softmax a",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        call()

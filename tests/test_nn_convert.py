@@ -35,7 +35,7 @@ def test_a_plain_torch_tree_becomes_a_stream():
     torch.testing.assert_close(y[:, :, 0], net(x[:, :, :13]), rtol=0, atol=1e-10)
 
 
-def test_twins_share_parameters_and_statistics():
+def test_twins_share_parameters_and_statistics_and_leave_the_original_as_it_was():
     net = plain_net()
     twin = co3d.continual(net, window=6)
     assert list(net.state_dict()) == list(twin.state_dict())
@@ -43,8 +43,23 @@ def test_twins_share_parameters_and_statistics():
         assert a is b
     net[1].running_mean.add_(1)
     assert torch.equal(net[1].running_mean, twin[1].running_mean)
+    assert type(net[0]) is nn.Conv3d and type(net) is nn.Sequential
+    assert net(torch.randn(1, 3, 9, 8, 8)).shape == (1, 5)
     net.double()
     assert twin[0].weight.dtype == torch.float64
+
+
+def test_zoo_twins():
+    regular = co3d.create("x3d_mini")
+    twin = co3d.continual(regular, gate="frame", window=8)
+    wider = co3d.continual(twin, window=64)
+    assert wider.receptive_field == twin.receptive_field + 56 == 80
+    assert regular.classifier.weight is wider.classifier.weight
+    for net, kind in ((regular, "clip"), (twin, "frame")):
+        gates = [part.gate for part in net.modules() if isinstance(part, co.SqueezeExcite)]
+        assert gates == [kind] * 4
+    assert not hasattr(regular, "step")
+    assert repr(wider) == repr(co3d.continual(regular, gate="frame", window=64))
 
 
 class Custom(nn.Module):
@@ -58,6 +73,10 @@ def hooked():
     return net
 
 
+def x3d(**options):
+    return co3d.continual(co3d.create("x3d_mini"), window=16, **options)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
@@ -66,13 +85,15 @@ def hooked():
         (lambda: nn.Softmax(2), TypeError, "Softmax at the root"),
         (lambda: nn.Conv3d(1, 1, 3, padding=4), ValueError, "Conv3d at the root: .* given 4"),
         (lambda: nn.Sequential(nn.MaxPool3d(2, ceil_mode=True)), ValueError, "MaxPool3d at 0"),
-        (lambda: nn.BatchNorm3d(2, track_running_stats=False), ValueError, "over time"),
         (lambda: nn.AdaptiveAvgPool3d(1), ValueError, "window=frames"),
         (lambda: nn.AdaptiveAvgPool3d(2), ValueError, "given \\(2, 2, 2\\)"),
         (lambda: nn.Sequential(nn.Linear(2, 2)), ValueError, "Flatten before the Linear at 0"),
         (lambda: co.SqueezeExcite(4, 2), ValueError, "gate='frame'"),
         (lambda: co3d.create("x3d_mini"), ValueError, "SqueezeExcite at body.res2.0.main.se"),
         (hooked, ValueError, "Conv3d at 0 with forward hooks"),
+        (lambda: x3d(gate="clip"), ValueError, "gate None or 'frame', given 'clip'"),
+        (lambda: co.SqueezeExcite(4, 2).begin(), ValueError, "gate='clip'"),
+        (lambda: co.AdaptiveAvgPool3d(1).begin(), ValueError, "over whole clips"),
     ],
 )
 def test_refusals(make, kind, words):
@@ -80,20 +101,9 @@ def test_refusals(make, kind, words):
         co3d.continual(make())
 
 
-@pytest.mark.parametrize("gate", ["clip", "foo"])
-def test_gates_that_are_no_gate(gate):
-    with pytest.raises(ValueError, match=f"expected gate None or 'frame', given '{gate}'"):
-        co3d.continual(co3d.create("x3d_mini"), gate=gate, window=16)
-
-
-def test_gates_of_a_whole_net():
-    regular = co3d.create("x3d_mini")
-    twin = co3d.continual(regular, gate="frame", window=8)
-    gates = [part for part in twin.modules() if isinstance(part, co.SqueezeExcite)]
-    assert len(gates) == 4 and {part.gate for part in gates} == {"frame"}
-    assert twin.receptive_field == 24
-    again = co3d.continual(twin, window=16)
-    assert repr(again) == repr(co3d.continual(regular, gate="frame", window=16))
+def test_windows_that_are_no_window():
+    with pytest.raises(ValueError, match="expected a window of 1 or more frames, given '4'"):
+        co3d.continual(nn.AdaptiveAvgPool3d(1), window="4")
 
 
 def test_nets_without_a_head_window_take_clips():
@@ -125,10 +135,3 @@ def test_padding_by_name_is_kept():
         twin = co3d.continual(net, dense=dense)
         assert twin.padding == 1 + 2
         torch.testing.assert_close(run(twin, x)[:, :, ::stride], net(x), rtol=0, atol=1e-10)
-
-
-def test_clip_nets_cannot_be_stepped_by_parts():
-    with pytest.raises(ValueError, match="gate='clip'"):
-        co.SqueezeExcite(4, 2).begin()
-    with pytest.raises(ValueError, match="over whole clips"):
-        co.AdaptiveAvgPool3d(1).begin()

@@ -1,13 +1,11 @@
 """dense=True: an output on every frame, of which every stride-th is that of the strided net."""
 
-from functools import cache
-
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from nets import run
-from trees import CHANNELS, clip, close, conv, forward, lengths, path_plans, trees, two_path
+from trees import CHANNELS, clip, close, conv, forward, lengths, trees
 
 import co3d
 import co3d.nn as co
@@ -55,36 +53,14 @@ def test_every_frame_has_the_output_of_the_unpadded_strided_net(tree, lengths):
 
 
 @given(strided)
-def test_constants_and_parameters_are_those_of_the_strided_net(tree):
+def test_a_dense_net_shares_parameters_and_is_its_own_dense_twin(tree):
     before, dense = repr(tree), dense_twin(tree)
     assert dense.timing == tree.timing._replace(stride=1)
     assert repr(tree) == before
-    for (name, held), (other, shared) in zip(
-        [*tree.named_parameters(), *tree.named_buffers()],
-        [*dense.named_parameters(), *dense.named_buffers()],
-        strict=True,
-    ):
-        assert held is shared and name == other
-
-
-@given(path_plans(), st.integers(1, 2), st.integers(1, 50), lengths)
-def test_dense_two_path_nets(plan, stride, frames, lengths):
-    tree = co.Sequential(head(stride), two_path(plan))
-    dense, x = co3d.continual(tree, dense=True), clip(frames)
-    assert dense[1].alpha == 1 and dense.timing == tree.timing._replace(stride=1)
-    expected = forward(tree, x)
-    close(run(dense, x, lengths)[:, :, :: tree.stride], expected)
-    assume(tree.receptive_field < 60)
-    x = clip(tree.receptive_field + 1)
-    y = run(dense, x, lengths, flush=False)[:, :, -1:]
-    close(y, tree(x[:, :, 1:], pad=False))
-
-
-def strided_block(stride):
-    """A residual with a strided shortcut, nested in another."""
-    inner = co.Residual(conv(3, stride, 1), conv(1, stride), co.ReLU())
-    main = co.Sequential(inner, conv(5, 1, 2), co.Residual(conv(3, 1, 1)))
-    return co.Residual(main, co.Sequential(co.Delay(2), conv(1, stride)))
+    tensors = [dict(net.named_parameters()) | dict(net.named_buffers()) for net in (tree, dense)]
+    assert list(tensors[0]) == list(tensors[1])
+    assert all(a is b for a, b in zip(*(x.values() for x in tensors), strict=True))
+    assert repr(co3d.continual(dense, dense=True)) == repr(dense) == repr(co3d.continual(dense))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -97,7 +73,6 @@ def strided_block(stride):
         lambda: conv(3, 2, 4, 2),
         lambda: co.Conv3d(CHANNELS, 3, 3, 2, 1, bias=False),
         lambda: co.Conv3d(CHANNELS, 3, (3, 1, 1), padding="same"),
-        lambda: strided_block(2),
         lambda: co.Sequential(co.Delay(3), co.Subsample(2), co.RunningWindow(3)),
         lambda: co.SqueezeExcite(CHANNELS, 3, "frame"),
     ],
@@ -112,42 +87,25 @@ def test_layers_behind_strides(behind, stride):
     close(every[:, :, -1:], tree(seen, pad=False))
 
 
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        (lambda: co.AvgPool3d(2), r"AvgPool3d at b\.1: expected no average pool behind a stride"),
-    ],
-)
-def test_refused_behind_a_stride(layer, words):
+def test_an_average_pool_behind_a_stride_is_refused():
     def tree(stride):
-        second = co.Sequential(co.ReLU(), layer())
+        second = co.Sequential(co.ReLU(), co.AvgPool3d(2))
         return co.Sequential(co.named(a=conv(1, stride), b=second))
 
+    words = r"AvgPool3d at b\.1: expected no average pool behind a stride"
     with pytest.raises(ValueError, match=words):
         co3d.continual(tree(2), dense=True)
     assert co3d.continual(tree(1), dense=True).stride == 1
 
 
-def test_an_average_pool_before_all_strides_becomes_dense():
-    tree = co.Sequential(co.AvgPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)), conv(3, 2, 1)).double()
-    x = clip(20)
-    close(co3d.continual(tree, dense=True)(x)[:, :, ::4], tree(x))
-
-
 STRIDED = {"coi3d_mini": 2, "coslowfast_mini": 4, "cor2plus1d_mini": 4}
-
-
-@cache
-def net(name):
-    torch.manual_seed(0)
-    model = co3d.create(name, window=8).double()
-    return calibrate(model, torch.randn(2, 3, 40, 16, 16, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", STRIDED)
 @torch.no_grad()
 def test_windows_of_dense_nets_are_input_frames(name):
-    model, stride = net(name), STRIDED[name]
+    model = calibrate(co3d.create(name, window=8).double(), clip(40, size=16, channels=3))
+    stride = STRIDED[name]
     dense = co3d.continual(model, dense=True)
     assert (model.stride, dense.stride) == (stride, 1)
     assert dense.window == model.window == 8 and dense.receptive_field == model.receptive_field
@@ -157,7 +115,7 @@ def test_windows_of_dense_nets_are_input_frames(name):
         assert wider.receptive_field == alike.receptive_field == model.receptive_field + window - 8
         assert repr(co3d.continual(alike, dense=True)) == repr(wider)
         assert repr(co3d.continual(model, window=window, dense=True)) == repr(wider)
-        clip = torch.randn(1, 3, alike.receptive_field, 16, 16, dtype=torch.float64)
-        close(wider.steps(clip)[0][:, :, -1], alike(clip, pad=False))
+        x = clip(alike.receptive_field, size=16, channels=3)
+        close(wider.steps(x)[0][:, :, -1], alike(x, pad=False))
     with pytest.raises(ValueError, match=f"a multiple of {stride}, given {stride + 1}"):
         co3d.continual(dense, window=stride + 1)

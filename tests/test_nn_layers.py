@@ -1,6 +1,5 @@
 """Single layers: stepping equals torch.nn for every hyper-parameter, at the MACs of the formula."""
 
-import math
 import pickle
 
 import pytest
@@ -55,31 +54,25 @@ def test_conv_steps_equal_torch(case, lengths):
     torch.testing.assert_close(run(conv, x, lengths), expected, rtol=0, atol=1e-10)
 
 
-@given(convolutions(), lengths, st.sampled_from(["zeros", "replicate"]))
-def test_conv_always_emits_over_a_full_history(case, lengths, fill):
+@given(
+    convolutions(),
+    lengths,
+    st.sampled_from(["zeros", "replicate"]),
+    st.sampled_from(["always", "valid"]),
+)
+def test_conv_goes_on_from_a_past_that_is_filled(case, lengths, fill, emit):
+    """Zeros, or copies of the first frame; emission keeps to the phases of the padded clip."""
     conv, x = case
-    history = x[:, :, :1].repeat(1, 1, conv.receptive_field - 1, 1, 1)
-    history = history if fill == "replicate" else torch.zeros_like(history)
-    y = run(conv, x, lengths, flush=False, fill=fill, emit="always")
-    # Column j of the padded clip starts at j * stride - padding; streams keep to these phases.
-    stride, delay = conv.stride[0], conv.delay
-    first = math.ceil(-delay / stride) * stride + delay
-    windows = torch.cat([history, x], 2)[:, :, first:]
-    if windows.shape[2] < conv.receptive_field:
+    past = conv.padding[0]
+    if emit == "always":
+        past += conv.delay // conv.stride[0] * conv.stride[0]
+    past = x[:, :, :1].repeat(1, 1, past, 1, 1) * (fill == "replicate")
+    clip = torch.cat([past, x], 2)
+    y = run(conv, x, lengths, flush=False, fill=fill, emit=emit)
+    if clip.shape[2] < conv.receptive_field:
         assert y is None
-        return
-    torch.testing.assert_close(y, conv(windows, pad=False), rtol=0, atol=1e-10)
-
-
-@given(convolutions(), lengths)
-def test_conv_replicate_copies_the_first_input(case, lengths):
-    conv, x = case
-    padding = conv.padding[0]
-    x = torch.cat([x[:, :, :1].repeat(1, 1, padding, 1, 1), x], 2)
-    if x.shape[2] < conv.receptive_field:
-        return
-    y = run(conv, x[:, :, padding:], lengths, flush=False, fill="replicate")
-    torch.testing.assert_close(y, conv(x, pad=False), rtol=0, atol=1e-10)
+    else:
+        torch.testing.assert_close(y, conv(clip, pad=False), rtol=0, atol=1e-10)
 
 
 @given(time_options(), st.integers(1, 14), lengths, st.sampled_from([nn.MaxPool3d, nn.AvgPool3d]))
@@ -96,22 +89,14 @@ def test_pools_equal_torch(options, frames, lengths, kind):
     torch.testing.assert_close(run(pool, x, lengths), reference(x), rtol=0, atol=1e-12)
 
 
-@given(st.integers(1, 9), st.integers(0, 8), lengths)
-def test_running_window_is_a_mean_over_time_and_space(window, more, lengths):
-    x, pool = _clip(3, window + more), co.RunningWindow(window)
-    expected = nn.AvgPool3d((window, 4, 5), stride=1)(x)
-    torch.testing.assert_close(pool(x), expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(run(pool, x, lengths), expected, rtol=0, atol=1e-12)
-
-
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 8), lengths)
-def test_dilated_running_window(window, dilation, more, lengths):
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 8), lengths)
+def test_running_window_is_a_mean_over_time_and_space(window, dilation, more, lengths):
     pool = co.RunningWindow(window, dilation)
     x = _clip(3, pool.receptive_field + more)
-    means = x.mean((3, 4), keepdim=True)
-    taps = [means[:, :, n * dilation : n * dilation + more + 1] for n in range(window)]
+    weight = torch.full((3, 1, window, 4, 5), 1 / (20 * window), dtype=torch.float64)
+    expected = nn.functional.conv3d(x, weight, dilation=(dilation, 1, 1), groups=3)
     for y in (pool(x), run(pool, x, lengths)):
-        torch.testing.assert_close(y, sum(taps) / window, rtol=0, atol=1e-12)
+        torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
 
 
 @given(st.integers(1, 5), st.integers(1, 12), lengths)
@@ -125,8 +110,7 @@ def test_subsample_is_a_slice(stride, frames, lengths):
 def test_delay_is_the_identity_that_comes_late(frames, length, lengths):
     x, delay = _clip(1, length), co.Delay(frames)
     torch.testing.assert_close(run(delay, x, lengths), x, rtol=0, atol=0)
-    first = [delay.step(x[:, :, 0])[0] is None, frames > 0]
-    assert first[0] == first[1]
+    assert (delay.step(x[:, :, 0])[0] is None) == (frames > 0)
     if length > 2 * frames:
         torch.testing.assert_close(delay(x, pad=False), x[:, :, frames : length - frames])
 
@@ -144,7 +128,7 @@ def test_a_gate_scales_each_frame_by_its_own_mean(frames, lengths):
 @pytest.mark.parametrize("name", sorted(co.ACTIVATIONS))
 def test_activations_equal_torch(name):
     x = _clip(2, 4, dtype=torch.float32)
-    layer = getattr(co, name)()
+    layer = pickle.loads(pickle.dumps(getattr(co, name)()))
     expected = getattr(nn, name)()(x)  # not to the bit: torch rounds the tail of an array otherwise
     torch.testing.assert_close(run(layer, x), expected, rtol=1e-5, atol=1e-6)
 
@@ -162,7 +146,7 @@ def test_pointwise_layers_equal_torch():
 
 
 @given(convolutions())
-def test_steps_execute_the_macs_of_the_formula(case):
+def test_steps_execute_the_macs_of_the_formula_in_little_memory(case):
     """[kH kW kT] cI cO nH nW / groups per output, by torch's own count of what was executed."""
     conv, x = case
     frames = 4 * conv.stride[0] * conv.receptive_field  # whole periods, past the warm-up
@@ -174,20 +158,30 @@ def test_steps_execute_the_macs_of_the_formula(case):
             y, state = conv.step(frame, state)
         executed += counter.get_total_flops() // 2
         outputs += 0 if y is None else y[0, 0].numel()
-    expected = outputs * conv.weight[0].numel() * conv.out_channels
-    assert executed == expected
+    assert executed == outputs * conv.weight[0].numel() * conv.out_channels
+    sums = conv.out_channels < conv.in_channels * conv.stride[1] * conv.stride[2]
+    smaller = conv(x)[0, :, 0] if sums else x[0, :, 0]
+    assert co.state_bytes(state) <= 8 * (conv.receptive_field - 1) * smaller.numel()
 
 
-@given(convolutions())
-def test_conv_state_is_no_larger_than_its_partial_maps_or_inputs(case):
-    conv, x = case
-    conv_state = conv.steps(x.repeat(1, 1, 5, 1, 1))[1]
-    maps = conv(x)[:, :, 0].numel()
-    inputs = x[:, :, 0].numel()
-    stride_h, stride_w = conv.stride[1:]
-    smaller = maps if conv.out_channels < conv.in_channels * stride_h * stride_w else inputs
-    most = (conv.receptive_field - 1) * smaller * x.element_size()
-    assert co.state_bytes(conv_state) <= most
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "groups", "values"),
+    [
+        ((64, 16), (3, 1, 1), 1, 1, 2 * 16 * 64),  # sums
+        ((16, 64), (3, 1, 1), 1, 1, 2 * 16 * 64),  # inputs
+        ((8, 8), (3, 3, 3), (1, 2, 2), 8, 2 * 8 * 16),  # maps are smaller behind a stride
+        ((2, 8), (5, 1, 1), 1, 1, 4 * 2 * 64),
+        ((8, 2), (5, 1, 1), 1, 1, 4 * 2 * 64),
+    ],
+)
+def test_a_state_keeps_sums_or_inputs_whichever_is_smaller(
+    channels, kernel, stride, groups, values
+):
+    padding = [k // 2 for k in kernel]
+    conv = co.Conv3d(*channels, kernel, stride, padding, groups=groups)
+    state = conv.steps(torch.randn(1, channels[0], 50, 8, 8))[1]
+    memory = sum(t.untyped_storage().nbytes() for t in co.core.iter_tensors(state))
+    assert memory == co.state_bytes(state) == 4 * values
 
 
 @pytest.mark.parametrize(
@@ -201,8 +195,7 @@ def test_conv_state_is_no_larger_than_its_partial_maps_or_inputs(case):
         (lambda: co.MaxPool3d(2, return_indices=True), "return_indices"),
         (lambda: co.BatchNorm3d(2, track_running_stats=False), "normalises over time"),
         (lambda: co.MaxPool3d((3, 1, 1), padding=(2, 0, 0)), "at most 1, half the kernel, given 2"),
-        (lambda: co.RunningWindow(0), "window of 1 or more frames, given 0"),
-        (lambda: co.RunningWindow(2.5), "given 2.5"),
+        (lambda: co.RunningWindow(2.5), "window of 1 or more frames, given 2.5"),
         (lambda: co.Delay(-1), "0 or more frames, given -1"),
         (lambda: co.SqueezeExcite(4, 2, gate="video"), "given 'video'"),
         (lambda: co.Subsample(0), "stride of 1 or more frames, given 0"),
@@ -214,18 +207,11 @@ def test_what_cannot_be_stepped_is_refused_at_construction(make, words):
         make()
 
 
-def test_padding_by_name():
-    x = _clip(2, 7)
-    for name in ("same", "valid"):
-        conv = co.Conv3d(2, 3, 3, padding=name, dtype=torch.float64)
-        twin = nn.Conv3d(2, 3, 3, padding=name, dtype=torch.float64)
-        twin.load_state_dict(conv.state_dict())
-        torch.testing.assert_close(run(conv, x), twin(x), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", sorted(co.ACTIVATIONS))
-def test_activations_can_be_pickled(name):
-    assert type(pickle.loads(pickle.dumps(getattr(co, name)()))) is getattr(co, name)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_name(padding):
+    x, conv = _clip(2, 7), co.Conv3d(2, 3, 3, padding=padding, dtype=torch.float64)
+    expected = nn.functional.conv3d(x, conv.weight, conv.bias, padding=padding)
+    torch.testing.assert_close(run(conv, x), expected, rtol=0, atol=1e-12)
 
 
 def test_no_layer_writes_to_its_input():

@@ -62,7 +62,8 @@ def test_everything_that_the_project_pulls_in_is_pinned():
 
 
 def test_what_the_package_imports_is_declared():
-    names = {"PIL": "pillow", "yaml": "pyyaml", "continual": "continual-inference"}
+    names = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn",
+             "continual": "continual-inference"}  # fmt: skip
     extras = PROJECT["optional-dependencies"].values()
     texts = [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]
     imported = set()

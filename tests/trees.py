@@ -10,8 +10,8 @@ lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 CHANNELS = 2
 
 
-def clip(frames, batch=1):
-    return torch.randn(batch, CHANNELS, frames, 2, 2, dtype=torch.float64)
+def clip(frames, batch=1, size=2, channels=CHANNELS):
+    return torch.randn(batch, channels, frames, size, size, dtype=torch.float64)
 
 
 def close(actual, expected):
@@ -78,70 +78,51 @@ def residuals(draw, inner):
 
 
 @st.composite
-def path_plans(draw, always_lateral=False):
-    """What a two-path net is made of, for `two_path` and for an oracle.
-
-    Every convolution is (kernel, stride, padding, inputs, outputs); a lateral one may be None.
-    """
-    alpha, slow, fast = draw(st.integers(1, 4)), CHANNELS, CHANNELS
-    stages = []
-    for last in [False] * draw(st.integers(1, 3)) + [True]:
-        stride = 1 if last else draw(st.sampled_from([1, 1, 1, 2]))
-        widths = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-        plans = []
-        for inputs, outputs in zip((slow, fast), widths, strict=True):
-            kernel = draw(st.sampled_from([1, 3, 5]))
-            padding = draw(st.sampled_from([kernel // 2] * 3 + [0]))
-            plans.append((kernel, stride, padding, inputs, outputs))
-        slow, fast = widths
-        lateral = None
-        if not last and (always_lateral or draw(st.booleans())):
-            kernel = draw(st.integers(1, 7))
-            lateral = (kernel, alpha, draw(st.integers(0, kernel // 2)), fast, 2)
-            slow += 2
-        residual = [s == 1 and k == 2 * p + 1 and i == o for k, s, p, i, o in plans]
-        stages.append((*zip(plans, residual, strict=True), lateral))
-    window = draw(st.integers(1, 3)) if draw(st.booleans()) else None
-    if window:
-        slow, fast = (plan[3] for plan in plans)
-    return {"alpha": alpha, "stages": stages, "window": window, "channels": slow + fast}
-
-
-def two_path(plan):
-    """The continual net of a plan; stages are convolutions, residual where that fits, and ReLU."""
-    slow, fast, lateral = {}, {}, torch.nn.ModuleDict()
-    *stages, end = plan["stages"]
-    for n, (slow_plan, fast_plan, side) in enumerate(stages):
-        slow[f"s{n}"], fast[f"s{n}"] = _stage(*slow_plan), _stage(*fast_plan)
-        if side is not None:
-            lateral[f"s{n}"] = co.Sequential(_planned(side), co.ReLU())
-    slow["end"], fast["end"] = _stage(*end[0]), _stage(*end[1])
-    if plan["window"]:
-        slow["end"] = co.RunningWindow(plan["window"])
-        fast["end"] = co.RunningWindow(plan["window"] * plan["alpha"])
-    slow, fast = (co.Sequential(co.named(**path)) for path in (slow, fast))
-    return co.TwoPath(slow, fast, lateral, plan["alpha"]).double().eval()
-
-
-def _stage(plan, residual):
-    layer = _planned(plan)
-    return co.Residual(layer, None, co.ReLU()) if residual else co.Sequential(layer, co.ReLU())
-
-
-def _planned(plan):
-    kernel, stride, padding, *channels = plan
-    return conv(kernel, stride, padding, channels=channels)
+def stages(draw, channels, stride):
+    """A convolution, residual where that fits, and ReLU."""
+    kernel = draw(st.sampled_from([1, 3, 5]))
+    padding = draw(st.sampled_from([kernel // 2] * 3 + [0]))
+    layer = conv(kernel, stride, padding, channels=channels)
+    if stride == 1 and kernel == 2 * padding + 1 and channels[0] == channels[1]:
+        return co.Residual(layer, None, co.ReLU())
+    return co.Sequential(layer, co.ReLU())
 
 
 @st.composite
 def two_paths(draw):
-    """A two-path net with as many channels behind it as before it."""
-    plan = draw(path_plans())
-    return co.Sequential(two_path(plan), conv(1, channels=(plan["channels"], CHANNELS)))
+    """A two-path net, which ends in a stage or in running windows."""
+    alpha, inputs = draw(st.integers(1, 4)), [CHANNELS, CHANNELS]
+    paths, lateral = ({}, {}), torch.nn.ModuleDict()
+    ends = [False] * draw(st.integers(1, 3)) + [True]
+    for n, last in enumerate(ends):
+        stride = 1 if last else draw(st.sampled_from([1, 1, 1, 2]))
+        widths = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
+        for path, *channels in zip(paths, inputs, widths, strict=True):
+            path[f"s{n}"] = draw(stages(channels, stride))
+        if last and draw(st.booleans()):
+            window, widths = draw(st.integers(1, 3)), inputs
+            for path, span in zip(paths, (window, window * alpha), strict=True):
+                path[f"s{n}"] = co.RunningWindow(span)
+        inputs = widths
+        if not last and draw(st.booleans()):
+            kernel = draw(st.integers(1, 7))
+            padding = draw(st.integers(0, kernel // 2))
+            side = conv(kernel, alpha, padding, channels=(inputs[1], 2))
+            lateral[f"s{n}"] = co.Sequential(side, co.ReLU())
+            inputs[0] += 2
+    slow, fast = (co.Sequential(co.named(**path)) for path in paths)
+    net = co.TwoPath(slow, fast, lateral, alpha)
+    net.channels = sum(inputs)
+    return net.double().eval()
+
+
+def as_wide(net):
+    """The two-path net with as many channels behind it as before it."""
+    return co.Sequential(net, conv(1, channels=(net.channels, CHANNELS)))
 
 
 trees = st.recursive(
-    st.one_of(small_layers(), two_paths()),
+    st.one_of(small_layers(), two_paths().map(as_wide)),
     lambda inner: st.one_of(
         residuals(inner),
         st.lists(inner, min_size=1, max_size=4).map(lambda parts: co.Sequential(*parts)),

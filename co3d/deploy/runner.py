@@ -4,6 +4,7 @@ Files may come from anywhere. Nothing in them is executed but their graphs, by a
 say is checked before it is used, and they lead to no other files.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,8 @@ class Memory(dict):
         self.logits = torch.zeros(record.shape[0], record.classes)
         self.calls: dict[int, Callable[[], Any]] = {}
 
-    def __reduce__(self) -> tuple:
-        return dict, (dict(self),)
+    def __reduce__(self) -> tuple:  # in a form that torch.load(weights_only=True) takes
+        return OrderedDict, (), None, None, iter(self.items())
 
 
 class Rings:
