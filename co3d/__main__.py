@@ -41,12 +41,6 @@ def main(arguments: list[str] | None = None) -> None:
         if sys.flags.dev_mode:  # python -X dev -m co3d ... shows where it comes from
             raise
         _stop(str(error), 2)
-    except Exception as error:
-        from .report.notebooks import NotebookError
-
-        if not isinstance(error, NotebookError):
-            raise
-        _stop(str(error), 1)
 
 
 def _stop(message: str, code: int) -> None:

@@ -31,19 +31,12 @@ def cache_path() -> Path:
 def _setting(name: str) -> Path | None:
     """A folder from the environment or from the nearest `.env`; relative to that file's folder."""
     if value := os.environ.get(name):
-        return _expanded(name, value).absolute()
+        return Path(os.path.expanduser(value)).absolute()
     for folder in (repo_root(), Path.cwd()):
         if (folder / ".env").is_file():
             value = _read_env(folder / ".env").get(name)
-            return folder / _expanded(name, value) if value else None
+            return folder / os.path.expanduser(value) if value else None
     return None
-
-
-def _expanded(name: str, value: str) -> Path:
-    try:
-        return Path(value).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{name} is {value!r}, but there is no such user's home folder") from None
 
 
 def _read_env(path: Path) -> dict[str, str]:

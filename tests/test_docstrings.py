@@ -11,33 +11,29 @@ import co3d
 from co3d.measure import conversion
 from co3d.nn import ClipNet, StreamNet
 
-NAMES = [found.name for found in pkgutil.walk_packages(co3d.__path__, "co3d.")]
+NAMES = [module.name for module in pkgutil.walk_packages(co3d.__path__, "co3d.")]
 MODULES = [co3d, *map(importlib.import_module, NAMES)]
 API = [getattr(co3d, name) for name in co3d.__all__ if name != "report"]
 API += [conversion.report, co3d.report.read, co3d.report.write, ClipNet, StreamNet]
 
 
 def members(scope, module):
-    """Public functions and classes of a module, and public methods of these classes."""
+    """Public functions, classes, methods and properties of a module, and what documents them."""
     for name, value in vars(scope).items():
         if name.startswith("_") or getattr(value, "__module__", module) != module:
             continue
         if inspect.isclass(value):
-            yield value.__qualname__, value.__doc__
             yield from members(value, module)
-        elif isinstance(value, (property, cached_property, classmethod, staticmethod)) or (
-            inspect.isfunction(value)
-        ):
+        if callable(value) or isinstance(value, (property, cached_property, classmethod)):
             # What overrides a documented method (such as torch's `forward`) says what that says.
-            yield f"{scope.__name__}.{name}", inspect.getdoc(getattr(scope, name))
+            yield f"{module}: {scope.__name__}.{name}", inspect.getdoc(getattr(scope, name))
 
 
 def test_everything_public_is_documented():
-    found = [module.__name__ for module in MODULES if not module.__doc__]
+    silent = [module.__name__ for module in MODULES if not module.__doc__]
     for module in MODULES:
-        pairs = members(module, module.__name__)
-        found += [f"{module.__name__}: {name}" for name, text in pairs if not text]
-    assert not found
+        silent += [name for name, text in members(module, module.__name__) if not text]
+    assert not silent
 
 
 def functions():
@@ -46,20 +42,22 @@ def functions():
         if not inspect.isclass(thing):
             yield thing, inspect.getdoc(thing)
             continue
-        for name, value in inspect.getmembers_static(thing):
-            function = value.fget if isinstance(value, property) else value
-            own = inspect.isfunction(function) and function.__module__.startswith("co3d")
-            own = own and function.__code__.co_filename != "<string>"  # made by a dataclass
+        for name, function in inspect.getmembers(thing, inspect.isfunction):
+            own = function.__code__.co_filename.startswith(co3d.__path__[0])  # not a dataclass's
             if own and name in ("__init__", "__post_init__"):
                 yield function, inspect.getdoc(thing)
             elif own and (name == "__call__" or not name.startswith("_")):
-                yield function, inspect.getdoc(getattr(thing, name))
+                yield function, inspect.getdoc(function)
 
 
 def test_the_api_is_annotated():
     for function, _ in functions():
         signature = inspect.signature(function)
-        given = [one.annotation for name, one in signature.parameters.items() if name != "self"]
+        given = [
+            parameter.annotation
+            for name, parameter in signature.parameters.items()
+            if name != "self"
+        ]
         assert inspect.Signature.empty not in [*given, signature.return_annotation], function
 
 

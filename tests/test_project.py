@@ -21,22 +21,18 @@ ROOT = repo_root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def tool(*command, **options):
-    """Runs a module with this interpreter in the repository; its output, once it succeeded."""
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, text=True,
-                          capture_output=True, **options)  # fmt: skip
+def output(*command):
+    """What a command prints in the repository, once it succeeded."""
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def tracked():
-    try:
-        listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git clone")
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    names = output("git", "ls-files", "-z").split("\0")
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
 def pins():
@@ -55,73 +51,45 @@ def test_pins_are_exact_without_local_versions_and_satisfy_the_ranges():
 
 
 def test_everything_that_the_project_pulls_in_is_pinned():
-    seen, todo = set(), [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    while todo:
-        wanted = Requirement(todo.pop())
-        name = canonicalize_name(wanted.name)
-        extra = {"extra": next(iter(wanted.extras), "")}
-        if name in seen or (wanted.marker and not wanted.marker.evaluate(extra)):
-            continue
-        seen.add(name)
-        todo += metadata.requires(wanted.name) or []
-    assert seen <= pins().keys(), f"not in constraints.txt: {seen - pins().keys()}"
-    installed = {name: metadata.version(name).split("+")[0] for name in seen}
-    assert installed == {name: pins()[name] for name in seen}
+    seen, todo = {}, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for text in todo:  # grows
+        wanted = Requirement(text)
+        name, extra = canonicalize_name(wanted.name), {"extra": next(iter(wanted.extras), "")}
+        if name not in seen and (not wanted.marker or wanted.marker.evaluate(extra)):
+            seen[name] = metadata.version(name).split("+")[0]
+            todo += metadata.requires(name) or []
+    assert seen.items() <= pins().items(), f"not as in constraints.txt: {seen}"
 
 
-def test_the_dependencies_are_those_that_are_imported():
-    """co3d also imports what is optional, where it is used: runtimes, and a library to compare."""
-    names = {"PIL": "pillow", "yaml": "pyyaml", "continual": "continual-inference"}
-    names["sklearn"] = "scikit-learn"
-    for folder, extra, optional, indirect in (
-        ("co3d", [], ["cluster", "deploy", "dev"], {"jupyterlab", "seaborn"}),  # a notebook's
-        ("tests", ["dev"], [], {"jupyterlab", "import-linter", "ruff", "setuptools"}),
-    ):
-        extras = PROJECT["optional-dependencies"]
-        texts = PROJECT["dependencies"] + [text for e in extra for text in extras[e]]
-        declared = {canonicalize_name(Requirement(text).name) for text in texts}
-        more = [text for e in optional for text in extras[e]]
-        allowed = declared | {canonicalize_name(Requirement(text).name) for text in more}
-        imported = {names.get(name, name) for name in top_level_imports(ROOT / folder)}
-        imported = {canonicalize_name(name) for name in imported}
-        assert imported <= allowed, f"{folder}/ imports what is not declared"
-        if folder == "co3d":
-            assert declared - imported <= indirect, "declared, but not imported"
-
-
-def top_level_imports(folder):
-    """Names of the third-party packages that the folder's modules import."""
-    found = set()
-    for path in folder.rglob("*.py"):
+def test_what_the_package_imports_is_declared():
+    names = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn",
+             "continual": "continual-inference"}  # fmt: skip
+    extras = PROJECT["optional-dependencies"].values()
+    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]
+    imported = set()
+    for path in (ROOT / "co3d").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
+                imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(node.module.split(".")[0])
-    local = {"co3d", "standin", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
-    return found - set(sys.stdlib_module_names) - local
-
-
-def test_ruff_finds_nothing():
-    tool("ruff", "check", "--no-cache", ".")
+                imported.add(node.module.split(".")[0])
+    imported -= {"co3d", *sys.stdlib_module_names}
+    imported = {canonicalize_name(names.get(name, name)) for name in imported}
+    assert imported <= {canonicalize_name(Requirement(text).name) for text in texts}
 
 
 def test_files_and_functions_of_the_package_are_short():
-    long = {}
     for path in (ROOT / "co3d").rglob("*.py"):
         text = path.read_text("utf-8")
-        name = path.relative_to(ROOT).as_posix()
-        long[name] = text.count("\n") - 350
+        assert text.count("\n") <= 350, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                long[f"{name}:{node.lineno}"] = node.end_lineno - node.lineno + 1 - 75
-    assert not {name for name, over in long.items() if over >= 0}
+                assert node.end_lineno - node.lineno < 75, f"{path}: {node.name}"
 
 
-def test_imports_point_one_way():
-    command = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_ruff_finds_nothing_and_imports_point_one_way():
+    output(sys.executable, "-m", "ruff", "check", "--no-cache", ".")
+    output(Path(sys.executable).with_name("lint-imports"), "--no-cache")
 
 
 def test_tracked_files_name_no_machine():
@@ -141,10 +109,10 @@ def test_tracked_files_name_no_machine():
 
 
 def test_nothing_big_or_generated_is_tracked():
-    sizes = {file.relative_to(ROOT): file.stat().st_size for file in tracked()}
-    assert not [name for name, size in sizes.items() if size > 4_000_000]
-    generated = {".mp4", ".pyc", ".part", ".pt", ".npy"}
-    assert not [name for name in sizes if name.suffix in generated or name.name == ".env"]
+    for file in tracked():
+        assert file.stat().st_size <= 4_000_000, file
+        assert file.suffix not in {".mp4", ".pyc", ".part", ".pt", ".npy"}, file
+        assert file.name != ".env", file
 
 
 def test_importing_and_asking_for_help_creates_no_folder(tmp_path):
@@ -157,24 +125,20 @@ def test_importing_and_asking_for_help_creates_no_folder(tmp_path):
 
 
 def test_the_command_is_the_module():
-    assert tool("co3d", "--help").startswith("Usage: co3d")
-    assert tool("co3d", "--version").strip().endswith(co3d.__version__)
+    assert output(sys.executable, "-m", "co3d", "--help").startswith("Usage: co3d")
+    assert output(sys.executable, "-m", "co3d", "--version").strip().endswith(co3d.__version__)
     (script,) = metadata.entry_points(group="console_scripts", name="co3d")
     assert script.value == "co3d.__main__:main"
 
 
 def test_a_wheel_holds_all_that_the_package_reads(tmp_path):
-    package = ROOT / "co3d"
-    files = {
-        str(path.relative_to(ROOT))
-        for path in package.rglob("*")
-        if path.suffix in {".css", ".py", ".txt", ".safetensors"}
-    }
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("co3d", "pyproject.toml", "LICENSE", "README.md"):
         (copy / name).symlink_to(ROOT / name)
-    tool("pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(copy))
+    options = ("-q", "--no-deps", "--no-build-isolation", "-w", tmp_path)
+    output(sys.executable, "-m", "pip", "wheel", *options, copy)
     (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert files <= set(archive.namelist())
+    kinds = {".cpp", ".py", ".toml", ".txt", ".safetensors"}
+    paths = [path for path in (ROOT / "co3d").rglob("*") if path.suffix in kinds]
+    assert {str(path.relative_to(ROOT)) for path in paths} <= {*zipfile.ZipFile(wheel).namelist()}

@@ -8,9 +8,7 @@ import click
 
 from .. import paths
 
-# Notebooks that evaluate a data set: a synthetic one by default, the real one where it is found.
-REAL = {"05": "kinetics400", "06": "charades", "07": "kinetics400"}
-SYNTHETIC = {"kinetics400": "synthetic-kinetics", "charades": "synthetic-charades"}
+REAL = ("kinetics400", "charades")
 
 
 def status() -> None:
@@ -23,7 +21,7 @@ def status() -> None:
     gpus = range(torch.cuda.device_count())
     datasets = paths.datasets_path()
     runs = paths.logs_path().is_dir() and any(paths.logs_path().glob("*/html"))
-    splits = {name: _splits(name) for name in SYNTHETIC}
+    splits = {name: _splits(name) for name in REAL}
     texts = {
         "co3d": [f"{__version__}, torch {torch.__version__}, Python {platform.python_version()}"],
         "device": [
@@ -36,9 +34,9 @@ def status() -> None:
         "datasets": [
             _folder(datasets) if datasets else "none (set DATASETS_PATH, see .env.example)"
         ],
-        "data": [*(_real_set(*pair) for pair in splits.items()), *_synthetic_sets()],
+        "data": [_real_set(*pair) for pair in splits.items()] + _synthetic_sets(),
         "weights": _weights(),
-        "notebooks": _notebooks([name for name in splits if splits[name]]),
+        "notebooks": [_notebooks(any(splits.values()))],
         "next": ["co3d lab" if runs else "co3d quick, then co3d reproduce"],
     }
     for name, lines in texts.items():
@@ -82,24 +80,23 @@ def _real_set(name: str, splits: list[str]) -> str:
 
 
 def _synthetic_sets() -> list[str]:
-    from ..data import synthetic, synthetic_charades
+    from ..data.sets import GENERATED
 
-    return [
-        f"{name}: {sum(1 for _ in module.folder().rglob('*.mp4'))} of "
-        f"{sum(module.SPLITS.values())} videos made (on first use)"
-        for name, module in zip(SYNTHETIC.values(), (synthetic, synthetic_charades), strict=True)
-    ]
+    lines = []
+    for name, module in GENERATED.items():
+        made, planned = len(list(module.folder().rglob("*.mp4"))), sum(module.SPLITS.values())
+        lines.append(f"{name}: {made} of {planned} videos made (on first use)")
+    return lines
 
 
 def _weights() -> list[str]:
     """What comes with co3d, by training data, and what of the published weights is fetched."""
     from .. import list_models
-    from ..zoo import downloads
-    from ..zoo.checkpoints import shipped
+    from ..zoo import checkpoints, downloads
 
     models: dict[str, list[str]] = {}
     for name in list_models():
-        for data in shipped(name):
+        for data in checkpoints.shipped(name):
             models.setdefault(data, []).append(name)
     published = downloads.published()
     there = [
@@ -108,24 +105,12 @@ def _weights() -> list[str]:
         if downloads.place(record, weights).is_file()
     ]
     what = ", ".join(there) or "co3d download weights"
-    return [
-        *(f"{data}: {', '.join(names)}" for data, names in sorted(models.items())),
-        f"published: {len(there)} of {len(published)} fetched ({what})",
-    ]
+    lines = [f"{data}: {', '.join(names)}" for data, names in sorted(models.items())]
+    return [*lines, f"published: {len(there)} of {len(published)} fetched ({what})"]
 
 
-def _notebooks(found: list[str]) -> list[str]:
-    """Which notebooks can run on what."""
+def _notebooks(real: bool) -> str:
     from ..report import notebooks
 
-    numbers = [name[:2] for name in notebooks.names()]
-    lines = [f"{', '.join(n for n in numbers if n not in REAL) or 'none here'}: run as they are"]
-    for name, synthetic in SYNTHETIC.items():
-        where = (
-            f"{synthetic} and {name} (co3d reproduce --profile full)"
-            if name in found
-            else f"{synthetic} ({name} is not found)"
-        )
-        if those := ", ".join(n for n in numbers if REAL.get(n) == name):
-            lines.append(f"{those}: run on {where}")
-    return lines
+    where = "co3d reproduce --profile full runs them on real sets" if real else "no real set"
+    return f"{', '.join(name[:2] for name in notebooks.names())} run as they are; {where}"

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageColor
 
 from ..files import write
-from .figures import metadata, target
+from .figures import metadata
 from .style import CLIP, FAMILY_COLORS, INK, MUTED, STYLE, WIDTH, Drawing
 
 NEW, AGAIN, KEPT, EMPTY = FAMILY_COLORS["x3d"], FAMILY_COLORS["slow"], "#CFE3F1", "#F2F2F2"
@@ -285,6 +285,7 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
 
     The last one stays longer. All share one palette, so that still areas cost nothing.
     """
+    path = Path(folder) / "figures" / f"{stem}.gif"
     sheet = Image.fromarray(np.concatenate(images[::4]))
     colors = np.reshape(sheet.quantize(48, dither=Image.Dither.NONE).getpalette(), (-1, 3))
     # Paper, empty boxes and the colours that mean something stay as they are, not nearly so.
@@ -299,7 +300,7 @@ def save_gif(images: Sequence[Image.Image], stem: str, folder: Path | str, ms: i
     }
     buffer = io.BytesIO()
     still[0].save(buffer, format="GIF", save_all=True, loop=0, **options)
-    return write(target(f"{stem}.gif", folder), buffer.getvalue())
+    return write(path, buffer.getvalue())
 
 
 def _rgb(fig: Drawing) -> Image.Image:

@@ -6,6 +6,7 @@ that drew it; a picture that did not change keeps its file, as rows of results d
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Record:
 
     notebook: str
     caption: str
-    tables: tuple[str, ...] = ()
+    tables: Sequence[str] = ()
 
     @property
     def sources(self) -> str:
@@ -42,10 +43,8 @@ class Record:
         return ", ".join(tables or [f"notebooks/{self.notebook}.ipynb"])
 
 
-FIGURES = {
-    stem: Record(**entry | {"tables": tuple(entry.get("tables", ()))})
-    for stem, entry in tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8")).items()
-}
+_ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+FIGURES = {stem: Record(**entry) for stem, entry in _ENTRIES.items()}
 
 
 def metadata(stem: str) -> dict[str, str]:
@@ -65,21 +64,12 @@ def save(fig: Figure, stem: str, folder: Path | str) -> Path:
 
     Equal figures give equal bytes at one commit.
     """
-    png, facts = target(stem + ".png", folder), metadata(stem)
-    nothing = {".svg": {"Date": None}, ".png": {"Software": None}}  # no times, no versions
-    with mpl.rc_context(STYLE):
-        for suffix, extra in nothing.items():
-            path = png.with_suffix(suffix)
-            with files.replacing(path) as part:
-                fig.savefig(part, format=suffix[1:], dpi=160, metadata={**facts, **extra})
-    return png
-
-
-def target(name: str, folder: Path | str) -> Path:
-    """folder/figures/name, its folder made."""
-    figures = Path(folder) / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    return figures / name
+    facts = metadata(stem)
+    for kind, left_out in (("svg", "Date"), ("png", "Software")):  # no times, no versions
+        path = Path(folder) / "figures" / f"{stem}.{kind}"
+        with mpl.rc_context(STYLE), files.replacing(path) as part:
+            fig.savefig(part, format=kind, dpi=160, metadata={**facts, left_out: None})
+    return path
 
 
 def merge(new: Path, folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import click
 import nbformat
 import pandas as pd
 import yaml
@@ -31,10 +32,11 @@ LAST = ("08",)  # it reads what the others write
 # Others have one. Clip nets sum in another order with two, by which ranks of videos may change.
 THREADS = {"06": 2}
 KINDS = ["differs", "missing", "new", "within flipped videos", "differs by machine", "equal"]
+LISTED = 100  # values that differ
 
 
-class NotebookError(RuntimeError):
-    """A notebook that did not run to its end."""
+class NotebookError(click.ClickException):
+    """A notebook that did not run to its end; `co3d` says so in one line."""
 
 
 def folder() -> Path:
@@ -83,7 +85,7 @@ def run(
 
     from .kernel import kernel
 
-    _check_parameters(notebook, parameters)
+    _checked(notebook, parameters)
     position = 0
 
     def begin(cell: NotebookNode, cell_index: int) -> None:
@@ -119,13 +121,6 @@ def run(
     return _write(_clean(done), run_dir / "notebooks" / notebook.name)
 
 
-def html(executed: Path) -> Path:
-    """Exports run_dir/notebooks/x.ipynb to run_dir/html/x.html, readable without a network."""
-    from .pages import export
-
-    return files.write(executed.parents[1] / "html" / f"{executed.stem}.html", export(executed))
-
-
 def execute(
     profile: str, only: Iterable[str] | None = None, parameters: Mapping[str, Any] | None = None
 ) -> tuple[Path, list[str]]:
@@ -133,33 +128,36 @@ def execute(
 
     Prints how each compares with the committed results as it ends.
     """
+    from .pages import export
+
     chosen = select(only)
     run_dir = logs_path() / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
     values = {**profile_parameters(profile), **(parameters or {}), "out": str(run_dir)}
-    paths = [folder() / f"{name}.ipynb" for name in chosen]
-    cells = sum(len(_check_parameters(path, values).cells) + 1 for path in paths)
-    alone = [path for path in paths if path.name.startswith(TIMED + LAST)]
-    alone.sort(key=lambda path: path.name.startswith(LAST))
-    beside = sorted(set(paths) - set(alone), key=_minutes, reverse=True)
-    share = sum(map(_minutes, beside)) / SIDE_BY_SIDE
-    total = sum(map(_minutes, alone)) + max([share, *map(_minutes, beside[:1])])
+    loaded = {name: _checked(folder() / f"{name}.ipynb", values) for name in chosen}
+    minutes = {name: _minutes(notebook) for name, notebook in loaded.items()}
+    last = [name for name in chosen if name.startswith(LAST)]
+    alone = [name for name in chosen if name.startswith(TIMED)] + last
+    beside = sorted(set(chosen) - set(alone), key=minutes.get, reverse=True)
     if profile == "embedded":
-        print(f"{len(paths)} notebooks, about {total:.0f} minutes on two cores", flush=True)
+        work = [minutes[name] for name in beside]
+        total = sum(minutes.values()) - sum(work) + max([sum(work) / SIDE_BY_SIDE, *work])
+        print(f"{len(chosen)} notebooks, about {total:.0f} minutes on two cores", flush=True)
 
+    def run_one(name: str) -> str:
+        started = time.monotonic()
+        threads = THREADS.get(name[:2], 1) if name in beside else None
+        export(run(folder() / f"{name}.ipynb", values, run_dir, threads, bar.update))
+        counts = _kinds(_compared(run_dir, [name])).value_counts()
+        counts = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)
+        return f"{name:<26}{time.monotonic() - started:5.0f} s  {counts}"
+
+    cells = sum(len(notebook.cells) + 1 for notebook in loaded.values())
     with tqdm(total=cells, unit=" cells", disable=None, leave=False) as bar:
-
-        def run_one(path: Path) -> str:
-            started = time.monotonic()
-            threads = THREADS.get(path.name[:2], 1) if path in beside else None
-            html(run(path, values, run_dir, threads, bar.update))
-            counts = _counts(_compared(run_dir, [path.stem]))
-            return f"{path.stem:<26}{time.monotonic() - started:5.0f} s  {counts}"
-
         with ThreadPool(SIDE_BY_SIDE) as pool:  # an error or Ctrl-C does not wait for the others
             for line in pool.imap_unordered(run_one, beside):
                 bar.write(line)
-        for path in alone:
-            bar.write(run_one(path))
+        for name in alone:
+            bar.write(run_one(name))
     return run_dir, chosen
 
 
@@ -185,7 +183,7 @@ def reproduce(
     return run_dir
 
 
-def summary(compared: pd.DataFrame, limit: int = 100) -> str:
+def summary(compared: pd.DataFrame) -> str:
     """How many values of each table are equal; and what differs though it should not.
 
     Rows of tables that hold times alone are counted, not listed.
@@ -195,16 +193,15 @@ def summary(compared: pd.DataFrame, limit: int = 100) -> str:
     kinds = _kinds(compared)
     counts = pd.crosstab(compared["table"], kinds).reindex(columns=KINDS, fill_value=0)
     counts.index.name = counts.columns.name = None
-    timed = {name for name, table in schema.TABLES.items() if not table.exact + table.flips}
-    listed = compared[kinds.isin(KINDS[:4]) & ~compared["table"].str.split("-").str[0].isin(timed)]
-    listed = listed.iloc[kinds[listed.index].map(KINDS.index).argsort(kind="stable")]
+    timed = [name for name, table in schema.TABLES.items() if not table.exact + table.flips]
+    listed = compared[~compared["table"].str.split("-").str[0].isin(timed)]
+    listed = pd.concat([listed[kinds[listed.index] == kind] for kind in KINDS[:4]])
     lines = []
-    for row in listed.head(limit).itertuples():
+    for row in listed.itertuples():
         values = f": {row.column} {row.committed} -> {row.new}" if row.column else ""
         lines.append(f"{row.table} [{row.row}] {row.verdict}{values}")
-    if len(listed) > limit:
-        lines.append(f"and {len(listed) - limit} more in comparison.csv")
-    return "\n".join([*lines, counts.to_string()])
+    more = [f"and {len(lines) - LISTED} more in comparison.csv"] if len(lines) > LISTED else []
+    return "\n".join([*lines[:LISTED], *more, counts.to_string()])
 
 
 def update(only: Iterable[str] | None = None) -> Path:
@@ -233,7 +230,8 @@ def update(only: Iterable[str] | None = None) -> Path:
     return run_dir
 
 
-def _check_parameters(path: Path, parameters: Mapping[str, Any]) -> NotebookNode:
+def _checked(path: Path, parameters: Mapping[str, Any]) -> NotebookNode:
+    """The notebook, which declares all of the parameters."""
     notebook = nbformat.read(path, 4)
     known = declared(notebook)
     if unknown := sorted(parameters.keys() - known.keys()):
@@ -243,16 +241,14 @@ def _check_parameters(path: Path, parameters: Mapping[str, Any]) -> NotebookNode
     return notebook
 
 
-def _minutes(path: Path) -> int:
+def _minutes(notebook: NotebookNode) -> int:
     """What the first cell says."""
-    text = nbformat.read(path, 4).cells[0].source
-    number = re.search(r"(\d+) minute", text)
-    return int(number[1]) if number else 1
+    return int(re.search(r"(\d+) minute", notebook.cells[0].source)[1])
 
 
 def _compared(run_dir: Path, chosen: list[str]) -> pd.DataFrame:
     """The rows of these notebooks against the committed ones."""
-    compared = results.compare(run_dir / "results", repo_root() / "results", chosen)
+    compared = results.compare(run_dir / "results", repo_root() / "results")
     return compared[compared["notebook"].isin(chosen)]
 
 
@@ -260,19 +256,11 @@ def _kinds(compared: pd.DataFrame) -> pd.Series:
     return compared["verdict"].str.replace(r"within \d+ ", "within ", regex=True)
 
 
-def _counts(compared: pd.DataFrame) -> str:
-    counts = _kinds(compared).value_counts()
-    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)
-
-
 def _for_commit(executed: Path) -> NotebookNode:
     """The executed copy without the injected parameters, numbered from 1, with its source hash."""
     notebook = nbformat.read(executed, 4)
-    notebook.cells = [
-        cell
-        for cell in notebook.cells
-        if "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
+    injected = "injected-parameters"
+    notebook.cells = [c for c in notebook.cells if injected not in c.metadata.get("tags", [])]
     if source_hash(notebook) != source_hash(nbformat.read(folder() / executed.name, 4)):
         raise NotebookError(f"{executed.stem} was edited during the run: run again")
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
@@ -289,17 +277,12 @@ def _for_commit(executed: Path) -> NotebookNode:
 
 def _clean(notebook: NotebookNode) -> NotebookNode:
     """Drops what tools leave in metadata (times, paths, versions, empty tags), and controls."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernelspec, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             output.get("data", {}).pop(CONTROLS, None)
-        kept = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
-        cell.metadata = nbformat.from_dict(kept)
+        cell.metadata = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
     return notebook
 
 

@@ -45,8 +45,8 @@ def device_name(device: str = "cpu") -> str:
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def git_state() -> tuple[str, int | None]:
@@ -76,8 +76,7 @@ def _differs(name: str) -> bool:
     from .rules import source_hash
 
     try:
-        texts = _git("show", f"HEAD:{name}"), (repo_root() / name).read_text("utf-8")
-        before, now = (source_hash(nbformat.reads(text, 4)) for text in texts)
-        return before != now
-    except (OSError, subprocess.CalledProcessError, nbformat.reader.NotJSONError):
+        before = nbformat.reads(_git("show", f"HEAD:{name}"), 4)
+        return source_hash(before) != source_hash(nbformat.read(repo_root() / name, 4))
+    except (OSError, ValueError, subprocess.CalledProcessError):  # new, gone or broken
         return True

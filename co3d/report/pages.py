@@ -7,12 +7,15 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from .. import files
 
-def export(notebook: Path) -> str:
-    """The page of an executed notebook, all in one file; its links lead to pages beside it."""
-    page, _ = _Exporter(template_name="lab").from_filename(str(notebook))
+
+def export(executed: Path) -> Path:
+    """Writes run_dir/html/x.html of run_dir/notebooks/x.ipynb; links lead to pages beside it."""
+    page, _ = _Exporter(template_name="lab").from_filename(str(executed))
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)  # they ask a network
-    return re.sub(r'(href="[\w.-]+)\.ipynb(?=["#])', r"\1.html", page)
+    page = re.sub(r'(href="[\w.-]+)\.ipynb(?=["#])', r"\1.html", page)
+    return files.write(executed.parents[1] / "html" / f"{executed.stem}.html", page)
 
 
 class _Exporter(HTMLExporter):

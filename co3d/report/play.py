@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -13,26 +13,16 @@ from .rules import CONTROLS
 Value = Real | str | tuple[int, ...]
 
 
-class Picture(Protocol):
-    """What a notebook shows as PNG: a `Drawing`, an image of PIL."""
-
-    def _repr_png_(self) -> bytes: ...
-
-
 class Play:
     """What `draw` makes of the values of some controls, and the controls.
 
     Both are one output, under two types: the controls, and as `image/png` the picture to begin
     with. A frontend shows the richest type that it can: JupyterLab with a kernel the controls;
-    GitHub, HTML pages and copies that papermill made the picture. So nobody has to find out who
-    is looking. Controls are of no use without their kernel, so the runner drops that type from
-    what it writes, and no committed notebook may hold it (`rules.output_problems`).
-
-    Controls are the standard ones of ipywidgets, which the keyboard reaches: Tab goes to a
-    control, the arrow keys change it.
+    GitHub, HTML pages and copies that papermill made the picture. The runner drops the controls,
+    which are of no use without their kernel.
 
     Args:
-        draw: called with a value per control, by name.
+        draw: called with a value per control, by name; its picture has `_repr_png_`.
         start: values to begin with, by name; of the other controls it is the first one.
         controls: the values of each. A range becomes a slider over integers, other numbers a
             slider over just these, texts and tuples of numbers a list to choose from.
@@ -41,37 +31,31 @@ class Play:
         controls: the widgets by name.
         picture: the widget with the picture of their values.
         box: the widget that shows both.
-
-    Raises:
-        ValueError: if there are no controls, one has no values, or `start` is none of them.
     """
 
     def __init__(
         self,
-        draw: Callable[..., Picture],
+        draw: Callable[..., Any],
         start: Mapping[str, Value] | None = None,
         /,
         **controls: Sequence[Value],
     ) -> None:
-        start = dict(start or {})
-        if unknown := start.keys() - controls.keys():
-            raise ValueError(f"expected to start some of {', '.join(controls)}, given {unknown}")
-        if not controls:
-            raise ValueError("expected controls, each a name and its values, given none")
-        # A picture that was seen before comes at once.
-        self._drawn = lru_cache(256)(lambda *values: self._png(draw, values))
+        first = {name: values[0] for name, values in controls.items()} | dict(start or {})
         self.controls = {
-            name: _control(name, values, start.get(name)) for name, values in controls.items()
+            name: _control(name, values, first[name]) for name, values in controls.items()
         }
+
+        @lru_cache(256)  # a picture that was seen before comes at once
+        def drawn(*values: Value) -> bytes:
+            return draw(**dict(zip(controls, values, strict=True)))._repr_png_()
+
+        self._drawn = drawn
         # Without a tooltip: the browser's part of an image fails on one, for lack of a description.
         self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
         self.box = widgets.VBox([*self.controls.values(), self.picture])
         self._redraw()
         for control in self.controls.values():
             control.observe(self._redraw, "value")
-
-    def _png(self, draw: Callable[..., Picture], values: Sequence[Value]) -> bytes:
-        return draw(**dict(zip(self.controls, values, strict=True)))._repr_png_()
 
     def _redraw(self, _: object = None) -> None:
         self.picture.value = self._drawn(*(control.value for control in self.controls.values()))
@@ -86,13 +70,8 @@ class Play:
         return {CONTROLS: view, "image/png": png, "text/plain": f"<Play at {self}>"}
 
 
-def _control(name: str, values: Sequence[Value], start: Value | None) -> widgets.Widget:
-    """A labelled widget that begins with `start`, by default with the first value."""
-    if not len(values):
-        raise ValueError(f"expected values for {name}, given none")
-    start = values[0] if start is None else start
-    if start not in values:
-        raise ValueError(f"expected one of the values of {name} to start with, given {start}")
+def _control(name: str, values: Sequence[Value], start: Value) -> widgets.Widget:
+    """A labelled widget that begins with `start`."""
     named = {
         "description": name.replace("_", " "),
         "style": {"description_width": "6em"},

@@ -15,8 +15,6 @@ import pandas as pd
 from .. import files
 from .schema import COLUMNS, TABLES, Table
 
-_DTYPES = {str: "str", int: "Int64", float: "float64"}
-
 
 def write(table: str, rows: Iterable[Mapping], folder: Path, provenance: Mapping) -> Path:
     """Insert or replace rows by key in the table's file in `folder`; returns the file.
@@ -30,10 +28,10 @@ def write(table: str, rows: Iterable[Mapping], folder: Path, provenance: Mapping
         if wrong := set(schema.own) ^ row.keys():
             wrong = ", ".join(sorted(wrong))
             raise ValueError(f"a row of table {table!r} lacks or has the unknown column {wrong}")
-    frame = pd.DataFrame([{**provenance, **row} for row in rows])
+    frame = pd.DataFrame([{**provenance, **row} for row in rows], columns=schema.columns)
     parts = [re.sub(r"[^a-z0-9]+", "-", provenance[by].lower()).strip("-") for by in schema.split]
     path = Path(folder) / f"{'-'.join([table, *parts])}.csv"
-    return _upsert(path, schema, _typed(frame.reindex(columns=schema.columns)))
+    return _upsert(path, _checked(frame, path))
 
 
 def merge(new: Path, folder: Path, notebooks: Collection[str] = ()) -> Path:
@@ -41,7 +39,7 @@ def merge(new: Path, folder: Path, notebooks: Collection[str] = ()) -> Path:
 
     Rows there that were written by one of `notebooks`, which just ran, and not again, are dropped.
     """
-    return _upsert(Path(folder) / new.name, _schema_of(new), _load(new), notebooks)
+    return _upsert(Path(folder) / new.name, _load(new), notebooks)
 
 
 def read(table: str, folder: Path) -> pd.DataFrame:
@@ -50,9 +48,9 @@ def read(table: str, folder: Path) -> pd.DataFrame:
     Raises:
         ValueError: if a file is not what `write` writes; the sentence names the file.
     """
-    pattern = f"{table}-*.csv" if _schema(table).split else f"{table}.csv"
-    tables = [_load(path) for path in sorted(Path(folder).glob(pattern))]
-    return pd.concat(tables, ignore_index=True) if tables else _empty(_schema(table))
+    plain = Path(folder) / f"{table}.csv"  # without a file an empty table
+    split = Path(folder).glob(f"{table}-*.csv") if _schema(table).split else ()
+    return pd.concat([_load(path) for path in sorted(split) or [plain]], ignore_index=True)
 
 
 def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
@@ -66,11 +64,8 @@ def combine(table: str, new: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFr
     return pd.concat([new, kept], ignore_index=True)
 
 
-def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None) -> pd.DataFrame:
+def compare(new: Path, committed: Path) -> pd.DataFrame:
     """Every value of the tables in the folder `new` against the same tables in `committed`.
-
-    Args:
-        notebooks: only rows written by these can be missing from `new` (None: all rows).
 
     Returns:
         Columns table, notebook, row, column, committed, new, verdict; a verdict is equal, differs,
@@ -79,7 +74,10 @@ def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None
     records = []
     for name in sorted(path.name for path in new.glob("*.csv")):
         schema, table = _schema_of(Path(name)), Path(name).stem
-        ours, theirs = (_by_key(folder / name) for folder in (new, committed))
+        ours, theirs = (
+            {tuple(row[part] for part in schema.key): row for row in texts.to_dict("records")}
+            for texts in (_texts(new / name), _texts(committed / name))
+        )
         for key in sorted(ours.keys() | theirs.keys()):
             a, b, row = theirs.get(key), ours.get(key), " ".join(filter(None, key))
             place = (table, (b or a)["notebook"], row)
@@ -89,7 +87,7 @@ def compare(new: Path, committed: Path, notebooks: Collection[str] | None = None
                     for role in ("exact", "flips", "machine")
                     for column in getattr(schema, role)
                 ]
-            elif b or notebooks is None or a["notebook"] in notebooks:
+            else:
                 records.append((*place, "", "", "", "new" if b else "missing"))
     columns = ["table", "notebook", "row", "column", "committed", "new", "verdict"]
     return pd.DataFrame(records, columns=columns, dtype="str")
@@ -117,12 +115,11 @@ def _schema_of(path: Path) -> Table:
     return _schema(name if name in TABLES and TABLES[name].split else path.stem)
 
 
-def _upsert(path: Path, schema: Table, new: pd.DataFrame, replaced: Collection[str] = ()) -> Path:
+def _upsert(path: Path, new: pd.DataFrame, replaced: Collection[str] = ()) -> Path:
+    schema = _schema_of(path)
     key = list(schema.key)
-    if new.duplicated(key).any():
-        raise ValueError(f"two rows for {path.name} have the same key ({', '.join(key)})")
     with files.locked(path.parent):
-        old = _load(path) if path.exists() else _empty(schema)
+        old = _load(path)
         gone = old["notebook"].isin(replaced) & ~_keys(old, key).isin(_keys(new, key))
         rows = pd.concat([old[~gone], new])
         # A row equal to an old one is dropped, else the old row of its key.
@@ -133,36 +130,33 @@ def _upsert(path: Path, schema: Table, new: pd.DataFrame, replaced: Collection[s
     return path
 
 
-def _load(path: Path) -> pd.DataFrame:
-    """The file's rows, each cell checked."""
-    schema, texts = _schema_of(path), _texts(path)
-    if tuple(texts) != schema.columns:
-        wrong = sorted(set(texts) ^ set(schema.columns)) or ["their order"]
-        raise ValueError(
-            f"the header of {path.name} differs from results/README.md in {', '.join(wrong[:5])}: "
-            "restore the file from git or remove it"
-        )
-    try:
-        rows = _typed(texts)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
-    if rows.duplicated(list(schema.key)).any():
-        raise ValueError(f"{path.name} holds two rows with the same key ({', '.join(schema.key)})")
-    return rows
-
-
 def _texts(path: Path) -> pd.DataFrame:
+    """The file's cells as they are written; no rows without a file."""
+    if not path.exists():
+        return pd.DataFrame(columns=_schema_of(path).columns)
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:
         raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from None
 
 
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+def _load(path: Path) -> pd.DataFrame:
+    texts, columns = _texts(path), _schema_of(path).columns
+    if tuple(texts) != columns:
+        wrong = sorted(set(texts) ^ set(columns)) or ["their order"]
+        raise ValueError(
+            f"the header of {path.name} differs from results/README.md in {', '.join(wrong[:5])}: "
+            "restore the file from git or remove it"
+        )
+    return _checked(texts, path)
+
+
+def _checked(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The rows with each column in its type; blank, None and NaN are missing, in texts "".
 
     Raises:
-        ValueError: for a value that is no finite number, or no whole one, where one is expected.
+        ValueError: for a value that is no finite number, or no whole one, where one is expected,
+            and for two rows with the same key.
     """
     typed = {}
     for name, column in rows.items():
@@ -175,22 +169,12 @@ def _typed(rows: pd.DataFrame) -> pd.DataFrame:
         fits = np.isfinite(numbers) & (numbers.round() == numbers if kind is int else True)
         if (bad := column[(column != "") & ~fits]).size:
             what = "whole" if kind is int else "finite"
-            raise ValueError(f"{name} is {bad.iloc[0]!r}, expected a {what} number")
-        typed[name] = numbers.astype(_DTYPES[kind])
-    return pd.DataFrame(typed)
-
-
-def _empty(schema: Table) -> pd.DataFrame:
-    dtypes = {name: _DTYPES[COLUMNS[name][0]] for name in schema.columns}
-    return pd.DataFrame(columns=schema.columns).astype(dtypes)
-
-
-def _by_key(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
-    """The rows of a file as texts; none without a file."""
-    if not path.exists():
-        return {}
-    key = _schema_of(path).key
-    return {tuple(row[name] for name in key): row for row in _texts(path).to_dict("records")}
+            raise ValueError(f"{path.name}: {name} is {bad.iloc[0]!r}, expected a {what} number")
+        typed[name] = numbers.astype("Int64") if kind is int else numbers
+    typed, key = pd.DataFrame(typed), _schema_of(path).key
+    if typed.duplicated(list(key)).any():
+        raise ValueError(f"{path.name}: two rows have the same key ({', '.join(key)})")
+    return typed
 
 
 def _keys(rows: pd.DataFrame, key: list[str]) -> pd.Series:

@@ -49,10 +49,8 @@ class Table:
 
 
 TABLES = {
-    name: Table(about, **{role: tuple(names.split()) for role, names in roles.items()})
-    for name, (about, roles) in {
-        name: (entry.pop("about"), entry) for name, entry in _DATA["tables"].items()
-    }.items()
+    name: Table(entry.pop("about"), **{role: tuple(names.split()) for role, names in entry.items()})
+    for name, entry in _DATA["tables"].items()
 }
 
 _INTRODUCTION = """\

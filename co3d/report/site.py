@@ -52,11 +52,8 @@ def build(out: Path, commands: Mapping[str, str]) -> None:
         run = subprocess.run(command, capture_output=True, text=True, cwd=root)
         if run.returncode:
             raise ValueError(f"Sphinx (pip install 'co3d[site]') says:\n{run.stderr.strip()}")
-        part = out.with_name(f"{out.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(html, part)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(html, out)
 
 
 def _write_sources(folder: Path, root: Path, commands: Mapping[str, str]) -> None:
