@@ -273,7 +273,7 @@ class SummingConvolution(Convolution):
         return result
 
 
-class Pool(Window):
+class Pooling(Window):
     """A pool over space, then over the last inputs."""
 
     def __init__(

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.transforms import Transform
 from .optimize import OptimizedStream, check_input
 from .record import PRECISIONS, Record
-from .runtimes import Phase, digest_of, read
+from .runtimes import Graph, digest_of, read
 from .step import kinds
 
 
@@ -128,7 +128,7 @@ class Rings:
     OpenVINO a fifth slower.
     """
 
-    def __init__(self, record: Record, phases: list[Phase]) -> None:
+    def __init__(self, record: Record, phases: list[Graph]) -> None:
         self.record, self.phases = record, phases
         longest = max((queue.length for queue in record.queues), default=0)
         self.round = (1 << longest.bit_length()) * len(phases)

@@ -11,17 +11,17 @@ from torch import Tensor
 from .record import DIGEST, KEY, Record
 
 
-class Phase(NamedTuple):
+class Graph(NamedTuple):
     """The graph of a phase in a runtime."""
 
     ports: list[str]  # names of its inputs and then of its outputs, see `Record`
     bind: Callable[[list[Tensor]], Callable[[], Any]]  # gives a call that runs it on tensors
 
 
-IDLE = Phase([], lambda tensors: lambda: None)
+IDLE = Graph([], lambda tensors: lambda: None)
 
 
-def read(path: Path, runtime: str, threads: int) -> tuple[Record, list[Phase]]:
+def read(path: Path, runtime: str, threads: int) -> tuple[Record, list[Graph]]:
     """The record of an export, and its phases; the libraries raise errors of many kinds."""
     if path.suffix == ".onnx":
         import onnx
@@ -47,7 +47,7 @@ def read(path: Path, runtime: str, threads: int) -> tuple[Record, list[Phase]]:
     return record, phases
 
 
-def _in_onnxruntime(model: Any, prefix: str, record: Record, threads: int) -> Phase:
+def _in_onnxruntime(model: Any, prefix: str, record: Record, threads: int) -> Graph:
     """A phase as a graph of its own, as this runtime runs the whole of a graph."""
     import onnx.utils
     import onnxruntime as ort
@@ -72,10 +72,10 @@ def _in_onnxruntime(model: Any, prefix: str, record: Record, threads: int) -> Ph
                 binding.bind_ortvalue_output(name, value)
         return lambda kept=tensors: session.run_with_iobinding(binding)
 
-    return Phase([name.removeprefix(prefix) for name in inputs + outputs], bind)
+    return Graph([name.removeprefix(prefix) for name in inputs + outputs], bind)
 
 
-def _in_openvino(model: Any, prefix: str, record: Record, threads: int) -> Phase:
+def _in_openvino(model: Any, prefix: str, record: Record, threads: int) -> Graph:
     """A phase as a model of its own, which shares the weights of all."""
     import openvino as ov
 
@@ -101,7 +101,7 @@ def _in_openvino(model: Any, prefix: str, record: Record, threads: int) -> Phase
                 request.set_tensor(port, ov.Tensor(x.numpy(), shared_memory=True))
         return lambda kept=tensors: (request.start_async(), request.wait())
 
-    return Phase([port.any_name.removeprefix(prefix) for port in inputs + outputs], bind)
+    return Graph([port.any_name.removeprefix(prefix) for port in inputs + outputs], bind)
 
 
 def prefixes(phases: int) -> list[str]:

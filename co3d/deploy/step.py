@@ -31,7 +31,7 @@ from .operations import (
     Mean,
     Operation,
     Pick,
-    Pool,
+    Pooling,
     Queue,
     SummingConvolution,
     Tape,
@@ -39,8 +39,8 @@ from .operations import (
 
 State = dict[str, tuple[Tensor, ...]]
 FORMS = {
-    MaxPool3d: Pool,
-    AvgPool3d: Pool,
+    MaxPool3d: Pooling,
+    AvgPool3d: Pooling,
     RunningWindow: Mean,
     Subsample: Pick,
     Delay: Pick,

@@ -22,7 +22,7 @@ LICENCE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
-class Record:
+class Entry:
     """What stands in figures/ under one stem.
 
     Attributes:
@@ -44,7 +44,7 @@ class Record:
 
 
 _ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-FIGURES = {stem: Record(**entry) for stem, entry in _ENTRIES.items()}
+FIGURES = {stem: Entry(**entry) for stem, entry in _ENTRIES.items()}
 
 
 def metadata(stem: str) -> dict[str, str]:

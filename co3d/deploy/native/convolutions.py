@@ -9,7 +9,7 @@ from .. import operations as ops
 from .layout import CHUNKS, Base, Kind, Layout, Place, chunks, unsupported
 
 if TYPE_CHECKING:
-    from .phase import Phase
+    from .phase import PhaseWriter
 
 MAX_TAPS, MAX_FRAMES = 128, 32  # of a product, of a depthwise convolution
 CHUNK = 150_000  # multiply-accumulates that are worth a chunk of their own
@@ -20,7 +20,7 @@ FILTERS = (  # of Winograd's F(4x4, 3x3)
 
 
 def convolve(
-    phase: "Phase", conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
+    phase: "PhaseWriter", conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
 ) -> None:
     """Some kernel slices, each with its input."""
     layout = next(iter(inputs.values())).layout
@@ -36,7 +36,7 @@ def convolve(
 
 
 def product(
-    phase: "Phase",
+    phase: "PhaseWriter",
     key: object,
     weight: Tensor,
     shape: tuple,
@@ -80,7 +80,7 @@ def is_depthwise(conv: ops.Convolution) -> bool:
 
 
 def depthwise(
-    phase: "Phase", conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
+    phase: "PhaseWriter", conv: ops.Convolution, inputs: dict[int, Place], out: Place, **words
 ) -> None:
     """Kernel slices of each channel alone, or with `sums` in the words all that a frame adds to."""
     if not is_depthwise(conv):
@@ -101,7 +101,7 @@ def depthwise(
     phase.add(kind, out, layout, *views, **words)
 
 
-def tiles(phase: "Phase", conv: ops.Convolution, place: Place, out: Place, **words) -> None:
+def tiles(phase: "PhaseWriter", conv: ops.Convolution, place: Place, out: Place, **words) -> None:
     """Winograd's F(4x4, 3x3): tiles in, 36 products, tiles out."""
     net, layout, key = phase.net, place.layout, (conv.name, "tiles")
     down, across = (-(-n // 4) for n in out.layout.size)

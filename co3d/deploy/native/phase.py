@@ -21,7 +21,7 @@ def is_activation(operation: ops.Operation | None) -> bool:
     return type(operation) is ops.Map and type(operation.function) in ACTIVATION
 
 
-class Phase:
+class PhaseWriter:
     """Writes the instructions of one phase.
 
     Attributes:
@@ -169,12 +169,12 @@ class Phase:
         """The values that an operation makes in one go with those that follow, and the words for
         that: a shortcut that is added, an activation."""
         values, words = [number + 1], {}
-        if type(operation) in (ops.Convolution, ops.Pool):
+        if type(operation) in (ops.Convolution, ops.Pooling):
             words["added"] = self._shortcut(number + 1)
             if words["added"] is not None:
                 values.append(self.net.consumers[number + 1][0] + 1)
         consumer = self.net.only_consumer(values[-1])
-        can_end = isinstance(operation, ops.Convolution | ops.Pool | ops.Gate | ops.Join)
+        can_end = isinstance(operation, ops.Convolution | ops.Pooling | ops.Gate | ops.Join)
         if can_end and is_activation(consumer):
             words["activation"] = ACTIVATION[type(consumer.function)]
             values.append(self.net.consumers[values[-1]][0] + 1)
@@ -231,7 +231,7 @@ class Phase:
         return out
 
     @_write.register
-    def _(self, pool: ops.Pool, value: int, **words) -> Place:
+    def _(self, pool: ops.Pooling, value: int, **words) -> Place:
         if pool.averages or pool.initial or (pool.over_space and pool.depths):
             raise unsupported(pool)
         out, inputs = self._target(value), self._inputs(pool)

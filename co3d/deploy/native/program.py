@@ -27,7 +27,7 @@ from .layout import (
     aligned,
     unsupported,
 )
-from .phase import Phase, is_activation, kept
+from .phase import PhaseWriter, is_activation, kept
 
 HUGE_PAGE = 1 << 21  # bytes
 
@@ -72,7 +72,7 @@ class Program:
         self.constant_bytes = 0
         self.buffers: dict[Layout, list[int]] = defaultdict(list)  # in scratch memory, by kind
         self.scratch_bytes = self.spare_bytes = 0
-        self.phases = [Phase(self, phase) for phase in range(len(explicit.phases))]
+        self.phases = [PhaseWriter(self, phase) for phase in range(len(explicit.phases))]
         self.slots: list[int] = []
         self.state_bytes = 0
         self._lay_out_state()
@@ -178,7 +178,7 @@ class Program:
         if value and is_activation(operation):
             (source,) = operation.sources
             return not source or not isinstance(self.operations[source - 1], ops.Gate)
-        return not value or isinstance(operation, ops.Convolution | ops.Pool | ops.Join)
+        return not value or isinstance(operation, ops.Convolution | ops.Pooling | ops.Join)
 
     def _lay_out_state(self) -> None:
         """Gives each ring its slots. One that is written before the last read of what that replaces
