@@ -21,18 +21,6 @@ from co3d.zoo import checkpoints, downloads, specs
 from co3d.zoo.specs import Checkpoint
 
 
-@pytest.fixture
-def run(capsys):
-    """Runs a command in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main([str(argument) for argument in arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)

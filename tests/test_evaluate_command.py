@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+from functools import partial
 
 import pytest
 import servers
@@ -24,15 +25,8 @@ N = 4
 
 
 @pytest.fixture
-def run(capsys):
-    """Runs the command in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main(["evaluate", *map(str, arguments)])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
+def run(run):
+    return partial(run, "evaluate")
 
 
 @pytest.fixture(scope="module")

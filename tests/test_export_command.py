@@ -1,21 +1,16 @@
 """co3d export writes files that a Runner opens, and refuses in one line."""
 
+from functools import partial
+
 import pytest
 
-from co3d import __main__ as command_line
 from co3d.deploy import Runner
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            command_line.main(["export", *arguments])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
+    return partial(run, "export")
 
 
 def test_a_model_with_its_shipped_weights_is_exported_and_compared(run, tmp_path):

@@ -10,7 +10,7 @@ project = html_title = "Continual 3D CNNs"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 templates_path = [str(Path(__file__).parent / "templates")]
 # index.md has the text of README.md
-exclude_patterns = ["README.md", "figures/*.md", "notebooks/site", "**/.ipynb_checkpoints"]
+exclude_patterns = ["README.md", "notebooks/site", "**/.ipynb_checkpoints"]
 suppress_warnings = ["myst.header"]  # steps in the levels of headings
 
 nb_execution_mode = "off"  # pages show the committed outputs
